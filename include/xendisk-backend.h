@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * xendisk-backend.h - what a xendisk backend is.
+ *
+ * See xendisk-backend(3) for a tutorial, examples/ for a whole backend.
+ *
+ * A backend is a shared object that exports one symbol, xendisk_backend_v1,
+ * of type struct xd_backend.  It is loaded into the worker process of the disk
+ * whose expression names it; the functions declared below as XD_API are
+ * provided by that process.  A filter is a backend with a disk below it.
+ *
+ * Conventions
+ *   - Offsets, lengths and sizes are bytes.
+ *   - int functions return 0 or a negative errno; ret_ outputs are written on
+ *     success only.
+ *   - "Main thread": may block.  "Lane": the thread that serves a guest's
+ *     rings; must not block.  A disk has one channel per lane, so what hangs
+ *     off a channel needs no lock; what hangs off a disk is shared by lanes.
+ *   - Requests are trustworthy: the host has checked them against xd_limits.
+ *   - New members are only ever added at the end of a struct.
+ */
+#ifndef XENDISK_BACKEND_H
+#define XENDISK_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define XD_API_VERSION 1
+#define XD_API	       __attribute__((visibility("default")))
+
+struct xd_backend;
+struct xd_request;
+
+/*
+ * What a disk can do.  A backend fills it in open(); a filter copies that of
+ * the disk below and edits the copy.
+ */
+struct xd_limits {
+	uint64_t size; /* a multiple of sector_size, not 0 */
+	/* Unit of every offset and length: a power of two, 512 to 4096. */
+	uint32_t sector_size;
+	uint32_t physical_sector_size; /* a multiple of sector_size */
+	/* Smallest piece XD_DISCARD can free; 0: discard is not supported. */
+	uint32_t discard_granularity;
+	uint32_t discard_alignment; /* offset of the first whole piece */
+	/* Alignment of iov_base and iov_len that suits best (a power of two). */
+	uint32_t memory_alignment;
+	uint32_t max_transfer; /* longest READ or WRITE; 0: no limit */
+	uint32_t max_channels; /* how many lanes may use it; 0: any number */
+	bool readonly; /* WRITE, DISCARD, ZERO never arrive */
+	bool flush; /* XD_FLUSH is understood, and is needed */
+	bool fua; /* XD_FUA is understood */
+	bool zero; /* XD_ZERO is understood */
+	bool is_volatile; /* content is gone after detach: no durability */
+};
+
+enum xd_op {
+	XD_READ,
+	XD_WRITE,
+	XD_FLUSH, /* offset and length are 0 */
+	XD_DISCARD, /* may round inwards to the granularity; content undefined */
+	XD_ZERO, /* reads as zeroes afterwards */
+};
+
+#define XD_FUA	   (1u << 0) /* XD_WRITE, XD_ZERO: durable before done */
+#define XD_NO_HOLE (1u << 1) /* XD_ZERO: keep the space allocated */
+
+#define XD_SCRATCH 128
+
+/*
+ * One request on its way through the stack.  The layer that is handling it
+ * owns scratch[] until it completes the request or submits it downwards.
+ */
+struct xd_request {
+	enum xd_op op;
+	uint32_t flags; /* XD_FUA, ... */
+	uint64_t offset;
+	uint64_t length;
+	/* READ, WRITE: the data, length bytes in all; borrowed until done. */
+	const struct iovec *iov;
+	unsigned int iovcnt;
+	/* Called by the host, on the lane, never from within submit(). */
+	void (*done)(struct xd_request *req, int err);
+	void *owner; /* belongs to whoever set done */
+	unsigned char scratch[XD_SCRATCH] __attribute__((aligned(16)));
+	void *host[4]; /* private to the host */
+};
+
+/* One layer of an open stack.  Made by the host; host members follow. */
+struct xd_disk {
+	const struct xd_backend *backend;
+	void *data; /* yours */
+	struct xd_limits limits; /* set by the host when open() has returned */
+	unsigned int nr_below;
+	struct xd_disk *const *below; /* the disks in the XD_DISK positions */
+};
+
+/* One layer on one lane.  Made by the host; host members follow. */
+struct xd_channel {
+	struct xd_disk *disk;
+	void *data; /* yours */
+	unsigned int lane; /* 0 .. channels - 1 */
+	struct xd_channel *const *below;
+};
+
+/*
+ * Parameters.  The table makes the parser, the help, the man page and the
+ * completion.  Positional parameters come first, in order; options follow.
+ */
+enum xd_type {
+	XD_END, /* closes the table */
+	XD_DISK, /* positional: a disk expression, opened below this one */
+	XD_PATH, /* an absolute path; the backend may open it, see xd_open() */
+	XD_STRING, /* any text */
+	XD_SIZE, /* bytes: digits with K, M, G or T */
+	XD_TIME, /* nanoseconds: digits with ms, s, m or h */
+	XD_UINT, /* a number */
+	XD_BOOL, /* yes or no */
+	XD_ENUM, /* one of the words in choices */
+};
+
+#define XD_POSITIONAL (1u << 0)
+#define XD_REQUIRED   (1u << 1)
+/* XD_DISK: it is written to, so it must be writable. */
+#define XD_WRITTEN (1u << 2)
+/* XD_DISK: only read; opened read-only, whatever the guest may do. */
+#define XD_READ_ONLY (1u << 3)
+/* XD_SIZE: a multiple of 512. */
+#define XD_WHOLE_SECTORS (1u << 4)
+/* XD_SIZE: may be left out where a disk stands to the left of this one in the
+ * same parentheses; the host then fills in that disk's size. */
+#define XD_SIZE_OF_SIBLING (1u << 5)
+
+struct xd_param {
+	const char *name;
+	enum xd_type type;
+	uint32_t flags;
+	const char *choices; /* XD_ENUM: "none|writeback|writethrough" */
+	const char *preset; /* in the expression's own syntax; NULL: unset */
+	const char *help; /* one line */
+};
+
+/* struct xd_backend: no expression of it can be written to. */
+#define XD_ALWAYS_READ_ONLY (1u << 0)
+
+/* A system call that must not block the lane; see xd_sys(). */
+enum xd_sys_op {
+	XD_SYS_READV, /* fd, iov, iovcnt, offset, flags: RWF_... */
+	XD_SYS_WRITEV, /* the same */
+	XD_SYS_FDATASYNC, /* fd */
+	XD_SYS_FALLOCATE, /* fd, offset, length, flags: FALLOC_FL_... */
+	XD_SYS_POLL, /* fd, flags: POLLIN, ...; res: the events seen */
+	XD_SYS_TIMER, /* length: nanoseconds from now; res: 0 */
+};
+
+struct xd_sys {
+	enum xd_sys_op op;
+	int fd;
+	int flags;
+	unsigned int iovcnt;
+	const struct iovec *iov; /* borrowed until done */
+	uint64_t offset;
+	uint64_t length;
+	/* On the lane; res is what the system call returns, or -errno. */
+	void (*done)(struct xd_sys *sys, int64_t res);
+	uint64_t host[4]; /* private to the host */
+};
+
+/*
+ * The backend.  Fill it with designated initialisers; what is not set is not
+ * supported.  Order of calls:
+ *
+ *   open, { channel_open per lane, activate, submit..., deactivate,
+ *   channel_close per lane } any number of times, close
+ */
+struct xd_backend {
+	uint32_t size; /* Required.  sizeof(struct xd_backend) */
+	uint32_t version; /* Required.  XD_API_VERSION */
+
+	const char *name; /* Required.  [a-z][a-z0-9-]*, as the file is named */
+	const char *summary; /* Required.  One line, for help and man page */
+	const struct xd_param *params; /* Required.  May be just { XD_END } */
+	/* Optional.  URI schemes that mean this backend: "nbd\0nbds\0".
+	 * The whole URI becomes the first positional parameter. */
+	const char *schemes;
+	uint32_t flags; /* XD_ALWAYS_READ_ONLY, ... */
+
+	/* Required.  Main thread.  Finds out what the disk is: probes, takes
+	 * no lock that keeps another user out.  The disks below are open.
+	 * disk->data is yours to set.  On failure nothing stays open, and
+	 * xd_error() has said why. */
+	int (*open)(struct xd_disk *disk, struct xd_limits *ret_limits);
+
+	/* Required.  Main thread.  No channel is open, no request in flight. */
+	void (*close)(struct xd_disk *disk);
+
+	/* Optional.  Main thread, before a guest's first request: the time to
+	 * take write locks (-EBUSY names the holder in xd_error()).  After a
+	 * worker has died, recover is true: return only when nothing that it
+	 * had in flight can still reach the disk. */
+	int (*activate)(struct xd_disk *disk, bool recover);
+
+	/* Optional.  Main thread.  The guest is gone: write out, drop locks.
+	 * No request is in flight.  An error is reported, not retried. */
+	int (*deactivate)(struct xd_disk *disk);
+
+	/* Optional.  Main thread.  ch->data is yours to set. */
+	int (*channel_open)(struct xd_channel *ch);
+	void (*channel_close)(struct xd_channel *ch);
+
+	/* Required.  Lane.  Ends with xd_complete() exactly once, now or
+	 * later, on the same lane. */
+	void (*submit)(struct xd_channel *ch, struct xd_request *req);
+
+	/* Optional.  Lane.  A burst of submits has ended. */
+	void (*kick)(struct xd_channel *ch);
+
+	/* Optional, both or neither.  Lane.  Lends the disk's own memory for a
+	 * READ or WRITE, so that the guest's data is copied once and never
+	 * passes through a buffer.  ret_iov has room for *io_iovcnt elements
+	 * and receives length bytes in all; *io_iovcnt becomes the number
+	 * used.  A WRITE's memory may be written until unmap(); then the
+	 * request is over, and is not submitted.  err is not 0 when the copy
+	 * failed.  -EOPNOTSUPP: not for this request, use submit().  Another
+	 * error ends the request. */
+	int (*map)(struct xd_channel *ch, struct xd_request *req,
+		   struct iovec *ret_iov, unsigned int *io_iovcnt);
+	void (*unmap)(struct xd_channel *ch, struct xd_request *req, int err);
+};
+
+/* The one symbol of a module. */
+extern XD_API const struct xd_backend xendisk_backend_v1;
+
+/* --- In open(): the parameters, checked already ------------------------- */
+
+/* Was it given, or does it have a preset? */
+XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
+/* XD_PATH, XD_STRING, XD_ENUM; NULL when not set.  Lives as long as disk. */
+XD_API const char *xd_arg_string(const struct xd_disk *disk, const char *name);
+/* XD_SIZE, XD_TIME, XD_UINT; 0 when not set. */
+XD_API uint64_t xd_arg_u64(const struct xd_disk *disk, const char *name);
+/* XD_BOOL; false when not set. */
+XD_API bool xd_arg_bool(const struct xd_disk *disk, const char *name);
+/* The layer above only reads, or the toolstack attached it read-only. */
+XD_API bool xd_readonly(const struct xd_disk *disk);
+
+/* --- Main thread: services of the host ---------------------------------- */
+
+/* Says in a sentence why open() or activate() is about to fail. */
+XD_API void xd_error(struct xd_disk *disk, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Says how the disk is served ("O_DIRECT, 512/4096"), for xendisk show. */
+XD_API void xd_note(struct xd_disk *disk, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Opens the path in the XD_PATH parameter `name`: the very file that it named
+ * when the disk was attached, even if it was renamed since.  flags as open(2),
+ * without O_CREAT.  Returns a descriptor (close it yourself) or -errno. */
+XD_API int xd_open(struct xd_disk *disk, const char *name, int flags);
+
+/* Names the storage, so that a failed flush is remembered for it and two
+ * writers are noticed: "file:/srv/a.img inode 12 born 17...".  At most 511
+ * bytes.  Not for storage that dies with the worker. */
+XD_API int xd_identify(struct xd_disk *disk, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+enum xd_keep_kind {
+	XD_KEEP_STATE, /* small, in the run directory */
+	XD_KEEP_PAGES, /* bulk memory, in /dev/shm, counted by xd_budget() */
+};
+
+/* A file of the given size that outlives the worker, until the disk is
+ * detached.  Fresh ones are all zero; *ret_kept says that it was there already:
+ * its content is then no more trustworthy than a stranger's.  `name` is unique
+ * within the layer.  Returns a descriptor (close it yourself) or -errno. */
+XD_API int xd_keep(struct xd_disk *disk, const char *name,
+		   enum xd_keep_kind kind, uint64_t size, bool *ret_kept);
+
+/* --- Lane --------------------------------------------------------------- */
+
+/* Ends a request: err is 0 or -errno.  -ENOSPC, -EDQUOT, -ENOMEM and
+ * -EAGAIN make the host hold the request and submit it again later. */
+XD_API void xd_complete(struct xd_request *req, int err);
+
+/* Hands a request to a layer below: ch->below[i]. */
+XD_API void xd_submit(struct xd_channel *below, struct xd_request *req);
+
+/* map() and unmap() of a layer below; xd_map() gives -EOPNOTSUPP when it has
+ * none. */
+XD_API int xd_map(struct xd_channel *below, struct xd_request *req,
+		  struct iovec *ret_iov, unsigned int *io_iovcnt);
+XD_API void xd_unmap(struct xd_channel *below, struct xd_request *req, int err);
+
+/* A request of the filter's own, with owner = parent; set op, offset, length,
+ * iov and done, and submit it.  It is freed when done returns.  NULL: no
+ * memory (complete the parent with -ENOMEM). */
+XD_API struct xd_request *xd_child(struct xd_channel *ch,
+				   struct xd_request *parent);
+
+/* Starts a system call; sys stays in place until done. */
+XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);
+
+/* Lane or main thread.  Takes (more > 0) or returns (more < 0) bytes of the
+ * memory that mem-limit in the configuration allows.  May wait a moment for
+ * the broker.  -ENOSPC: the limit is reached; -EAGAIN: no answer. */
+XD_API int xd_budget(struct xd_disk *disk, int64_t more);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bus.h - xenstore: which disks should exist?
+ */
+#ifndef XENDISK_BUS_H
+#define XENDISK_BUS_H
+
+#include <stdint.h>
+
+#include "broker/vbd.h"
+
+struct broker;
+struct bus;
+
+/*
+ * Opens xenstore, loads xen-blkback where it can be loaded (xl.md: it must be
+ * there before the first disk), watches, and looks at what exists already.
+ * Broker thread; hooks itself into the broker's event loop.
+ */
+int bus_start(struct broker *broker, struct bus **ret);
+/* Leaves the disks as they are: their workers go on, or are closed by the
+ * broker beforehand. */
+void bus_stop(struct bus *bus);
+
+/* This domain: 0 in dom0, another number in a driver domain. */
+uint32_t bus_domid(const struct bus *bus);
+
+/* Every disk, in order of domid and devid; return false to stop. */
+void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
+	      void *ctx);
+struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid);
+
+#endif

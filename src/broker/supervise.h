@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * supervise.h - worker processes: start, talk, notice their death.
+ *
+ * The only part of the broker that knows that a disk is served by a process.
+ * Broker thread only.  A worker is not believed: what it sends is checked here,
+ * and one that talks rubbish is killed.
+ */
+#ifndef XENDISK_SUPERVISE_H
+#define XENDISK_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/msg.h"
+
+struct broker;
+struct worker;
+
+/* What is to be served to whom. */
+struct worker_spec {
+	struct msg_identity id;
+	bool read_only;
+	const char *expression; /* canonical, no @names; copied */
+	void *ctx; /* for the events */
+};
+
+/* Told as they happen, from the event loop; never from within a call below.
+ * why and reason are sentences. */
+struct worker_events {
+	/* worker_open() has ended; opened is NULL when it failed. */
+	void (*opened)(void *ctx, int err, const struct msg_opened *opened,
+		       const char *why);
+	/* worker_connect() has ended. */
+	void (*connected)(void *ctx, int err, const char *why);
+	/* worker_disconnect() has ended; err of the last flush. */
+	void (*disconnected)(void *ctx, int err, const char *why);
+	void (*resumed)(void *ctx, int err, const char *why);
+	/* The guest broke its ring; the rings are stopped. */
+	void (*broken)(void *ctx, const char *why);
+	void (*condition)(void *ctx, enum msg_condition_kind kind, bool set,
+			  const char *reason);
+	/* The process is dead; nothing more comes.  Call worker_free(), or
+	 * worker_open() again for a new process on the same kept state. */
+	void (*died)(void *ctx, const char *how);
+};
+
+/* Makes the object; worker_open() starts the process. */
+int worker_new(struct worker **ret, struct broker *broker,
+	       const struct worker_spec *spec,
+	       const struct worker_events *events);
+/* Kills the process if it lives, and forgets it.  Kept state is removed only
+ * by worker_discard_kept(). */
+void worker_free(struct worker *worker);
+void worker_discard_kept(struct worker *worker);
+
+/* Start the process and open the stack.  Ends with opened(): at the latest
+ * after 30 s, when the process is killed. */
+int worker_open(struct worker *worker);
+int worker_connect(struct worker *worker, const struct msg_connect *connect);
+/* Ends with disconnected(): after 30 s the process is killed (died()). */
+int worker_disconnect(struct worker *worker);
+int worker_resume(struct worker *worker, bool accept_loss);
+
+pid_t worker_pid(const struct worker *worker); /* 0: not running */
+unsigned int worker_restarts(const struct worker *worker);
+
+#endif

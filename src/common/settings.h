@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * settings.h - /etc/xen/xendiskd.conf and /etc/xen/xendiskd.conf.d/ (libconfuse).
+ *
+ * See xendiskd.conf(5).  Files that are absent are fine, wrong ones are not:
+ * nothing is taken over then.
+ */
+#ifndef XENDISK_SETTINGS_H
+#define XENDISK_SETTINGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SETTINGS_TEXT_MAX 512
+
+struct settings_disk {
+	char *name;
+	char *expr; /* disk(...) already put around it if it has policies */
+};
+
+struct settings {
+	struct settings_disk *disks;
+	size_t nr_disks;
+	char **image_roots; /* absolute folders; none: any path may be opened */
+	size_t nr_image_roots;
+	uint64_t mem_limit; /* bytes for all mem disks; 0: no limit */
+};
+
+/* path: the main file; its folder of the same name with ".d" is read after it,
+ * in the C locale's order.  On -errno ret_why (SETTINGS_TEXT_MAX bytes) holds
+ * "FILE:LINE: what is wrong". */
+int settings_load(const char *path, struct settings **ret, char *ret_why);
+void settings_free(struct settings *settings);
+
+/* The expression of a named disk, or NULL. */
+const char *settings_disk(const struct settings *settings, const char *name);
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * engine.h - system calls that must not block: one engine per lane.
+ *
+ * io_uring where the kernel lets us, else a few threads that make the calls.
+ * All functions but engine_wake() belong to the lane's thread (or to the main
+ * thread while the lane does not run).
+ */
+#ifndef XENDISK_ENGINE_H
+#define XENDISK_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "xendisk-backend.h"
+
+struct engine;
+
+/* Opens what it needs: call before isolate().  uring=false: threads. */
+int engine_new(struct engine **ret, unsigned int entries, bool uring);
+void engine_free(struct engine *engine);
+bool engine_is_uring(const struct engine *engine);
+
+/* Queues a call (see xd_sys() in the public header). */
+void engine_sys(struct engine *engine, struct xd_sys *sys);
+
+/*
+ * Starts what was queued, waits until something has completed, wait_ns has
+ * passed (0: do not wait; UINT64_MAX: for ever) or engine_wake() was called, and
+ * runs the done() of all that completed.  Returns how many, or -errno.
+ */
+int engine_run(struct engine *engine, uint64_t wait_ns);
+
+/* Any thread: makes the running or next engine_run() return. */
+void engine_wake(struct engine *engine);
+
+#endif

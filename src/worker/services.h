@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * services.h - asking the broker for what the worker may not do itself.
+ *
+ * The main thread owns the socket to the broker.  A service is a question and
+ * its answer; messages of other types that arrive in between are kept and come
+ * out of services_next() later.  The main thread asks with services_call(); a
+ * lane may ask too (services_call() takes a lock, sends, and waits until the
+ * main thread or itself has read the answer, at most timeout_ns).
+ */
+#ifndef XENDISK_SERVICES_H
+#define XENDISK_SERVICES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/msg.h"
+
+struct services;
+
+/* Takes over sock. */
+int services_new(struct services **ret, int sock);
+void services_free(struct services *services);
+
+/* The next message that is not a service's answer; waits for it.
+ * -ECONNRESET: the broker is gone. */
+int services_next(struct services *services, void *buf, size_t *ret_length);
+
+/* Any thread.  Sends a message that is not a service. */
+int services_send(struct services *services, void *msg, size_t length,
+		  enum msg_type type);
+
+/*
+ * Any thread.  Fills in the header of *request and asks.  Returns the answer's
+ * result; ret_fd (may be NULL) gets a descriptor or -1.  -ETIMEDOUT,
+ * -ECONNRESET: no answer.
+ */
+int services_call(struct services *services, struct msg_service *request,
+		  struct msg_service_done *ret_done, int *ret_fd,
+		  uint64_t timeout_ns);
+
+#endif
