@@ -46,7 +46,8 @@ struct expr_env {
 };
 
 struct expr_value {
-	bool set;
+	bool given; /* written in the expression: printed again */
+	bool set; /* given, or preset */
 	char *text; /* XD_PATH, XD_STRING, XD_ENUM; always canonical text */
 	uint64_t number; /* XD_SIZE, XD_TIME, XD_UINT, XD_BOOL */
 };
@@ -80,6 +81,9 @@ char *expr_print(const struct layer *root);
 /* A value by the parameter's name; NULL when the table has no such name. */
 const struct expr_value *expr_value(const struct layer *layer,
 				    const char *name);
+
+/* Can nothing ever be written to it, whatever the toolstack says? */
+bool expr_always_read_only(const struct layer *layer);
 
 /* The layer with that pre-order number, or NULL. */
 const struct layer *expr_layer(const struct layer *root, unsigned int index);

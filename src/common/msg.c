@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "common/msg.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/util.h"
+
+/* A text inside a message that must end with a NUL before it does. */
+struct text_field {
+	size_t offset;
+	size_t size;
+};
+
+#define TEXT(type, field)                                    \
+	{                                                    \
+		offsetof(struct type, field),                \
+			sizeof(((struct type *)NULL)->field) \
+	}
+
+/* What each type looks like: declared once, checked on every receipt. */
+static const struct msg_shape {
+	uint16_t type;
+	const char *name;
+	size_t size;
+	struct text_field texts[4];
+} shapes[] = {
+	{ MSG_OPEN,
+	  "OPEN",
+	  sizeof(struct msg_open),
+	  { TEXT(msg_open, id.vm), TEXT(msg_open, expression) } },
+	{ MSG_CONNECT, "CONNECT", sizeof(struct msg_connect), { { 0, 0 } } },
+	{ MSG_DISCONNECT,
+	  "DISCONNECT",
+	  sizeof(struct msg_header),
+	  { { 0, 0 } } },
+	{ MSG_RESUME, "RESUME", sizeof(struct msg_resume), { { 0, 0 } } },
+	{ MSG_CLOSE, "CLOSE", sizeof(struct msg_header), { { 0, 0 } } },
+	{ MSG_SERVICE_DONE,
+	  "SERVICE_DONE",
+	  sizeof(struct msg_service_done),
+	  { TEXT(msg_service_done, text) } },
+	{ MSG_HELLO,
+	  "HELLO",
+	  sizeof(struct msg_hello),
+	  { TEXT(msg_hello, id.vm) } },
+	{ MSG_OPENED,
+	  "OPENED",
+	  sizeof(struct msg_opened),
+	  { TEXT(msg_opened, notes) } },
+	{ MSG_CONNECTED, "CONNECTED", sizeof(struct msg_header), { { 0, 0 } } },
+	{ MSG_DISCONNECTED,
+	  "DISCONNECTED",
+	  sizeof(struct msg_text),
+	  { TEXT(msg_text, text) } },
+	{ MSG_RESUMED,
+	  "RESUMED",
+	  sizeof(struct msg_text),
+	  { TEXT(msg_text, text) } },
+	{ MSG_FAILED,
+	  "FAILED",
+	  sizeof(struct msg_text),
+	  { TEXT(msg_text, text) } },
+	{ MSG_BROKEN,
+	  "BROKEN",
+	  sizeof(struct msg_text),
+	  { TEXT(msg_text, text) } },
+	{ MSG_CONDITION,
+	  "CONDITION",
+	  sizeof(struct msg_condition),
+	  { TEXT(msg_condition, reason) } },
+	{ MSG_SERVICE,
+	  "SERVICE",
+	  sizeof(struct msg_service),
+	  { TEXT(msg_service, name), TEXT(msg_service, reason) } },
+};
+
+static const struct msg_shape *find_shape(uint16_t type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+		if (shapes[i].type == type)
+			return &shapes[i];
+	return NULL;
+}
+
+const char *msg_name(uint16_t type)
+{
+	const struct msg_shape *shape = find_shape(type);
+
+	return shape ? shape->name : "?";
+}
+
+int msg_send(int sock, void *msg, size_t length, enum msg_type type, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} control = { .buf = { 0 } };
+	struct msg_header *header = msg;
+	struct iovec iov = { msg, length };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
+
+	header->type = (uint16_t)type;
+	header->version = MSG_VERSION;
+	header->length = (uint32_t)length;
+	if (fd >= 0) {
+		struct cmsghdr *cmsg;
+
+		mh.msg_control = control.buf;
+		mh.msg_controllen = sizeof(control.buf);
+		cmsg = CMSG_FIRSTHDR(&mh);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+	}
+	do
+		n = sendmsg(sock, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EPIPE ? -ECONNRESET : -errno;
+	return 0;
+}
+
+/* Keeps the first descriptor that came along and closes the rest. */
+static int take_descriptors(struct msghdr *mh)
+{
+	int kept = -1;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
+		size_t count;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (kept < 0)
+				kept = fd;
+			else
+				(void)close(fd);
+		}
+	}
+	return kept;
+}
+
+static bool well_formed(const void *buf, size_t length)
+{
+	const struct msg_header *header = buf;
+	const struct msg_shape *shape;
+
+	if (length < sizeof(*header) || header->length != length ||
+	    header->version != MSG_VERSION)
+		return false;
+	shape = find_shape(header->type);
+	if (!shape || length != shape->size)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(shape->texts); i++) {
+		const struct text_field *text = &shape->texts[i];
+
+		if (text->size &&
+		    !memchr((const char *)buf + text->offset, 0, text->size))
+			return false;
+	}
+	return true;
+}
+
+/* The identities of OPENED are an array of texts. */
+static bool texts_end(const void *buf)
+{
+	const struct msg_header *header = buf;
+	const struct msg_opened *opened = buf;
+
+	if (header->type != MSG_OPENED)
+		return true;
+	if (opened->nr_identities > MSG_MAX_IDENTITIES)
+		return false;
+	for (uint32_t i = 0; i < opened->nr_identities; i++)
+		if (!memchr(opened->identity[i], 0, MSG_IDENTITY_MAX))
+			return false;
+	return true;
+}
+
+int msg_receive(int sock, void *buf, size_t *ret_length, int *ret_fd)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(MSG_MAX_FDS * sizeof(int))];
+	} control;
+	struct iovec iov = { buf, MSG_MAX };
+	struct msghdr mh = { .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf) };
+	ssize_t n;
+	int fd;
+
+	do
+		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return -ECONNRESET;
+	fd = take_descriptors(&mh);
+	if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+	    !well_formed(buf, (size_t)n) || !texts_end(buf)) {
+		if (fd >= 0)
+			(void)close(fd);
+		return -EPROTO;
+	}
+	*ret_length = (size_t)n;
+	*ret_fd = fd;
+	return 0;
+}
