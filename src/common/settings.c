@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * Each file is parsed by libconfuse against one table of options and then
+ * merged into the settings: lists grow, a later mem-limit wins, a disk that is
+ * named twice is an error.  libconfuse reports through a callback without a
+ * context, so the first message is kept in a file-scope buffer; settings are
+ * loaded by the main thread only.
+ */
+#include "config.h"
+
+#include "common/settings.h"
+
+#include <confuse.h>
+#include <dirent.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/util.h"
+
+static char *first_error; /* SETTINGS_TEXT_MAX bytes, of the load going on */
+
+static void PRINTF(1, 2) keep_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (first_error[0] != '\0')
+		return;
+	va_start(ap, fmt);
+	vsnprintf(first_error, SETTINGS_TEXT_MAX, fmt, ap);
+	va_end(ap);
+}
+
+static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
+{
+	char text[256];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	keep_error("%s:%d: %s", cfg && cfg->filename ? cfg->filename : "?",
+		   cfg ? cfg->line : 0, text);
+}
+
+/* Validators run while the file is read, so that the line is known. */
+static int check_size(cfg_t *cfg, cfg_opt_t *opt)
+{
+	uint64_t size;
+	const char *text = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (text && parse_size(text, &size) == 0)
+		return 0;
+	cfg_error(cfg, "%s: \"%s\" is not a size (digits with K, M, G or T)",
+		  opt->name, text ? text : "");
+	return -1;
+}
+
+static int check_root(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *text = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (text && text[0] == '/')
+		return 0;
+	cfg_error(cfg, "%s: \"%s\" is not an absolute folder", opt->name,
+		  text ? text : "");
+	return -1;
+}
+
+static int check_choice(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *text = cfg_opt_getnstr(opt, 0);
+
+	if (text && (strcmp(text, "hold") == 0 || strcmp(text, "report") == 0))
+		return 0;
+	cfg_error(cfg, "%s: \"%s\" is neither hold nor report", opt->name,
+		  text ? text : "");
+	return -1;
+}
+
+static int check_disk(cfg_t *cfg, cfg_opt_t *opt)
+{
+	cfg_t *disk = cfg_opt_getnsec(opt, cfg_opt_size(opt) - 1);
+	const char *name = disk ? cfg_title(disk) : NULL;
+
+	if (!name || name[0] == '\0' ||
+	    name[strspn(name, "abcdefghijklmnopqrstuvwxyz"
+			      "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")]) {
+		cfg_error(cfg,
+			  "disk \"%s\": a name has letters, digits and "
+			  "the signs . _ -",
+			  name ? name : "");
+		return -1;
+	}
+	if (cfg_getstr(disk, "expr"))
+		return 0;
+	cfg_error(cfg, "disk \"%s\" has no expr", name);
+	return -1;
+}
+
+/* --- Merging --------------------------------------------------------------- */
+
+/* disk(EXPR, on-error=..., flush-error=...) when there is a setting. */
+static char *wrap(cfg_t *disk)
+{
+	const char *expr = cfg_getstr(disk, "expr");
+	const char *on_err = cfg_getstr(disk, "on-error");
+	const char *flush_err = cfg_getstr(disk, "flush-error");
+	cleanup_free char *quoted = NULL;
+	char *q;
+
+	if (!on_err && !flush_err)
+		return strdup(expr);
+	/* A bare path may hold any byte; inside parentheses it needs quotes. */
+	if (expr[0] == '/') {
+		quoted = malloc(2 * strlen(expr) + 3);
+		if (!quoted)
+			return NULL;
+		q = quoted;
+		*q++ = '"';
+		for (const char *p = expr; *p; p++) {
+			if (*p == '"' || *p == '\\')
+				*q++ = '\\';
+			*q++ = *p;
+		}
+		*q++ = '"';
+		*q = '\0';
+		expr = quoted;
+	}
+	return xasprintf("disk(%s%s%s%s%s)", expr, on_err ? ", on-error=" : "",
+			 on_err ? on_err : "",
+			 flush_err ? ", flush-error=" : "",
+			 flush_err ? flush_err : "");
+}
+
+static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
+{
+	struct settings_disk *disks;
+	struct settings_disk new = { 0 };
+
+	if (settings_disk(settings, cfg_title(disk))) {
+		keep_error("%s:%d: disk \"%s\" is named twice", path,
+			   disk->line, cfg_title(disk));
+		return -EINVAL;
+	}
+	disks = reallocarray(settings->disks, settings->nr_disks + 1,
+			     sizeof(*disks));
+	if (!disks)
+		return -ENOMEM;
+	settings->disks = disks;
+	new.name = strdup(cfg_title(disk));
+	new.expr = wrap(disk);
+	disks[settings->nr_disks++] = new;
+	return new.name &&new.expr ? 0 : -ENOMEM;
+}
+
+static int add_root(struct settings *settings, const char *root)
+{
+	char **roots = reallocarray(settings->image_roots,
+				    settings->nr_image_roots + 1,
+				    sizeof(*roots));
+
+	if (!roots)
+		return -ENOMEM;
+	settings->image_roots = roots;
+	roots[settings->nr_image_roots] = strdup(root);
+	return roots[settings->nr_image_roots++] ? 0 : -ENOMEM;
+}
+
+static int merge(struct settings *settings, const char *path, cfg_t *cfg)
+{
+	const char *limit = cfg_getstr(cfg, "mem-limit");
+	int r = 0;
+
+	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "disk"); i++)
+		r = add_disk(settings, path, cfg_getnsec(cfg, "disk", i));
+	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "image-roots");
+	     i++)
+		r = add_root(settings, cfg_getnstr(cfg, "image-roots", i));
+	if (r == 0 && limit)
+		r = parse_size(limit, &settings->mem_limit);
+	return r;
+}
+
+static int load_file(struct settings *settings, const char *path)
+{
+	cfg_opt_t disk[] = {
+		CFG_STR("expr", NULL, CFGF_NODEFAULT),
+		CFG_STR("on-error", NULL, CFGF_NODEFAULT),
+		CFG_STR("flush-error", NULL, CFGF_NODEFAULT),
+		CFG_END(),
+	};
+	cfg_opt_t options[] = {
+		CFG_SEC("disk", disk,
+			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+		CFG_STR_LIST("image-roots", NULL, CFGF_NODEFAULT),
+		CFG_STR("mem-limit", NULL, CFGF_NODEFAULT),
+		CFG_END(),
+	};
+	cfg_t *cfg = cfg_init(options, CFGF_NONE);
+	int r;
+
+	if (!cfg)
+		return -ENOMEM;
+	cfg_set_error_function(cfg, on_error);
+	cfg_set_validate_func(cfg, "disk", check_disk);
+	cfg_set_validate_func(cfg, "disk|on-error", check_choice);
+	cfg_set_validate_func(cfg, "disk|flush-error", check_choice);
+	cfg_set_validate_func(cfg, "image-roots", check_root);
+	cfg_set_validate_func(cfg, "mem-limit", check_size);
+	switch (cfg_parse(cfg, path)) {
+	case CFG_SUCCESS:
+		r = merge(settings, path, cfg);
+		break;
+	case CFG_FILE_ERROR:
+		r = -errno;
+		keep_error("%s: %s", path, strerror(-r));
+		break;
+	default:
+		r = -EINVAL;
+	}
+	cfg_free(cfg);
+	return r;
+}
+
+static int is_conf(const struct dirent *entry)
+{
+	size_t n = strlen(entry->d_name);
+
+	return entry->d_name[0] != '.' && n > 5 &&
+	       strcmp(entry->d_name + n - 5, ".conf") == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int load_folder(struct settings *settings, const char *folder)
+{
+	struct dirent **entries = NULL;
+	int n = scandir(folder, &entries, is_conf, by_bytes);
+	int r = 0;
+
+	if (n < 0 && errno == ENOENT)
+		return 0;
+	if (n < 0) {
+		r = -errno;
+		keep_error("%s: %s", folder, strerror(errno));
+		return r;
+	}
+	for (int i = 0; i < n; i++) {
+		cleanup_free char *path =
+			xasprintf("%s/%s", folder, entries[i]->d_name);
+
+		if (r == 0)
+			r = path ? load_file(settings, path) : -ENOMEM;
+		free(entries[i]);
+	}
+	free(entries);
+	return r;
+}
+
+int settings_load(const char *path, struct settings **ret, char *ret_why)
+{
+	struct settings *settings = calloc(1, sizeof(*settings));
+	cleanup_free char *folder = xasprintf("%s.d", path);
+	int r = 0;
+
+	if (!settings || !folder) {
+		free(settings);
+		return -ENOMEM;
+	}
+	ret_why[0] = '\0';
+	first_error = ret_why;
+	if (access(path, F_OK) == 0 || errno != ENOENT)
+		r = load_file(settings, path);
+	if (r == 0)
+		r = load_folder(settings, folder);
+	first_error = NULL;
+	if (r < 0) {
+		settings_free(settings);
+		return r;
+	}
+	*ret = settings;
+	return 0;
+}
+
+void settings_free(struct settings *settings)
+{
+	if (!settings)
+		return;
+	for (size_t i = 0; i < settings->nr_disks; i++) {
+		free(settings->disks[i].name);
+		free(settings->disks[i].expr);
+	}
+	for (size_t i = 0; i < settings->nr_image_roots; i++)
+		free(settings->image_roots[i]);
+	free(settings->disks);
+	free(settings->image_roots);
+	free(settings);
+}
+
+const char *settings_disk(const struct settings *settings, const char *name)
+{
+	for (size_t i = 0; i < settings->nr_disks; i++)
+		if (strcmp(settings->disks[i].name, name) == 0)
+			return settings->disks[i].expr;
+	return NULL;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Numbers, units and messages. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <cmocka.h>
+
+#include "common/msg.h"
+#include "common/util.h"
+
+static void test_numbers(void **state)
+{
+	static const char *const wrong[] = {
+		"",   "-1",  "+1",  "01", "1 ",
+		" 1", "0x1", "1.0", "a",  "18446744073709551616"
+	};
+	uint64_t v = 7;
+	uint32_t w;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		assert_true(parse_u64(wrong[i], UINT64_MAX, &v) < 0);
+	assert_int_equal(v, 7);
+	assert_int_equal(parse_u64("0", 0, &v), 0);
+	assert_int_equal(v, 0);
+	assert_int_equal(parse_u64("18446744073709551615", UINT64_MAX, &v), 0);
+	assert_true(v == UINT64_MAX);
+	assert_int_equal(parse_u32("17", 16, &w), -ERANGE);
+	assert_int_equal(parse_u32("16", 16, &w), 0);
+	assert_int_equal(w, 16);
+}
+
+static void test_units(void **state)
+{
+	char text[32];
+	uint64_t v;
+
+	(void)state;
+	assert_int_equal(parse_size("4K", &v), 0);
+	assert_int_equal(v, 4096);
+	assert_int_equal(parse_size("1T", &v), 0);
+	assert_true(v == 1ull << 40);
+	assert_int_equal(parse_size("16777216T", &v), -ERANGE);
+	assert_int_equal(parse_size("4k", &v), -EINVAL);
+	assert_int_equal(parse_time("250ms", &v), 0);
+	assert_int_equal(v, 250000000);
+	assert_int_equal(parse_time("5", &v), -EINVAL);
+	print_size(text, sizeof(text), 3ull << 30);
+	assert_string_equal(text, "3G");
+	print_size(text, sizeof(text), 1000);
+	assert_string_equal(text, "1000");
+	print_size(text, sizeof(text), 0);
+	assert_string_equal(text, "0");
+	print_time(text, sizeof(text), 90000000000ull);
+	assert_string_equal(text, "90s");
+	print_time(text, sizeof(text), 0);
+	assert_string_equal(text, "0ms");
+}
+
+static void test_messages(void **state)
+{
+	static union {
+		struct msg_header h;
+		struct msg_text text;
+		struct msg_opened opened;
+		char bytes[MSG_MAX];
+	} m, in;
+	size_t length;
+	int sock[2];
+	int pipefd[2];
+	int fd;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sock), 0);
+	assert_int_equal(pipe(pipefd), 0);
+
+	strcpy(m.text.text, "why not");
+	m.h.seq = 5;
+	assert_int_equal(msg_send(sock[0], &m, sizeof(m.text), MSG_FAILED,
+				  pipefd[0]),
+			 0);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), 0);
+	assert_int_equal(in.h.type, MSG_FAILED);
+	assert_int_equal(in.h.seq, 5);
+	assert_string_equal(in.text.text, "why not");
+	assert_true(fd >= 0);
+	close(fd);
+
+	/* A text that does not end, a wrong length, an unknown type. */
+	memset(m.text.text, 'x', sizeof(m.text.text));
+	assert_int_equal(msg_send(sock[0], &m, sizeof(m.text), MSG_FAILED, -1),
+			 0);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), -EPROTO);
+	assert_int_equal(msg_send(sock[0], &m, sizeof(m.h), MSG_FAILED, -1), 0);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), -EPROTO);
+	assert_int_equal(msg_send(sock[0], &m, sizeof(m.h), 999, -1), 0);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), -EPROTO);
+	memset(&m, 0, sizeof(m));
+	m.opened.nr_identities = MSG_MAX_IDENTITIES + 1;
+	assert_int_equal(
+		msg_send(sock[0], &m, sizeof(m.opened), MSG_OPENED, -1), 0);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), -EPROTO);
+
+	close(sock[0]);
+	assert_int_equal(msg_receive(sock[1], &in, &length, &fd), -ECONNRESET);
+	assert_int_equal(msg_send(sock[1], &m, sizeof(m.h), MSG_CLOSE, -1),
+			 -ECONNRESET);
+	close(sock[1]);
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_units),
+		cmocka_unit_test(test_messages),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Expressions: what is accepted and printed back, what is refused and where. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/expr.h"
+#include "common/util.h"
+
+/* Backends with every kind of parameter, like those that we ship. */
+static const struct xd_param raw_params[] = {
+	{ "path", XD_PATH, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "image" },
+	{ "cache", XD_ENUM, 0, "none|writeback|writethrough", NULL, "c" },
+	{ "lock", XD_BOOL, 0, NULL, "yes", "l" },
+	{ .type = XD_END }
+};
+static const struct xd_param mem_params[] = {
+	{ "size", XD_SIZE,
+	  XD_POSITIONAL | XD_WHOLE_SECTORS | XD_SIZE_OF_SIBLING, NULL, NULL,
+	  "size" },
+	{ .type = XD_END }
+};
+static const struct xd_param null_params[] = {
+	{ "size", XD_SIZE, XD_POSITIONAL | XD_WHOLE_SECTORS, NULL, "1G", "s" },
+	{ .type = XD_END }
+};
+static const struct xd_param cow_params[] = {
+	{ "base", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_READ_ONLY, NULL,
+	  NULL, "base" },
+	{ "top", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_WRITTEN, NULL, NULL,
+	  "top" },
+	{ .type = XD_END }
+};
+static const struct xd_param wrap_params[] = {
+	{ "x", XD_DISK, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "x" },
+	{ "wait", XD_TIME, 0, NULL, NULL, "w" },
+	{ "iops", XD_UINT, 0, NULL, NULL, "n" },
+	{ .type = XD_END }
+};
+static const struct xd_param nbd_params[] = {
+	{ "uri", XD_STRING, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "uri" },
+	{ .type = XD_END }
+};
+
+static const struct xd_backend backends[] = {
+	{ .name = "raw", .summary = "", .params = raw_params },
+	{ .name = "mem", .summary = "", .params = mem_params },
+	{ .name = "null", .summary = "", .params = null_params },
+	{ .name = "cow", .summary = "", .params = cow_params },
+	{ .name = "throttle", .summary = "", .params = wrap_params },
+	{ .name = "readonly",
+	  .summary = "",
+	  .params = wrap_params,
+	  .flags = XD_ALWAYS_READ_ONLY },
+	{ .name = "nbd",
+	  .summary = "",
+	  .params = nbd_params,
+	  .schemes = "nbd\0nbd+unix\0" },
+};
+
+static struct backend_info *infos[ARRAY_SIZE(backends)];
+
+static int make_infos(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
+		infos[i] = backend_info_new(&backends[i]);
+		if (!infos[i])
+			return -1;
+	}
+	return 0;
+}
+
+static int free_infos(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(backends); i++)
+		backend_info_free(infos[i]);
+	return 0;
+}
+
+static const struct backend_info *find_backend(void *ctx, const char *name)
+{
+	(void)ctx;
+	for (size_t i = 0; i < ARRAY_SIZE(infos); i++)
+		if (strcmp(infos[i]->name, name) == 0)
+			return infos[i];
+	return NULL;
+}
+
+static const struct backend_info *find_scheme(void *ctx, const char *scheme)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(infos); i++)
+		for (const char *s = infos[i]->schemes; s && *s;
+		     s += strlen(s) + 1)
+			if (strcmp(s, scheme) == 0)
+				return infos[i];
+	(void)ctx;
+	return NULL;
+}
+
+static const char *find_named(void *ctx, const char *name)
+{
+	(void)ctx;
+	if (strcmp(name, "web1") == 0)
+		return "disk(/srv/web1.img, on-error=report)";
+	if (strcmp(name, "loop") == 0)
+		return "throttle(@loop)";
+	if (strcmp(name, "bad") == 0)
+		return "raw(srv)";
+	if (strcmp(name, "alias") == 0)
+		return "@web1";
+	return NULL;
+}
+
+static const struct expr_env env = { .backend = find_backend,
+				     .scheme = find_scheme,
+				     .named = find_named };
+
+static const struct {
+	const char *text;
+	const char *canonical;
+} good[] = {
+	{ "/srv/a.img", "raw(/srv/a.img)" },
+	{ " /srv/a b.img ", "raw(\"/srv/a b.img\")" },
+	{ "/srv/a,b(c)?d=e&f", "raw(\"/srv/a,b(c)?d=e&f\")" },
+	{ "\"/srv/a b\"", "raw(\"/srv/a b\")" },
+	{ "raw(/srv/a.img)", "raw(/srv/a.img)" },
+	{ "raw( /srv/a.img ,cache=none )", "raw(/srv/a.img, cache=none)" },
+	{ "raw:/srv/a.img?cache=writeback&lock=off",
+	  "raw(/srv/a.img, cache=writeback, lock=no)" },
+	{ "raw(\"/srv/q\\\"\\\\.img\")", "raw(\"/srv/q\\\"\\\\.img\")" },
+	{ "mem(64M)", "mem(64M)" },
+	{ "mem:65536K", "mem(64M)" },
+	{ "null", "null()" },
+	{ "null()", "null()" },
+	{ "null(1G)", "null(1G)" },
+	{ "cow(/srv/gold.img, mem)", "cow(raw(/srv/gold.img), mem())" },
+	{ "cow(cow(/a, mem), mem(2G))", "cow(cow(raw(/a), mem()), mem(2G))" },
+	{ "readonly(/srv/a)", "readonly(raw(/srv/a))" },
+	{ "throttle(nbd://h/e?x=1&y=2, iops=500)",
+	  "throttle(nbd(\"nbd://h/e?x=1&y=2\"), iops=500)" },
+	{ "nbd+unix:///e?socket=/run/x",
+	  "nbd(\"nbd+unix:///e?socket=/run/x\")" },
+	{ "throttle(mem(1M), wait=1500ms)", "throttle(mem(1M), wait=1500ms)" },
+	{ "throttle(mem(1M), wait=60s)", "throttle(mem(1M), wait=1m)" },
+	{ "@web1", "disk(raw(/srv/web1.img), on-error=report)" },
+	{ "@alias", "disk(raw(/srv/web1.img), on-error=report)" },
+	{ "cow(@web1, mem)", "cow(raw(/srv/web1.img), mem())" },
+	{ "disk(@web1, flush-error=hold)",
+	  "disk(raw(/srv/web1.img), flush-error=hold)" },
+};
+
+static void test_good(void **state)
+{
+	struct expr_error error;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		struct layer *root = NULL;
+		cleanup_free char *printed = NULL;
+		cleanup_free char *again = NULL;
+
+		if (expr_parse(good[i].text, false, &env, &root, &error) < 0)
+			fail_msg("%s: at %zu: %s", good[i].text, error.position,
+				 error.message);
+		printed = expr_print(root);
+		assert_string_equal(printed, good[i].canonical);
+		expr_free(root);
+		/* What is printed back is read back as the same. */
+		assert_int_equal(
+			expr_parse(printed, false, &env, &root, &error), 0);
+		again = expr_print(root);
+		assert_string_equal(again, printed);
+		expr_free(root);
+	}
+}
+
+static const struct {
+	const char *text;
+	size_t position;
+	const char *message; /* a part of it */
+} bad[] = {
+	{ "", 0, "the text ends here" },
+	{ "  ", 2, "expected a disk" },
+	{ "foo(1)", 0, "no backend \"foo\"" },
+	{ "foo", 0, "no backend \"foo\"" },
+	{ "raw()", 5, "path is missing" },
+	{ "raw", 3, "path is missing" },
+	{ "raw(srv/a)", 4, "not an absolute path" },
+	{ "raw(/a", 6, "expected \",\" or \")\"" },
+	{ "raw(/a, chace=none)", 8, "no option \"chace\"" },
+	{ "raw(/a, cache=fast)", 14, "none|writeback|writethrough" },
+	{ "raw(/a, cache=none, cache=none)", 20, "given twice" },
+	{ "raw(/a, /b)", 8, "no further argument" },
+	{ "raw(/a) x", 8, "expected the end" },
+	{ "raw(/a=b)", 6, "must stand in quotes" },
+	{ "raw(\"/a)", 4, "never closed" },
+	{ "raw(\"/a\\n\")", 7, "backslash" },
+	{ "mem", 0, "size is missing" },
+	{ "mem(1000)", 4, "whole sectors" },
+	{ "mem(0)", 4, "whole sectors" },
+	{ "mem(1X)", 4, "whole sectors" },
+	{ "mem(99999999999999999999)", 4, "whole sectors" },
+	{ "mem:64M?x=1", 8, "no option \"x\"" },
+	{ "mem:64M?", 8, "name=value" },
+	{ "mem:64M, x", 7, "expected the end" },
+	{ "cow(/a)", 7, "top is missing" },
+	{ "cow(/a, readonly(/b))", 8, "cow writes to its top" },
+	{ "cow(/a, throttle(readonly(/b)))", 8, "cow writes to its top" },
+	{ "cow(/a, mem, mem)", 13, "no further argument" },
+	{ "cow:/a", 4, "write cow(...)" },
+	{ "throttle(mem, iops=5)", 9, "size is missing" },
+	{ "throttle(/a, iops=-5)", 18, "not a number" },
+	{ "throttle(/a, wait=5)", 18, "not a time" },
+	{ "ftp://x", 0, "no backend takes \"ftp://\"" },
+	{ "@nobody", 0, "no disk \"nobody\"" },
+	{ "@", 1, "expected the name" },
+	{ "cow(@bad, mem)", 4, "@bad: at 4" },
+	{ "@loop", 0, "" },
+	{ "cow(disk(/a), mem)", 4, "outermost" },
+	{ "raw(/a\n)", 6, "control characters" },
+};
+
+static void test_bad(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct layer *root = NULL;
+		struct expr_error error = { 0, "" };
+
+		if (expr_parse(bad[i].text, false, &env, &root, &error) !=
+		    -EINVAL)
+			fail_msg("%s: was accepted", bad[i].text);
+		assert_null(root);
+		if (!strstr(error.message, bad[i].message) ||
+		    error.position != bad[i].position)
+			fail_msg("%s: at %zu: %s", bad[i].text, error.position,
+				 error.message);
+	}
+}
+
+static void test_bounds(void **state)
+{
+	struct layer *root = NULL;
+	struct expr_error error;
+	char text[EXPR_MAX_BYTES + 64];
+	size_t n = 0;
+
+	(void)state;
+	memset(text, 'a', sizeof(text));
+	text[0] = '/';
+	text[EXPR_MAX_BYTES + 1] = '\0';
+	assert_int_equal(expr_parse(text, false, &env, &root, &error), -EINVAL);
+	text[EXPR_MAX_BYTES] = '\0';
+	assert_int_equal(expr_parse(text, false, &env, &root, &error), 0);
+	expr_free(root);
+
+	/* 16 levels pass, 17 do not. */
+	for (int levels = EXPR_MAX_LEVELS; levels <= EXPR_MAX_LEVELS + 1;
+	     levels++) {
+		n = 0;
+		for (int i = 0; i < levels - 1; i++)
+			n += (size_t)sprintf(text + n, "throttle(");
+		n += (size_t)sprintf(text + n, "/a");
+		for (int i = 0; i < levels - 1; i++)
+			text[n++] = ')';
+		text[n] = '\0';
+		assert_int_equal(expr_parse(text, false, &env, &root, &error),
+				 levels <= EXPR_MAX_LEVELS ? 0 : -EINVAL);
+		if (levels <= EXPR_MAX_LEVELS)
+			expr_free(root);
+	}
+}
+
+/* Random edits of good texts: no crash, no leak (under the sanitizers). */
+static void test_mutations(void **state)
+{
+	static const char bytes[] = "()\",=?&@:/ rawmecow1M\\\x01\xff";
+	struct expr_error error;
+	unsigned int seed = 1;
+
+	(void)state;
+	for (int round = 0; round < 200000; round++) {
+		char text[256];
+		struct layer *root = NULL;
+		size_t len;
+
+		strcpy(text, good[(size_t)round % ARRAY_SIZE(good)].text);
+		len = strlen(text);
+		for (int edits = 0; edits < 3; edits++) {
+			seed = seed * 1103515245u + 12345u;
+			text[(seed >> 8) % (len + 1)] =
+				bytes[(seed >> 20) % (sizeof(bytes) - 1)];
+		}
+		text[len + 1] = '\0';
+		if (expr_parse(text, false, &env, &root, &error) == 0)
+			expr_free(root);
+	}
+}
+
+static void test_tree(void **state)
+{
+	struct layer *root = NULL;
+	struct expr_error error;
+
+	(void)state;
+	assert_int_equal(
+		expr_parse("cow(/gold, mem)", false, &env, &root, &error), 0);
+	assert_int_equal(root->nr_below, 2);
+	assert_int_equal(root->below[1]->index, 2);
+	assert_true(root->below[0]->read_only);
+	assert_false(root->below[1]->read_only);
+	assert_ptr_equal(expr_layer(root, 2), root->below[1]);
+	assert_null(expr_layer(root, 3));
+	assert_string_equal(expr_value(root->below[0], "path")->text, "/gold");
+	assert_true(expr_value(root->below[0], "lock")->set);
+	assert_false(expr_value(root->below[0], "lock")->given);
+	assert_int_equal(expr_value(root->below[0], "lock")->number, 1);
+	assert_false(expr_always_read_only(root));
+	expr_free(root);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_good),	  cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_bounds),	  cmocka_unit_test(test_tree),
+		cmocka_unit_test(test_mutations),
+	};
+
+	return cmocka_run_group_tests(tests, make_infos, free_infos);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The configuration: what is taken over, and where errors are said to be. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "common/settings.h"
+#include "common/util.h"
+
+static char folder[] = "/tmp/xendisk-settings.XXXXXX";
+static char main_file[sizeof(folder) + 16];
+static char extra_file[sizeof(folder) + 64];
+
+static int make_folder(void **state)
+{
+	char sub[sizeof(folder) + 64];
+
+	(void)state;
+	if (!mkdtemp(folder))
+		return -1;
+	sprintf(main_file, "%s/main.conf", folder);
+	snprintf(sub, sizeof(sub), "%s/main.conf.d", folder);
+	snprintf(extra_file, sizeof(extra_file), "%s/main.conf.d/10-more.conf",
+		 folder);
+	return mkdir(sub, 0700);
+}
+
+static int remove_folder(void **state)
+{
+	char sub[sizeof(folder) + 64];
+
+	(void)state;
+	unlink(main_file);
+	unlink(extra_file);
+	snprintf(sub, sizeof(sub), "%s/main.conf.d", folder);
+	rmdir(sub);
+	return rmdir(folder);
+}
+
+static void put(const char *path, const char *text)
+{
+	cleanup_file FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+}
+
+static void test_good(void **state)
+{
+	struct settings *settings;
+	char why[SETTINGS_TEXT_MAX];
+
+	(void)state;
+	unlink(main_file);
+	assert_int_equal(settings_load(main_file, &settings, why), 0);
+	assert_int_equal(settings->nr_disks, 0);
+	settings_free(settings);
+
+	put(main_file, "# disks\n"
+		       "disk \"web1\" {\n"
+		       "  expr = \"/srv/web 1.img\"\n"
+		       "  on-error = \"report\"\n"
+		       "}\n"
+		       "image-roots = {\"/srv\", \"/var/lib/xen/images\"}\n"
+		       "mem-limit = \"4G\"\n");
+	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n");
+	if (settings_load(main_file, &settings, why) != 0)
+		fail_msg("%s", why);
+	assert_string_equal(settings_disk(settings, "web1"),
+			    "disk(\"/srv/web 1.img\", on-error=report)");
+	assert_string_equal(settings_disk(settings, "scratch"), "mem(64M)");
+	assert_null(settings_disk(settings, "other"));
+	assert_int_equal(settings->nr_image_roots, 2);
+	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
+	assert_int_equal(settings->mem_limit, 4ull << 30);
+	settings_free(settings);
+	unlink(extra_file);
+}
+
+static const struct {
+	const char *text;
+	const char *message;
+} bad[] = {
+	{ "disk \"a\" {\n}\n", ":2: disk \"a\" has no expr" },
+	{ "mem-limit = \"lots\"\n", ":1: mem-limit: \"lots\" is not a size" },
+	{ "\nimage-roots = {\"srv\"}\n", ":2: image-roots: \"srv\" is not" },
+	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'" },
+	{ "disk \"a\" { expr = \"/a\" on-error = \"explode\" }\n",
+	  "\"explode\" is neither hold nor report" },
+	{ "disk \"a b\" { expr = \"/a\" }\n", "a name has letters" },
+	{ "disk \"a\" { expr = \"/a\" }\ndisk \"a\" { expr = \"/b\" }\n",
+	  "duplicate title 'a'" },
+	{ "disk \"a\" { expr = \"/a\"\n", "main.conf:" },
+};
+
+static void test_bad(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct settings *settings = NULL;
+		char why[SETTINGS_TEXT_MAX];
+
+		put(main_file, bad[i].text);
+		if (settings_load(main_file, &settings, why) == 0)
+			fail_msg("%s was accepted", bad[i].text);
+		assert_null(settings);
+		if (!strstr(why, bad[i].message) ||
+		    strncmp(why, folder, strlen(folder)) != 0)
+			fail_msg("%s gave: %s", bad[i].text, why);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_bad),
+	};
+
+	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
