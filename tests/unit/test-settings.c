@@ -96,10 +96,8 @@ static const struct {
 	{ "disk \"a b\" { expr = \"/a\" }\n", "a name has letters" },
 	{ "disk \"a\" { expr = \"/a\" }\ndisk \"a\" { expr = \"/b\" }\n",
 	  "duplicate title 'a'" },
-	{ "disk \"a\" { expr = \"/a\"
-	  disk \"b\" { expr = \"/b\" }
-		",
-		":2: no such option 'disk'" },
+	{ "disk \"a\" { expr = \"/a\"\ndisk \"b\" { expr = \"/b\" }\n",
+	  ":2: no such option 'disk'" },
 };
 
 static void test_bad(void **state)
