@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* check, backends and version: verbs that touch no disk. */
+#include "config.h"
+
+#include <string.h>
+
+#include "command/client.h"
+#include "command/tables.h"
+
+#define TIMEOUT_S 10
+
+/* INTERFACE: {"ok":true,"tree":...} or {"ok":false,"position":,"message":}. */
+enum status verb_check(const struct invocation *call)
+{
+	const char *text;
+	json_t *reply = NULL;
+	enum status status = client_call(
+		call, "Check",
+		json_pack("{s:s, s:b}", "expression", call->args[0], "readonly",
+			  option(call, "readonly") != NULL),
+		TIMEOUT_S, &reply);
+	bool ok;
+
+	if (status != STATUS_DONE)
+		return status;
+	ok = json_is_true(json_object_get(reply, "ok"));
+	if (call->json) {
+		status = print_json(reply);
+		return ok ? status : STATUS_FAILED;
+	}
+	if (ok) {
+		text = json_string_value(json_object_get(reply, "canonical"));
+		printf("%s\n", text ? text : "");
+		status = print_tree(json_object_get(reply, "tree"));
+	} else {
+		int position = (int)json_integer_value(
+			json_object_get(reply, "position"));
+
+		text = json_string_value(json_object_get(reply, "message"));
+		status = fail(STATUS_FAILED, "check: at %d: %s", position,
+			      text ? text : "?");
+		fprintf(stderr, "  %s\n  %*s^\n", call->args[0], position, "");
+	}
+	json_decref(reply);
+	return status;
+}
+
+static const char *text_of(json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static enum status print_names(json_t *backends)
+{
+	static const struct column columns[] = { { "NAME", false, false },
+						 { "SUMMARY", false, true } };
+	struct table *table;
+	json_t *backend;
+	size_t i;
+
+	if (table_new(&table, columns, ARRAY_SIZE(columns)) < 0)
+		return fail(STATUS_FAILED, "backends: no memory");
+	json_array_foreach(backends, i, backend)
+	{
+		const char *error = text_of(backend, "error");
+		const char *const cells[] = {
+			text_of(backend, "name"),
+			*error ? error : text_of(backend, "summary")
+		};
+
+		if (table_add(table, cells) < 0)
+			break;
+	}
+	return table_print(table);
+}
+
+/* "positional, required", "option [none|writeback]", "option (yes)" */
+static char *describe(json_t *param)
+{
+	json_t *choice;
+	char *text = NULL;
+	size_t size;
+	size_t i;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	fputs(text_of(param, "type"), out);
+	json_array_foreach(json_object_get(param, "choices"), i, choice)
+		fprintf(out, "%s%s", i ? "|" : " ", json_string_value(choice));
+	if (json_is_true(json_object_get(param, "required")))
+		fputs(", required", out);
+	if (json_is_string(json_object_get(param, "preset")))
+		fprintf(out, ", else %s", text_of(param, "preset"));
+	return fclose(out) == 0 ? text : NULL;
+}
+
+static enum status print_one(json_t *backend)
+{
+	static const struct column columns[] = { { "PARAMETER", false, false },
+						 { "VALUE", false, false },
+						 { "MEANING", false, true } };
+	struct table *table;
+	json_t *param;
+	size_t i;
+
+	printf("%s - %s\n", text_of(backend, "name"),
+	       text_of(backend, "summary"));
+	if (table_new(&table, columns, ARRAY_SIZE(columns)) < 0)
+		return fail(STATUS_FAILED, "backends: no memory");
+	json_array_foreach(json_object_get(backend, "parameters"), i, param)
+	{
+		cleanup_free char *value = describe(param);
+		bool positional =
+			json_is_true(json_object_get(param, "positional"));
+		cleanup_free char *name = xasprintf(
+			"%s%s", text_of(param, "name"), positional ? "" : "=");
+		const char *const cells[] = { name, value,
+					      text_of(param, "help") };
+
+		if (table_add(table, cells) < 0)
+			break;
+	}
+	return table_print(table);
+}
+
+enum status verb_backends(const struct invocation *call)
+{
+	json_t *params = json_object();
+	json_t *reply = NULL;
+	json_t *backends;
+	enum status status;
+
+	if (call->nr_args > 0)
+		json_object_set_new(params, "name", json_string(call->args[0]));
+	status = client_call(call, "Backends", params, TIMEOUT_S, &reply);
+	if (status != STATUS_DONE)
+		return status;
+	if (call->json)
+		return print_json(reply);
+	backends = json_object_get(reply, "backends");
+	if (call->nr_args == 0)
+		status = print_names(backends);
+	else if (json_array_size(backends) == 0)
+		status = fail(STATUS_NOT_FOUND,
+			      "backends: there is no backend \"%s\"",
+			      call->args[0]);
+	else
+		status = print_one(json_array_get(backends, 0));
+	json_decref(reply);
+	return status;
+}
+
+/* The command's version is told even when no daemon runs. */
+enum status verb_version(const struct invocation *call)
+{
+	cleanup_free char *why = NULL;
+	json_t *reply = NULL;
+	json_t *all = json_pack("{s:s}", "xendisk", PACKAGE_VERSION);
+	const char *version = NULL;
+
+	if (client_try(call, "Version", NULL, TIMEOUT_S, &reply, &why) ==
+	    STATUS_DONE)
+		version = json_string_value(json_object_get(reply, "version"));
+	if (call->json) {
+		json_object_set_new(all, "xendiskd",
+				    version ? json_string(version) :
+					      json_null());
+		json_decref(reply);
+		return print_json(all);
+	}
+	printf("xendisk  %s\nxendiskd %s\n", PACKAGE_VERSION,
+	       version ? version : "is not running");
+	json_decref(all);
+	json_decref(reply);
+	return STATUS_DONE;
+}

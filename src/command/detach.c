@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * A disk that xl attached is detached by xl.  Others as libxl would do it:
+ * online=0 and state=5 ask the guest to let go, 6 says that the daemon has
+ * closed the disk, then the directories are removed.  --force takes the
+ * frontend away first, which the daemon takes for a guest that is gone.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "command/client.h"
+#include "command/device.h"
+#include "command/store.h"
+#include "command/xl.h"
+
+#define DEFAULT_TIMEOUT_S 10
+#define MAX_TIMEOUT_S	  3600
+#define CLOSE_TIMEOUT_S	  38
+#define TRANSACTION_TRIES 20
+
+struct detach {
+	const struct invocation *call;
+	struct xs_handle *store;
+	struct device device;
+	uint32_t timeout_s;
+	bool force;
+};
+
+static bool is_ours_alone(const struct device *device)
+{
+	return strstr(device->backend, "/backend/xendisk/") != NULL;
+}
+
+static enum status detach_by_xl(const struct detach *d)
+{
+	cleanup_free char *domid = xasprintf("%" PRIu32, d->device.domid);
+	cleanup_free char *devid = xasprintf("%" PRIu32, d->device.devid);
+	const char *argv[] = {
+		"xl", "block-detach", domid, devid, d->force ? "--force" : NULL,
+		NULL
+	};
+
+	return xl_run(d->call, argv);
+}
+
+/* 0, -EAGAIN, or -errno. */
+static int ask_to_close(struct detach *d)
+{
+	xs_transaction_t t = xs_transaction_start(d->store);
+	cleanup_free char *state = NULL;
+	int r = 0;
+
+	if (t == XBT_NULL)
+		return -errno;
+	state = store_read(d->store, t, "%s/state", d->device.backend);
+	if (state &&
+	    (!store_write(d->store, t, d->device.backend, "online", "0") ||
+	     (strcmp(state, "6") != 0 &&
+	      !store_write(d->store, t, d->device.backend, "state", "5"))))
+		r = -errno;
+	if (r == 0 && d->force)
+		xs_rm(d->store, t, d->device.frontend);
+	if (!xs_transaction_end(d->store, t, r < 0) && r == 0)
+		r = -errno;
+	return r;
+}
+
+static bool is_closed(void *ctx)
+{
+	struct detach *d = ctx;
+	int state = store_state(d->store, d->device.backend);
+
+	return state == 6 || state == 0;
+}
+
+static void remove_nodes(struct detach *d)
+{
+	xs_rm(d->store, XBT_NULL, d->device.frontend);
+	xs_rm(d->store, XBT_NULL, d->device.libxl);
+	xs_rm(d->store, XBT_NULL, d->device.backend);
+}
+
+/* What libxl's hotplug script would do once the disk is closed. */
+static void hotplug_remove(const struct detach *d)
+{
+	const char *path = strstr(d->device.backend, "/backend/");
+	json_t *reply = NULL;
+	cleanup_free char *why = NULL;
+
+	if (is_ours_alone(&d->device) || !path)
+		return;
+	if (client_try(d->call, "HotplugRemove",
+		       json_pack("{s:s}", "path", path + 1), CLOSE_TIMEOUT_S,
+		       &reply, &why) == STATUS_DONE)
+		json_decref(reply);
+}
+
+static enum status detach_direct(struct detach *d)
+{
+	int r = -EAGAIN;
+
+	for (int i = 0; r == -EAGAIN && i < TRANSACTION_TRIES; i++)
+		r = ask_to_close(d);
+	if (r < 0)
+		return fail(STATUS_FAILED, "detach: xenstore: %s",
+			    strerror(-r));
+	if (!store_wait(d->store, d->device.backend, NULL, d->timeout_s,
+			is_closed, d) &&
+	    !d->force)
+		return fail(STATUS_REFUSED,
+			    "detach: the guest has not let go of the disk "
+			    "within %" PRIu32 " s; it stays asked to",
+			    d->timeout_s);
+	hotplug_remove(d);
+	remove_nodes(d);
+	return STATUS_DONE;
+}
+
+enum status verb_detach(const struct invocation *call)
+{
+	const char *timeout = option(call, "timeout");
+	struct detach d = { .call = call,
+			    .timeout_s = DEFAULT_TIMEOUT_S,
+			    .force = option(call, "force") != NULL };
+	enum status status;
+
+	if (timeout && parse_u32(timeout, MAX_TIMEOUT_S, &d.timeout_s) < 0)
+		return fail(STATUS_USAGE,
+			    "detach: --timeout: \"%s\" is no "
+			    "number of seconds",
+			    timeout);
+	status = store_open(call, &d.store);
+	if (status != STATUS_DONE)
+		return status;
+	status = device_find(call, d.store, call->args[0], call->args[1],
+			     &d.device);
+	if (status == STATUS_DONE)
+		status = !is_ours_alone(&d.device) && xl_is_in_charge() ?
+				 detach_by_xl(&d) :
+				 detach_direct(&d);
+	device_release(&d.device);
+	xs_close(d.store);
+	return status;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "command/device.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "command/domain.h"
+#include "command/store.h"
+#include "command/vdev.h"
+
+void device_release(struct device *device)
+{
+	free(device->frontend);
+	free(device->backend);
+	free(device->libxl);
+}
+
+uint32_t device_backend_domid(struct xs_handle *store)
+{
+	cleanup_free char *text = store_read(store, XBT_NULL, "domid");
+	uint32_t domid;
+
+	/* xenstored run by hand may not have told dom0 who it is. */
+	return text && parse_u32(text, 0x7fef, &domid) == 0 ? domid : 0;
+}
+
+/* The backend directory when the frontend does not name it any more. */
+static char *search_backend(struct xs_handle *store, uint32_t domid,
+			    uint32_t devid)
+{
+	static const char *const kinds[] = { "vbd", "vbd3", "xendisk" };
+	uint32_t own = device_backend_domid(store);
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		cleanup_free char *path =
+			xasprintf("/local/domain/%" PRIu32
+				  "/backend/%s/%" PRIu32 "/%" PRIu32,
+				  own, kinds[i], domid, devid);
+
+		if (path && store_exists(store, "%s", path))
+			return TAKE_PTR(path);
+	}
+	return NULL;
+}
+
+enum status device_find(const struct invocation *call, struct xs_handle *store,
+			const char *dom, const char *vdev, struct device *ret)
+{
+	enum status status = domain_find(call, store, dom, &ret->domid);
+
+	if (status != STATUS_DONE)
+		return status;
+	if (vdev_parse(vdev, &ret->devid) < 0)
+		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
+			    call->verb->name, vdev);
+	ret->frontend = xasprintf("/local/domain/%" PRIu32
+				  "/device/vbd/%" PRIu32,
+				  ret->domid, ret->devid);
+	ret->libxl = xasprintf("/libxl/%" PRIu32 "/device/vbd/%" PRIu32,
+			       ret->domid, ret->devid);
+	if (!ret->frontend || !ret->libxl)
+		return fail(STATUS_FAILED, "%s: no memory", call->verb->name);
+	ret->backend = store_read(store, XBT_NULL, "%s/backend", ret->frontend);
+	if (!ret->backend)
+		ret->backend = search_backend(store, ret->domid, ret->devid);
+	if (!ret->backend)
+		return fail(STATUS_NOT_FOUND, "%s: %s has no disk %s",
+			    call->verb->name, dom, vdev);
+	return STATUS_DONE;
+}

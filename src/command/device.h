@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * device.h - a disk's place in xenstore.
+ */
+#ifndef XENDISK_DEVICE_H
+#define XENDISK_DEVICE_H
+
+#include <stdint.h>
+#include <xenstore.h>
+
+#include "command/command.h"
+
+struct device {
+	uint32_t domid;
+	uint32_t devid;
+	char *frontend; /* /local/domain/5/device/vbd/51728 */
+	char *backend; /* /local/domain/0/backend/vbd/5/51728 */
+	char *libxl; /* /libxl/5/device/vbd/51728 */
+};
+
+#define cleanup_device __attribute__((cleanup(device_release)))
+
+void device_release(struct device *device);
+
+/*
+ * The device of DOM VDEV, as the frontend's own directory has it or, when that
+ * is gone, as a backend directory has it.  Says itself what is wrong.
+ */
+enum status device_find(const struct invocation *call, struct xs_handle *store,
+			const char *dom, const char *vdev, struct device *ret);
+
+/* This domain's id. */
+uint32_t device_backend_domid(struct xs_handle *store);
+
+#endif

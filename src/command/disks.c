@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* list, show and resume: verbs about disks that exist. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "command/client.h"
+#include "command/device.h"
+#include "command/domain.h"
+#include "command/store.h"
+#include "command/tables.h"
+#include "command/vdev.h"
+
+#define TIMEOUT_S	 10
+#define RESUME_TIMEOUT_S 40
+
+static const char *text_of(json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static long long number_of(json_t *object, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(object, key));
+}
+
+/* "connected, paused" */
+static char *state_text(json_t *disk)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	json_t *condition;
+	size_t i;
+
+	if (!out)
+		return NULL;
+	fputs(text_of(disk, "state"), out);
+	json_array_foreach(json_object_get(disk, "conditions"), i, condition)
+		fprintf(out, ", %s", json_string_value(condition));
+	return fclose(out) == 0 ? text : NULL;
+}
+
+static int add_disk(struct table *table, json_t *disk)
+{
+	cleanup_free char *state = state_text(disk);
+	char domid[24];
+	char size[32];
+	const char *const cells[] = {
+		domid,
+		text_of(disk, "domain"),
+		text_of(disk, "vdev"),
+		state,
+		size,
+		json_is_true(json_object_get(disk, "readonly")) ? "ro" : "rw",
+		text_of(disk, "expression"),
+	};
+
+	snprintf(domid, sizeof(domid), "%lld", number_of(disk, "domid"));
+	print_size(size, sizeof(size), (uint64_t)number_of(disk, "size"));
+	return table_add(table, cells);
+}
+
+static enum status print_disks(json_t *disks)
+{
+	static const struct column columns[] = {
+		{ "ID", true, false },	       { "DOMAIN", false, false },
+		{ "VDEV", false, false },      { "STATE", false, false },
+		{ "SIZE", true, false },       { "MODE", false, false },
+		{ "EXPRESSION", false, true },
+	};
+	struct table *table;
+	json_t *disk;
+	size_t i;
+	int r = table_new(&table, columns, ARRAY_SIZE(columns));
+
+	if (r < 0)
+		return fail(STATUS_FAILED, "list: %s", strerror(-r));
+	json_array_foreach(disks, i, disk)
+	{
+		r = add_disk(table, disk);
+		if (r < 0)
+			break;
+	}
+	return table_print(table);
+}
+
+enum status verb_list(const struct invocation *call)
+{
+	json_t *params = json_object();
+	json_t *reply = NULL;
+	enum status status = STATUS_DONE;
+
+	if (call->nr_args > 0) {
+		struct xs_handle *store;
+		uint32_t domid;
+
+		status = store_open(call, &store);
+		if (status == STATUS_DONE) {
+			status =
+				domain_find(call, store, call->args[0], &domid);
+			xs_close(store);
+		}
+		if (status == STATUS_DONE)
+			json_object_set_new(params, "domid",
+					    json_integer(domid));
+	}
+	if (status != STATUS_DONE) {
+		json_decref(params);
+		return status;
+	}
+	status = client_call(call, "List", params, TIMEOUT_S, &reply);
+	if (status != STATUS_DONE)
+		return status;
+	if (call->json)
+		return print_json(reply);
+	status = print_disks(json_object_get(reply, "disks"));
+	json_decref(reply);
+	return status;
+}
+
+/* --- show --------------------------------------------------------------------- */
+
+/* The parameters {domid, devid} for DOM VDEV. */
+static enum status which_disk(const struct invocation *call, json_t **ret)
+{
+	struct xs_handle *store;
+	uint32_t domid;
+	uint32_t devid;
+	enum status status;
+
+	if (vdev_parse(call->args[1], &devid) < 0)
+		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
+			    call->verb->name, call->args[1]);
+	status = store_open(call, &store);
+	if (status != STATUS_DONE)
+		return status;
+	status = domain_find(call, store, call->args[0], &domid);
+	xs_close(store);
+	if (status == STATUS_DONE)
+		*ret = json_pack("{s:I, s:I}", "domid", (json_int_t)domid,
+				 "devid", (json_int_t)devid);
+	return status;
+}
+
+static void print_keys(const char *side, json_t *keys)
+{
+	const char *key;
+	json_t *value;
+
+	printf("\n%s\n", side);
+	json_object_foreach(keys, key, value)
+		printf("  %s = %s\n", key, json_string_value(value));
+}
+
+static void print_disk(json_t *disk)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(disk, key, value)
+	{
+		cleanup_free char *text =
+			json_is_string(value) ?
+				strdup(json_string_value(value)) :
+				json_dumps(value, JSON_ENCODE_ANY);
+
+		if (text && !json_is_null(value))
+			printf("%-20s %s\n", key, text);
+	}
+}
+
+enum status verb_show(const struct invocation *call)
+{
+	json_t *params = NULL;
+	json_t *reply = NULL;
+	json_t *tree;
+	enum status status = which_disk(call, &params);
+
+	if (status != STATUS_DONE)
+		return status;
+	status = client_call(call, "Show", params, TIMEOUT_S, &reply);
+	if (status != STATUS_DONE)
+		return status;
+	if (call->json)
+		return print_json(reply);
+	print_disk(json_object_get(reply, "disk"));
+	tree = json_object_get(reply, "tree");
+	if (json_is_object(tree)) {
+		putchar('\n');
+		status = print_tree(tree);
+	}
+	print_keys("backend", json_object_get(reply, "backend"));
+	print_keys("frontend", json_object_get(reply, "frontend"));
+	json_decref(reply);
+	return status;
+}
+
+enum status verb_resume(const struct invocation *call)
+{
+	json_t *params = NULL;
+	json_t *reply = NULL;
+	enum status status = which_disk(call, &params);
+
+	if (status != STATUS_DONE)
+		return status;
+	json_object_set_new(params, "accept_loss",
+			    json_boolean(option(call, "accept-loss") != NULL));
+	status = client_call(call, "Resume", params, RESUME_TIMEOUT_S, &reply);
+	json_decref(reply);
+	return status;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * xendisk(1): the verbs and their options are one table; it makes the parser,
+ * the help and the completion, and a test holds it against the man page.
+ */
+#include "config.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "command/command.h"
+
+#define DEFAULT_RUN_DIR "/run/xendiskd"
+
+const struct verb verbs[] = {
+	{ .name = "attach",
+	  .synopsis = "DOM EXPR",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "attach a disk to a domain; prints the vdev",
+	  .options = { { "vdev", "VDEV", "xvdb, hda, ...; else the first free" },
+		       { "readonly", NULL, "the guest may only read" },
+		       { "direct", NULL, "write xenstore itself, without xl" } },
+	  .run = verb_attach },
+	{ .name = "detach",
+	  .synopsis = "DOM VDEV",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "detach a disk; returns when it is gone",
+	  .options = { { "force", NULL, "even if the guest will not let go" },
+		       { "timeout", "S",
+			 "seconds to wait for the guest (10)" } },
+	  .run = verb_detach },
+	{ .name = "list",
+	  .synopsis = "[DOM]",
+	  .max_args = 1,
+	  .summary = "list the disks",
+	  .run = verb_list },
+	{ .name = "show",
+	  .synopsis = "DOM VDEV",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "all about one disk: its stack and both sides in xenstore",
+	  .run = verb_show },
+	{ .name = "check",
+	  .synopsis = "EXPR",
+	  .min_args = 1,
+	  .max_args = 1,
+	  .summary = "check a disk expression; opens nothing",
+	  .options = { { "readonly", NULL,
+			 "as it would be attached read-only" } },
+	  .run = verb_check },
+	{ .name = "backends",
+	  .synopsis = "[NAME]",
+	  .max_args = 1,
+	  .summary = "list the backends, or one with its parameters",
+	  .run = verb_backends },
+	{ .name = "resume",
+	  .synopsis = "DOM VDEV",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "lift a pause, or clear a poison mark",
+	  .options = { { "accept-loss", NULL,
+			 "clear the mark that a failed flush left" } },
+	  .run = verb_resume },
+	{ .name = "version",
+	  .synopsis = "",
+	  .summary = "versions of command and daemon",
+	  .run = verb_version },
+	{ .name = "hotplug",
+	  .synopsis = "add|remove",
+	  .min_args = 1,
+	  .max_args = 1,
+	  .summary = "called by block-xendisk",
+	  .run = verb_hotplug,
+	  .hidden = true },
+	{ .name = "complete",
+	  .synopsis = "[WORD...]",
+	  .max_args = 64,
+	  .summary = "called by the shell's completion",
+	  .run = verb_complete,
+	  .hidden = true },
+	{ .name = NULL },
+};
+
+enum status fail(enum status status, const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("xendisk: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return status;
+}
+
+const char *option(const struct invocation *call, const char *name)
+{
+	for (int i = 0; i < MAX_OPTIONS && call->verb->options[i].name; i++)
+		if (strcmp(call->verb->options[i].name, name) == 0)
+			return call->values[i];
+	return NULL;
+}
+
+static void print_verbs(void)
+{
+	printf("usage: xendisk [--run-dir DIR] VERB [...]\n\n");
+	for (const struct verb *v = verbs; v->name; v++)
+		if (!v->hidden)
+			printf("  %-8s %-12s  %s\n", v->name, v->synopsis,
+			       v->summary);
+	printf("\n"
+	       "  --run-dir DIR  of the daemon (" DEFAULT_RUN_DIR
+	       ", or XENDISK_RUN_DIR)\n"
+	       "  --json         on every verb that reads: JSON\n"
+	       "  --help         of a verb: its options\n"
+	       "  --version\n\n"
+	       "DOM is a domain id, a name or a UUID.  EXPR is a disk "
+	       "expression, see xendisk-spec(7).\n");
+}
+
+static void print_verb(const struct verb *v)
+{
+	printf("usage: xendisk %s%s%s\n%s\n", v->name, *v->synopsis ? " " : "",
+	       v->synopsis, v->summary);
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
+		char left[40];
+
+		snprintf(left, sizeof(left), "--%s%s%s", v->options[i].name,
+			 v->options[i].arg ? " " : "",
+			 v->options[i].arg ? v->options[i].arg : "");
+		printf("  %-16s %s\n", left, v->options[i].help);
+	}
+}
+
+/* The options that every verb takes, behind its own. */
+enum { OPT_JSON = MAX_OPTIONS, OPT_RUN_DIR, OPT_HELP, NR_OPTIONS };
+
+static void fill_long_options(const struct verb *v, struct option *opts)
+{
+	int n = 0;
+
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++)
+		opts[n++] = (struct option){ v->options[i].name,
+					     v->options[i].arg != NULL, NULL,
+					     i + 256 };
+	opts[n++] = (struct option){ "json", 0, NULL, OPT_JSON + 256 };
+	opts[n++] = (struct option){ "run-dir", 1, NULL, OPT_RUN_DIR + 256 };
+	opts[n++] = (struct option){ "help", 0, NULL, OPT_HELP + 256 };
+	opts[n] = (struct option){ NULL, 0, NULL, 0 };
+}
+
+/* argv[0] is the verb. */
+static enum status run_verb(struct invocation *call, int argc, char **argv)
+{
+	struct option opts[NR_OPTIONS + 1];
+	const struct verb *v = call->verb;
+	int c;
+
+	fill_long_options(v, opts);
+	opterr = 0;
+	optind = 0; /* glibc: start over, with another table */
+	while ((c = getopt_long(argc, argv, ":", opts, NULL)) != -1) {
+		if (c == '?' || c == ':')
+			return fail(STATUS_USAGE, "%s: %s: %s", v->name,
+				    argv[optind - 1],
+				    c == '?' ? "there is no such option" :
+					       "an argument is missing");
+		c -= 256;
+		if (c == OPT_HELP) {
+			print_verb(v);
+			return STATUS_DONE;
+		}
+		if (c == OPT_JSON)
+			call->json = true;
+		else if (c == OPT_RUN_DIR)
+			call->run_dir = optarg;
+		else
+			call->values[c] = optarg ? optarg : "";
+	}
+	call->args = argv + optind;
+	call->nr_args = argc - optind;
+	if (call->nr_args < v->min_args)
+		return fail(STATUS_USAGE, "%s: usage: xendisk %s %s", v->name,
+			    v->name, v->synopsis);
+	if (call->nr_args > v->max_args)
+		return fail(STATUS_USAGE, "%s: %s: one argument too many",
+			    v->name, call->args[v->max_args]);
+	return v->run(call);
+}
+
+/* The options before the verb; returns its index, or 0 with *ret_status. */
+static int global_options(int argc, char **argv, struct invocation *call,
+			  enum status *ret_status)
+{
+	static const struct option opts[] = {
+		{ "json", 0, NULL, 'j' },    { "run-dir", 1, NULL, 'r' },
+		{ "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	opterr = 0;
+	*ret_status = STATUS_DONE;
+	while ((c = getopt_long(argc, argv, "+:", opts, NULL)) != -1) {
+		switch (c) {
+		case 'j':
+			call->json = true;
+			break;
+		case 'r':
+			call->run_dir = optarg;
+			break;
+		case 'V':
+			printf("xendisk %s\n", PACKAGE_VERSION);
+			return 0;
+		case 'h':
+			print_verbs();
+			return 0;
+		default:
+			*ret_status =
+				fail(STATUS_USAGE, "%s: %s", argv[optind - 1],
+				     c == ':' ? "an argument is missing" :
+						"there is no such option");
+			return 0;
+		}
+	}
+	if (optind < argc)
+		return optind;
+	*ret_status = fail(STATUS_USAGE, "which verb? See xendisk --help");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct invocation call = { .run_dir = getenv("XENDISK_RUN_DIR") };
+	enum status status;
+	int at = global_options(argc, argv, &call, &status);
+
+	if (at == 0)
+		return status;
+	if (!call.run_dir || !*call.run_dir)
+		call.run_dir = DEFAULT_RUN_DIR;
+	for (const struct verb *v = verbs; v->name; v++) {
+		if (strcmp(v->name, argv[at]) == 0) {
+			call.verb = v;
+			status = run_verb(&call, argc - at, argv + at);
+			if (fflush(stdout) != 0 || ferror(stdout))
+				status = fail(STATUS_FAILED, "stdout: %m");
+			return status;
+		}
+	}
+	return fail(STATUS_USAGE, "%s: there is no such verb", argv[at]);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "command/tables.h"
+
+#include <libsmartcols.h>
+#include <string.h>
+
+struct table {
+	struct libscols_table *scols;
+	unsigned int count;
+};
+
+int table_new(struct table **ret, const struct column *columns,
+	      unsigned int count)
+{
+	struct table *table = calloc(1, sizeof(*table));
+
+	scols_init_debug(0);
+	if (!table)
+		return -ENOMEM;
+	table->scols = scols_new_table();
+	table->count = count;
+	if (!table->scols) {
+		free(table);
+		return -ENOMEM;
+	}
+	for (unsigned int i = 0; i < count; i++)
+		scols_table_new_column(
+			table->scols, columns[i].title, 0,
+			(columns[i].right ? SCOLS_FL_RIGHT : 0) |
+				(columns[i].truncate ? SCOLS_FL_TRUNC : 0));
+	*ret = table;
+	return 0;
+}
+
+int table_add(struct table *table, const char *const *cells)
+{
+	struct libscols_line *line = scols_table_new_line(table->scols, NULL);
+
+	if (!line)
+		return -ENOMEM;
+	for (unsigned int i = 0; i < table->count; i++) {
+		int r = scols_line_set_data(line, i, cells[i] ? cells[i] : "");
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+enum status table_print(struct table *table)
+{
+	int r = scols_print_table(table->scols);
+
+	scols_unref_table(table->scols);
+	free(table);
+	return r == 0 ? STATUS_DONE : fail(STATUS_FAILED, "stdout: %m");
+}
+
+/* "raw path=/srv/a.img cache=none" */
+static char *layer_text(json_t *layer)
+{
+	const char *name = json_string_value(json_object_get(layer, "backend"));
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	const char *key;
+	json_t *value;
+
+	if (!out)
+		return NULL;
+	fputs(name ? name : "?", out);
+	json_object_foreach(json_object_get(layer, "parameters"), key,
+			    value) if (json_is_string(value))
+		fprintf(out, "  %s=%s", key, json_string_value(value));
+	return fclose(out) == 0 ? text : NULL;
+}
+
+static int add_layer(struct libscols_table *t, struct libscols_line *parent,
+		     json_t *layer)
+{
+	cleanup_free char *text = layer_text(layer);
+	struct libscols_line *line = scols_table_new_line(t, parent);
+	json_t *item;
+	size_t i;
+
+	if (!text || !line || scols_line_set_data(line, 0, text) < 0)
+		return -ENOMEM;
+	json_array_foreach(json_object_get(layer, "notes"), i, item)
+	{
+		struct libscols_line *note = scols_table_new_line(t, line);
+
+		if (!note || !json_is_string(item) ||
+		    scols_line_set_data(note, 0, json_string_value(item)) < 0)
+			return -ENOMEM;
+	}
+	json_array_foreach(json_object_get(layer, "below"), i, item)
+	{
+		int r = add_layer(t, line, item);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+enum status print_tree(json_t *layer)
+{
+	struct libscols_table *t;
+	int r;
+
+	scols_init_debug(0);
+	t = scols_new_table();
+	if (!t)
+		return fail(STATUS_FAILED, "no memory");
+	scols_table_enable_noheadings(t, 1);
+	scols_table_new_column(t, "LAYER", 0, SCOLS_FL_TREE);
+	r = add_layer(t, NULL, layer);
+	if (r == 0)
+		r = scols_print_table(t);
+	scols_unref_table(t);
+	return r == 0 ? STATUS_DONE : fail(STATUS_FAILED, "stdout: %m");
+}

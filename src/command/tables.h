@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * tables.h - tables and trees for people (libsmartcols).
+ */
+#ifndef XENDISK_TABLES_H
+#define XENDISK_TABLES_H
+
+#include <jansson.h>
+
+#include "command/command.h"
+
+struct column {
+	const char *title;
+	bool right; /* numbers */
+	bool truncate; /* gives way when the terminal is narrow */
+};
+
+#define MAX_COLUMNS 8
+
+struct table;
+
+int table_new(struct table **ret, const struct column *columns,
+	      unsigned int count);
+/* The texts are copied. */
+int table_add(struct table *table, const char *const *cells);
+/* Prints and frees. */
+enum status table_print(struct table *table);
+
+/* The stack of show and check, as a tree: a line a layer, then its notes. */
+enum status print_tree(json_t *layer);
+
+#endif
