@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# Several disks, several queues, and the ends a guest can come to.
+
+t 'a phy disk on blkback beside ours: untouched, and works' A xendisk beside_phy
+t 'disk=[...] at create, four queues, block-list, xl destroy' AB xendisk at_create
+t 'four queues by block-attach' AB xendisk hotplug_queues
+t 'detach while mounted' AB any detach_mounted
+t 'block-detach --force while in use' AB any detach_force
+t 'xl destroy with I/O in flight' AB any destroy_busy
+t 'the guest reads no params' AB xendisk params_hidden
+t 'a guest that reboots finds its disk' AB any reboot
+
+# The phy disk comes first and stays; ours comes and goes beside it.
+beside_phy() {
+	local dir state
+	guest pv
+	image /srv/phy.img 96M
+	image /srv/d.img 96M
+	BACKEND=blkback round_trip pv xvdc /srv/phy.img
+	dir=/local/domain/0/backend/vbd/$(domid pv)/$(devid xvdc)
+	state=$(xenstore-ls -p "$dir")
+	round_trip pv xvdb /srv/d.img
+	# While ours works, so does the other, and nobody touched its keys.
+	gx -t 300 pv 'disk fio xvdb & disk check xvdc; wait $!'
+	is "the phy disk's keys" "$(xenstore-ls -p "$dir")" "$state"
+	has "blkback's devices" "$(ls /sys/bus/xen-backend/drivers/vbd)" \
+		"vbd-$(domid pv)-$(devid xvdc)"
+	refuse grep -q "vbd-$(domid pv)-$(devid xvdb)" \
+		<(ls /sys/bus/xen-backend/drivers/vbd)
+	detach pv xvdb
+	gx -t 120 pv 'disk check xvdc'
+	BACKEND=blkback detach pv xvdc
+	image_is_good /srv/phy.img
+	rm /srv/phy.img /srv/d.img
+}
+
+queues() {
+	gx "$1" "ls /sys/block/$2/mq | wc -l"
+}
+
+at_create() {
+	local id start lines
+	image /srv/d.img 96M
+	image /srv/phy.img 96M
+	settings 'disk "web1" { expr = "mem(64M)" }'
+	lines="'$(spec xvdb /srv/d.img)', '$(spec xvdc @web1)'"
+	lines+=", '$(spec xvdd 'cow(/srv/gold.img, mem)')'"
+	lines+=", '$(spec xvde 'readonly(/srv/gold.img)' access=ro)'"
+	[ "$MODE" = B ] ||
+		lines+=", '$(BACKEND=blkback spec xvdf /srv/phy.img)'"
+	guest pv4 "disk = [ $lines ]"
+	id=$(domid pv4)
+	for dev in xvdb xvdc xvdd xvde; do
+		gx -t 90 pv4 "disk wait $dev"
+		is "$dev's queues" "$(queues pv4 $dev)" 4
+	done
+	is "the number of disks" "$(xl block-list pv4 | grep -c '^5[0-9]* ')" \
+		"$([ "$MODE" = A ] && echo 5 || echo 4)"
+	has "block-list" "$(xl block-list pv4)" \
+		"^$(devid xvdb) .* 4 .*/local/domain/0/backend/"
+	gx -t 300 pv4 'disk fill xvdb && disk check xvdb && disk fio xvdc 4'
+	gx -t 300 pv4 'disk check xvdd 200 && disk check xvde 200'
+	[ "$MODE" = B ] || gx -t 300 pv4 'disk fill xvdf && disk check xvdf'
+
+	start=$SECONDS
+	patient xl destroy pv4
+	[ $((SECONDS - start)) -lt 8 ] ||
+		fail "xl destroy took $((SECONDS - start)) s"
+	for dev in xvdb xvdc xvdd xvde xvdf; do
+		no_keys "$id" $dev
+	done
+	within 10 no_workers
+	image_is_good /srv/d.img
+	settings ''
+	rm /srv/d.img /srv/phy.img
+}
+
+hotplug_queues() {
+	guest pv4
+	image /srv/d.img 96M
+	round_trip pv4 xvdb /srv/d.img
+	is "the queues" "$(queues pv4 xvdb)" 4
+	# All four at once: a job on each CPU.
+	detach pv4 xvdb
+	image_is_good /srv/d.img
+	attach pv4 xvdb 'mem(64M)'
+	gx -t 300 pv4 'disk fio xvdb 4'
+	detach pv4 xvdb
+	xl destroy pv4
+	rm /srv/d.img
+}
+
+# Linux gives a mounted disk up at once: what was not yet written is lost, and
+# neither side may hang.
+detach_mounted() {
+	guest pv
+	image /srv/d.img 96M
+	attach pv xvdb /srv/d.img
+	gx -t 60 pv 'disk format xvdb && echo hello >/mnt/hello && sync'
+	patient xl block-detach pv xvdb
+	no_keys "$(domid pv)" xvdb
+	gx -t 60 pv 'umount /mnt; true'
+	gx -t 90 pv 'disk gone xvdb'
+	alive pv
+	attach pv xvdb /srv/d.img
+	is "the file" "$(gx -t 60 pv 'mount /dev/xvdb /mnt && cat /mnt/hello && umount /mnt')" hello
+	detach pv xvdb
+	rm /srv/d.img
+}
+
+detach_force() {
+	guest pv
+	image /srv/d.img 96M
+	attach pv xvdb /srv/d.img
+	gx pv 'dd if=/dev/zero of=/dev/xvdb bs=64k count=100000 >/dev/null 2>&1 &'
+	sleep 1
+	patient xl block-detach pv xvdb --force
+	no_keys "$(domid pv)" xvdb
+	alive pv
+	gx -t 90 pv 'disk gone xvdb'
+	attach pv xvdb /srv/d.img
+	gx -t 120 pv 'disk fio xvdb'
+	detach pv xvdb
+	rm /srv/d.img
+}
+
+# A guest of its own: with one queue, and gone at the end.
+destroy_busy() {
+	local id start
+	VCPUS=1 mkguest victim
+	id=$(domid victim)
+	image /srv/d.img 96M
+	attach victim xvdb /srv/d.img
+	gx victim 'while dd if=/dev/zero of=/dev/xvdb bs=64k; do :; done >/dev/null 2>&1 &'
+	sleep 1
+	start=$SECONDS
+	patient xl destroy victim
+	[ $((SECONDS - start)) -lt 8 ] ||
+		fail "xl destroy took $((SECONDS - start)) s"
+	no_keys "$id" xvdb
+	# All its memory is given back: no grant of it is still mapped.
+	within 10 domain_is_gone "$id"
+	rm /srv/d.img
+}
+
+domain_is_gone() {
+	! xl list 2>/dev/null | awk -v id="$1" '$2 == id' | grep -q . ||
+		return 1
+}
+
+# libxl writes the target where the guest can read it; it may hold a secret.
+params_hidden() {
+	local dir
+	guest pv
+	image /srv/secret-name.img 16M
+	attach pv xvdb /srv/secret-name.img
+	dir=/local/domain/0/backend/vbd/$(domid pv)/$(devid xvdb)
+	is "params" "$(backend_key pv xvdb params)" /srv/secret-name.img
+	# The guest can read its backend directory, only not that.
+	gx pv "xenstore-read $dir/sectors"
+	refuse gx pv "xenstore-read $dir/params"
+	refuse grep -rq secret-name \
+		<(gx pv "xenstore-ls $dir; xenstore-ls /local/domain/$(domid pv)")
+	detach pv xvdb
+	rm /srv/secret-name.img
+}
+
+rebooted() {
+	local id
+	id=$(xl domid pv 2>/dev/null) && [ "$id" != "$1" ]
+}
+
+# xl re-creates the domain, under a new number, with what it was attached.
+reboot() {
+	local old
+	guest pv
+	image /srv/d.img 96M
+	attach pv xvdb /srv/d.img
+	gx -t 300 pv 'disk fill xvdb'
+	old=$(domid pv)
+	gx -t 10 pv 'sync; busybox reboot -f' >/dev/null 2>&1 || :
+	within 60 rebooted "$old"
+	rm -f /run/lab/tty.pv
+	gx -t 180 pv true
+	gx -t 120 pv 'disk wait xvdb && disk check xvdb'
+	no_keys "$old" xvdb
+	detach pv xvdb
+	image_is_good /srv/d.img
+	rm /srv/d.img
+}
