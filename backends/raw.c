@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * raw.c - an image file or a block device, byte for byte.
+ *
+ * open() finds out what the path names, how large it is and in which units the
+ * kernel wants to be asked, and lets go of it: a restored or migrated guest's
+ * two halves may both have it open.  activate() opens the very same file
+ * again, locks it, and keeps that one descriptor for writes and flushes alike:
+ * the kernel reports a lost write once per open file description, so that a
+ * flush on another might never hear of it.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+#include "common/util.h"
+#include "raw.h"
+
+#ifndef BLKGETDISKSEQ /* Linux 5.15 */
+#define BLKGETDISKSEQ _IOR(0x12, 128, uint64_t)
+#endif
+
+/* What the kernel says about an open image. */
+struct raw_facts {
+	struct stat st;
+	uint64_t size;
+	uint64_t diskseq;
+	uint32_t logical; /* what O_DIRECT must be aligned to; 0: refused */
+	uint32_t memory; /* and the memory */
+	uint32_t physical;
+	uint32_t discard_granularity;
+	uint32_t discard_alignment;
+};
+
+static uint32_t sector_size(const struct xd_disk *disk)
+{
+	return strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 : 4096;
+}
+
+/* A number that only sysfs has: of the device, or of the one it is part of. */
+static uint64_t device_number(dev_t dev, const char *name)
+{
+	static const char *const places[] = { ".", "queue", "../queue" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
+		cleanup_free char *path = NULL;
+		cleanup_file FILE *f = NULL;
+		uint64_t value;
+
+		if (asprintf(&path, "/sys/dev/block/%u:%u/%s/%s", major(dev),
+			     minor(dev), places[i], name) < 0) {
+			path = NULL;
+			return 0;
+		}
+		f = fopen(path, "re");
+		if (f && fscanf(f, "%" SCNu64, &value) == 1)
+			return value;
+	}
+	return 0;
+}
+
+static int device_facts(int fd, struct raw_facts *facts)
+{
+	dev_t dev = facts->st.st_rdev;
+	unsigned int physical = 0;
+
+	if (ioctl(fd, BLKGETSIZE64, &facts->size) < 0 ||
+	    ioctl(fd, BLKPBSZGET, &physical) < 0)
+		return -errno;
+	if (ioctl(fd, BLKGETDISKSEQ, &facts->diskseq) < 0)
+		facts->diskseq = 0;
+	facts->physical = physical;
+	/* Discards are made by punching holes, which a device does with its
+	 * command for writing zeroes. */
+	if (device_number(dev, "discard_max_bytes") &&
+	    device_number(dev, "write_zeroes_max_bytes"))
+		facts->discard_granularity =
+			device_number(dev, "discard_granularity");
+	facts->discard_alignment = device_number(dev, "discard_alignment");
+	return 0;
+}
+
+static void file_facts(struct raw_facts *facts)
+{
+	uint32_t block = facts->st.st_blksize;
+
+	if (block < 512 || (block & (block - 1)))
+		block = 4096;
+	facts->size = facts->st.st_size;
+	facts->physical = MIN(block, 4096u);
+	facts->discard_granularity = block;
+}
+
+/* What O_DIRECT demands; 0: it is refused or nobody can tell. */
+static void direct_facts(int fd, struct raw_facts *facts)
+{
+#ifdef STATX_DIOALIGN
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN)) {
+		facts->logical = stx.stx_dio_offset_align;
+		facts->memory = stx.stx_dio_mem_align;
+		return;
+	}
+#endif
+	facts->logical = 0;
+	(void)fd;
+}
+
+/* Linux before 6.1, or a file system that does not say: tries to read. */
+static void direct_probe(struct xd_disk *disk, struct raw_facts *facts)
+{
+	void *buf __attribute__((cleanup(cleanup_freep))) = NULL;
+	cleanup_close int fd = xd_open(disk, "path", O_RDONLY | O_DIRECT);
+
+	if (fd < 0 || posix_memalign(&buf, 4096, 4096) != 0)
+		return;
+	for (uint32_t unit = 512; unit <= 4096; unit *= 8)
+		if (pread(fd, buf, unit, 0) == unit) {
+			facts->logical = unit;
+			facts->memory = unit;
+			return;
+		}
+}
+
+static int find_facts(struct xd_disk *disk, int fd, struct raw_facts *facts)
+{
+	int err = 0;
+
+	if (fstat(fd, &facts->st) < 0)
+		return -errno;
+	if (S_ISBLK(facts->st.st_mode)) {
+		err = device_facts(fd, facts);
+	} else if (S_ISREG(facts->st.st_mode)) {
+		file_facts(facts);
+	} else {
+		xd_error(disk, "%s is neither a file nor a block device",
+			 xd_arg_string(disk, "path"));
+		return -EINVAL;
+	}
+	if (err < 0) {
+		xd_error(disk, "cannot examine %s: %s",
+			 xd_arg_string(disk, "path"), strerror(-err));
+		return err;
+	}
+	direct_facts(fd, facts);
+	if (facts->logical == 0)
+		direct_probe(disk, facts);
+	return 0;
+}
+
+static int check_size(struct xd_disk *disk, uint64_t size)
+{
+	const char *path = xd_arg_string(disk, "path");
+	uint32_t sector = sector_size(disk);
+
+	if (size == 0) {
+		xd_error(disk, "%s is empty", path);
+		return -EINVAL;
+	}
+	if (size % sector) {
+		xd_error(disk,
+			 "the size of %s, %" PRIu64
+			 " bytes, is no multiple of the sector size %u",
+			 path, size, sector);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Page cache or not?  Sets direct and sync. */
+static int choose_cache(struct xd_disk *disk, struct raw *raw,
+			const struct raw_facts *facts)
+{
+	const char *cache = xd_arg_string(disk, "cache");
+	uint32_t sector = sector_size(disk);
+	bool fits = facts->logical && facts->logical <= sector;
+	const char *how = "page cache";
+	const char *why = "";
+
+	if (cache && strcmp(cache, "none") == 0 && !fits) {
+		xd_error(disk,
+			 "cache=none: %s has no O_DIRECT for sectors of %u "
+			 "bytes (it needs %u)",
+			 raw->path, sector, facts->logical);
+		return -EINVAL;
+	}
+	raw->sync = cache && strcmp(cache, "writethrough") == 0;
+	raw->direct = fits && (!cache || strcmp(cache, "none") == 0);
+	if (raw->direct)
+		how = "O_DIRECT";
+	else if (raw->sync)
+		how = "page cache, O_DSYNC";
+	else if (!cache)
+		why = facts->logical ? ", O_DIRECT needs larger sectors" :
+				       ", O_DIRECT is refused";
+	xd_note(disk, "%s%s; %s, sectors of %u/%u bytes", how, why,
+		raw->is_device ? "block device" : "file", sector,
+		facts->physical);
+	return 0;
+}
+
+/* The inode names a file for good where its birth is known; else its path has
+ * to help.  The same device has another number after a reboot. */
+static int identify(struct xd_disk *disk, int fd, const struct raw *raw)
+{
+	struct statx stx = { 0 };
+	struct statfs fs;
+
+	if (raw->is_device)
+		return xd_identify(disk, "device:%.400s", raw->path);
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) == 0 &&
+	    (stx.stx_mask & STATX_BTIME) && fstatfs(fd, &fs) == 0)
+		return xd_identify(
+			disk, "file:fs %08x%08x inode %ju born %jd.%09u",
+			(unsigned int)fs.f_fsid.__val[0],
+			(unsigned int)fs.f_fsid.__val[1], (uintmax_t)raw->ino,
+			(intmax_t)stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+	return xd_identify(disk, "file:%.400s inode %ju", raw->path,
+			   (uintmax_t)raw->ino);
+}
+
+static struct xd_limits make_limits(const struct xd_disk *disk,
+				    const struct raw *raw,
+				    const struct raw_facts *facts)
+{
+	uint32_t sector = sector_size(disk);
+	bool readonly = xd_readonly(disk);
+	bool discard = xd_arg_bool(disk, "discard") && !readonly;
+
+	return (struct xd_limits){
+		.size = facts->size,
+		.sector_size = sector,
+		.physical_sector_size = MAX(facts->physical, sector),
+		.discard_granularity =
+			discard && facts->discard_granularity ?
+				MAX(facts->discard_granularity, sector) :
+				0,
+		.discard_alignment = discard ? facts->discard_alignment : 0,
+		.memory_alignment = raw->direct ? MAX(facts->memory, 512u) : 1,
+		.readonly = readonly,
+		.flush = !readonly && !raw->sync,
+		.fua = !readonly,
+		.zero = !readonly,
+	};
+}
+
+static int probe(struct xd_disk *disk, struct raw *raw,
+		 struct xd_limits *ret_limits)
+{
+	/* A FIFO must not make us wait for its other end. */
+	int flags = (xd_readonly(disk) ? O_RDONLY : O_RDWR) | O_NONBLOCK;
+	cleanup_close int fd = xd_open(disk, "path", flags);
+	struct raw_facts facts = { 0 };
+	int err;
+
+	if (fd < 0) {
+		xd_error(disk, "cannot open %s: %s", raw->path, strerror(-fd));
+		return fd;
+	}
+	err = find_facts(disk, fd, &facts);
+	if (err < 0)
+		return err;
+	err = check_size(disk, facts.size);
+	if (err < 0)
+		return err;
+
+	raw->size = facts.size;
+	raw->is_device = S_ISBLK(facts.st.st_mode);
+	raw->dev = raw->is_device ? facts.st.st_rdev : facts.st.st_dev;
+	raw->ino = raw->is_device ? 0 : facts.st.st_ino;
+	raw->diskseq = facts.diskseq;
+	err = choose_cache(disk, raw, &facts);
+	if (err < 0)
+		return err;
+	*ret_limits = make_limits(disk, raw, &facts);
+	return identify(disk, fd, raw);
+}
+
+static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
+{
+	struct raw *raw = calloc(1, sizeof(*raw));
+	int err;
+
+	if (!raw)
+		return -ENOMEM;
+	raw->fd = -1;
+	raw->path = xd_arg_string(disk, "path");
+	err = probe(disk, raw, ret_limits);
+	if (err < 0) {
+		free(raw);
+		return err;
+	}
+	disk->data = raw;
+	return 0;
+}
+
+static void raw_close(struct xd_disk *disk)
+{
+	free(disk->data);
+}
+
+/* The path may lead elsewhere by now, or the device may be another. */
+static int check_same(struct xd_disk *disk, const struct raw *raw, int fd)
+{
+	struct raw_facts now = { 0 };
+	bool same;
+
+	if (fstat(fd, &now.st) < 0)
+		return -errno;
+	if (raw->is_device)
+		same = S_ISBLK(now.st.st_mode) && now.st.st_rdev == raw->dev &&
+		       device_facts(fd, &now) == 0 &&
+		       now.diskseq == raw->diskseq;
+	else
+		same = now.st.st_dev == raw->dev && now.st.st_ino == raw->ino;
+	if (!same) {
+		xd_error(disk, "%s is no longer what was attached", raw->path);
+		return -ESTALE;
+	}
+	if (!raw->is_device)
+		now.size = now.st.st_size;
+	if (now.size < raw->size) {
+		xd_error(disk, "%s has shrunk below the size of the disk",
+			 raw->path);
+		return -EIO;
+	}
+	return 0;
+}
+
+static int lock(struct xd_disk *disk, int fd, bool recover)
+{
+	if (!xd_arg_bool(disk, "lock"))
+		return 0;
+	if (xd_readonly(disk))
+		return raw_lock(disk, fd, RAW_READER, false);
+	if (xd_arg_bool(disk, "shared"))
+		return raw_lock(disk, fd, RAW_SHARED, false);
+	return raw_lock(disk, fd, RAW_WRITER, recover);
+}
+
+/* A write that the kernel has lost, and has told nobody about, would be ours
+ * to answer for at the first flush. */
+static int check_written_back(struct xd_disk *disk, const struct raw *raw,
+			      int fd)
+{
+	if (fsync(fd) == 0)
+		return 0;
+	xd_error(disk,
+		 "an earlier write to %s was lost (%s), and was not reported "
+		 "to who wrote it: check the image, then attach again",
+		 raw->path, strerror(errno));
+	return -EIO;
+}
+
+static int raw_activate(struct xd_disk *disk, bool recover)
+{
+	struct raw *raw = disk->data;
+	bool readonly = xd_readonly(disk);
+	int flags = (readonly ? O_RDONLY : O_RDWR) |
+		    (raw->direct ? O_DIRECT : 0) | (raw->sync ? O_DSYNC : 0);
+	cleanup_close int fd = xd_open(disk, "path", flags);
+	int err;
+
+	if (fd < 0) {
+		xd_error(disk, "cannot open %s: %s", raw->path, strerror(-fd));
+		return fd;
+	}
+	err = check_same(disk, raw, fd);
+	if (err == 0)
+		err = lock(disk, fd, recover);
+	if (err == 0 && !readonly)
+		err = check_written_back(disk, raw, fd);
+	if (err < 0)
+		return err;
+	raw->fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int raw_deactivate(struct xd_disk *disk)
+{
+	struct raw *raw = disk->data;
+	int err = 0;
+
+	if (!xd_readonly(disk) && fdatasync(raw->fd) < 0) {
+		err = -errno;
+		xd_error(disk, "the last flush of %s failed: %s", raw->path,
+			 strerror(-err));
+	}
+	(void)close(TAKE_FD(raw->fd)); /* and with it go the locks */
+	return err;
+}
+
+static const struct xd_param raw_params[] = {
+	{ "path", XD_PATH, XD_POSITIONAL | XD_REQUIRED, NULL, NULL,
+	  "image file or block device" },
+	{ "cache", XD_ENUM, 0, "none|writeback|writethrough", NULL,
+	  "host page cache; unset: none where O_DIRECT fits, else writeback" },
+	{ "discard", XD_BOOL, 0, NULL, "yes", "free what the guest discards" },
+	{ "sector-size", XD_ENUM, 0, "512|4096", "512",
+	  "bytes of a sector as the guest sees it" },
+	{ "lock", XD_BOOL, 0, NULL, "yes", "lock the image while it is used" },
+	{ "shared", XD_BOOL, 0, NULL, "no",
+	  "others may write too (cluster file systems)" },
+	{ NULL, XD_END, 0, NULL, NULL, NULL },
+};
+
+XD_API const struct xd_backend xendisk_backend_v1 = {
+	.size = sizeof(struct xd_backend),
+	.version = XD_API_VERSION,
+	.name = "raw",
+	.summary = "an image file or block device, byte for byte",
+	.params = raw_params,
+	.open = raw_open,
+	.close = raw_close,
+	.activate = raw_activate,
+	.deactivate = raw_deactivate,
+	.channel_open = raw_channel_open,
+	.channel_close = raw_channel_close,
+	.submit = raw_submit,
+	.kick = raw_kick,
+};

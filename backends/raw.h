@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * raw.h - one image file or block device: raw.c finds out what it is and opens
+ * it, raw-io.c moves the data, raw-lock.c keeps others out.
+ */
+#ifndef XENDISK_RAW_H
+#define XENDISK_RAW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "xendisk-backend.h"
+
+/* disk->data.  Set by the main thread while no lane runs. */
+struct raw {
+	int fd; /* between activate and deactivate, else -1 */
+	const char *path;
+	uint64_t size;
+	/* Which file it is, to be found again by activate. */
+	dev_t dev; /* of the file, or the device itself */
+	ino_t ino; /* 0 for a device */
+	uint64_t diskseq; /* 0: not a device, or Linux before 5.15 */
+	bool is_device;
+	bool direct; /* O_DIRECT: no page cache */
+	bool sync; /* O_DSYNC: a write is durable when it is done */
+};
+
+/* Whom a lock keeps out. */
+enum raw_sharing {
+	RAW_WRITER, /* everybody but readers who expect the content to change */
+	RAW_READER, /* writers */
+	RAW_SHARED, /* WRITER and READER; other SHARED ones may write too */
+};
+
+/*
+ * Main thread.  Locks fd for as long as its open file description lives.
+ * wait: wait for other holders of the flock instead of failing with -EBUSY.
+ * On failure xd_error() has said why.
+ */
+int raw_lock(struct xd_disk *disk, int fd, enum raw_sharing sharing, bool wait);
+
+/* Members of struct xd_backend. */
+int raw_channel_open(struct xd_channel *ch);
+void raw_channel_close(struct xd_channel *ch);
+void raw_submit(struct xd_channel *ch, struct xd_request *req);
+void raw_kick(struct xd_channel *ch);
+
+#endif
