@@ -7,6 +7,8 @@
  * another guest's.  Memory is lent where the host asks for it: the kernel's
  * zero page for reads, a small area per lane that nobody reads for writes.
  */
+#include "config.h"
+
 #include <string.h>
 #include <sys/mman.h>
 

@@ -21,6 +21,8 @@
  * All of it belongs to the lane.  State lives in the scratch of the request
  * (of a run: of its first request).
  */
+#include "config.h"
+
 #include <assert.h>
 #include <fcntl.h>
 #include <limits.h>

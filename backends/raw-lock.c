@@ -14,6 +14,8 @@
  * (QEMU, block/file-posix.c and docs/interop; checked against qemu-img 7.2.)
  * They belong to the open file description too (F_OFD_SETLK).
  */
+#include "config.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>

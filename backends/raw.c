@@ -9,6 +9,8 @@
  * the kernel reports a lost write once per open file description, so that a
  * flush on another might never hear of it.
  */
+#include "config.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
