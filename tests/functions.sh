@@ -1,0 +1,166 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# functions.sh - what the shell tests share (sourced, not run).
+#
+# A test is a script that sources this file, starts what it needs, and calls
+# `ok NAME COMMAND...` for each point; the plan is printed at the end.  All
+# files are in $tmp, which is removed; all processes are ended by pid.
+
+set -u
+top_srcdir=${top_srcdir:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
+top_builddir=${top_builddir:-$PWD}
+xensim=$top_builddir/tests/sim/xensim
+simguest=$top_builddir/tests/sim/simguest
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/xendisk-test.XXXXXX")
+points=0
+bad=0
+cleanup_pids=()
+XENSIM_DIR=
+
+skip_all() { echo "1..0 # SKIP $*"; exit 0; }
+
+# Programs that the test needs.
+requires()
+{
+	local p
+	for p; do
+		command -v "$p" >/dev/null || skip_all "$p is not installed"
+	done
+}
+
+# distcheck and clang runs are satisfied with the unit tests.
+[ "${XENDISK_TESTS:-}" != unit ] || skip_all "only unit tests were asked for"
+
+# ok NAME COMMAND...: the point is good when the command is.
+ok()
+{
+	local name=$1 out
+	points=$((points + 1))
+	if out=$("${@:2}" 2>&1); then
+		echo "ok $points - $name"
+	else
+		echo "not ok $points - $name (status $?)"
+		printf '%s\n' "$out" | sed 's/^/# /' | tail -40
+		bad=$((bad + 1))
+	fi
+}
+
+# fails STATUS PATTERN COMMAND...: it exits so, and says so.
+fails()
+{
+	local want=$1 pattern=$2 out rc=0
+	out=$("${@:3}" 2>&1) || rc=$?
+	[ "$rc" = "$want" ] && grep -qe "$pattern" <<< "$out" && return 0
+	echo "status $rc instead of $want, or no \"$pattern\" in:"
+	printf '%s\n' "$out"
+	return 1
+}
+
+# says PATTERN COMMAND...: it succeeds, and says so.
+says() { fails 0 "$@"; }
+
+# eventually SECONDS COMMAND...: within that time the command is good.
+eventually()
+{
+	local end=$((SECONDS + $1))
+	while ! "${@:2}" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || { "${@:2}"; return; }
+		sleep 0.05
+	done
+}
+
+# A process of the test's own: ended, and waited for, at the end.
+background() { "$@" & cleanup_pids+=($!); }
+
+end_process()
+{
+	kill "$1" 2>/dev/null || return 0
+	wait "$1" 2>/dev/null || :
+}
+
+finish()
+{
+	local rc=$? pid
+	trap - EXIT
+	for pid in "${cleanup_pids[@]}"; do end_process "$pid"; done
+	[ -z "$XENSIM_DIR" ] || "$xensim" stop >/dev/null || :
+	if [ $bad != 0 ] && [ -s "$tmp/log" ]; then
+		echo "# the daemon said:"
+		tail -60 "$tmp/log" | sed 's/^/# /'
+	fi
+	rm -rf "$tmp"
+	[ $rc != 0 ] || echo "1..$points"
+	[ $rc != 0 ] || [ $bad = 0 ] || rc=1
+	exit $rc
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+# --- The machine and the daemon ----------------------------------------------
+
+# What xl would run; libxl knows scripts by their path.
+hotplug_script=$tmp/block-xendisk
+cat > "$hotplug_script" <<END
+#!/bin/sh
+export XENDISK_RUN_DIR='$tmp/run'
+exec '$top_builddir/xendisk' hotplug "\$1"
+END
+chmod +x "$hotplug_script"
+
+sim_start()
+{
+	XENSIM_DIR=$("$xensim" start) || exit 1
+	export XENSIM_DIR
+	eval "$("$xensim" env)"
+}
+
+# daemon_start OPTION...: returns when it answers.
+daemon_start()
+{
+	mkdir -p "$tmp/run" "$tmp/state"
+	"$top_builddir/xendiskd" --foreground --run-dir "$tmp/run" \
+		--state-dir "$tmp/state" --config "$tmp/xendiskd.conf" \
+		--backend-dir "$top_builddir/backends/.libs" "$@" \
+		>> "$tmp/log" 2>&1 &
+	daemon_pid=$!
+	cleanup_pids+=("$daemon_pid")
+	if ! eventually 10 xendisk version_of_daemon; then
+		echo "Bail out! xendiskd does not answer"
+		cat "$tmp/log"
+		exit 1
+	fi
+}
+
+daemon_stop() { end_process "$daemon_pid"; }
+
+# The command, as uninstalled.
+xendisk()
+{
+	if [ "$1" = version_of_daemon ]; then
+		"$top_builddir/xendisk" --run-dir "$tmp/run" --json version |
+			grep -q '"xendiskd": "'
+	else
+		"$top_builddir/xendisk" --run-dir "$tmp/run" "$@"
+	fi
+}
+
+# The stand-in for xl block-attach and block-detach.
+toolstack()
+{
+	local verb=$1
+	shift
+	case $verb in
+	attach) "$xensim" toolstack attach "$@" --script "$hotplug_script" ;;
+	*) "$xensim" toolstack "$verb" "$@" ;;
+	esac
+}
+
+domain() { "$xensim" domain create "$@"; }
+guest() { "$simguest" "$@"; }
+
+# state DOM VDEV: as xendisk list says.
+state_of()
+{
+	xendisk --json show "$1" "$2" |
+		sed -n 's/.*"state": "\([a-z]*\)".*/\1/p' | head -1
+}

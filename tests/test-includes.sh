@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Include arrows point one way: common <- worker, broker, command; a backend
+# sees the public header only; Xen's ring protocol and each library of Xen have
+# one place.
+. "$(dirname "$0")/functions.sh"
+
+# arrows FOLDER PATTERN: every quoted or <xen...> include matches the pattern.
+arrows()
+{
+	local wrong
+	wrong=$(cd "$1" && grep -nHE '^#include ("|<xen)' -r . \
+		--include='*.[ch]' | grep -vE "$2")
+	[ -z "$wrong" ] || { echo "$wrong"; return 1; }
+}
+
+# only FILES PATTERN: no other file under src includes it.
+only()
+{
+	local wrong
+	wrong=$(cd "$top_srcdir/src" && grep -lE "^#include <($2)" -r . |
+		grep -vE "^\./($1)$")
+	[ -z "$wrong" ] || { echo "$wrong"; return 1; }
+}
+
+src=$top_srcdir/src
+ok "common includes only common" \
+	arrows "$src/common" '"(common/|config\.h|xendisk-backend\.h)'
+ok "worker includes no broker and no command" \
+	arrows "$src/worker" '"(common/|worker/|config\.h|xendisk-backend\.h)|<xen'
+ok "broker includes no worker and no command" \
+	arrows "$src/broker" '"(common/|broker/|config\.h|xendisk-backend\.h)|<xen'
+ok "command includes no worker and no broker" \
+	arrows "$src/command" '"(common/|command/|config\.h)|<xen'
+ok "backends include only the public header and their own" \
+	arrows "$top_srcdir/backends" '"[a-z0-9-]+\.h"'
+ok "examples include only the installed header" \
+	arrows "$top_srcdir/examples" '<xendisk-backend\.h>'
+ok "blkif.h and ring.h are the worker's ring's and blkif's business" \
+	only 'worker/(ring|blkif)\.[ch]' 'xen/io/(ring|blkif|protocols)'
+ok "grants: worker only" only 'worker/[a-z]+\.[ch]' 'xengnttab'
+ok "event channels: worker only" only 'worker/[a-z]+\.[ch]' 'xenevtchn'
+ok "xenstore: the broker's store and the command" \
+	only '(broker/store\.[ch]|command/[a-z]+\.[ch])' 'xenstore'
+ok "libxenctrl: one file of the command" only 'command/domain\.c' 'xenctrl'
+
+# Shown to catch: a wrong arrow in a copy.
+mkdir -p "$tmp/common"
+echo '#include "worker/ring.h"' > "$tmp/common/bad.c"
+ok "a wrong arrow is noticed" \
+	fails 1 worker/ring arrows "$tmp/common" '"(common/|config\.h)'
