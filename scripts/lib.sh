@@ -4,6 +4,7 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Everything that is built goes here; XENDISK_BUILD puts it elsewhere.
+# shellcheck disable=SC2034
 build=${XENDISK_BUILD:-$top/build}
 
 say() { printf '\n=== %s\n' "$*"; }

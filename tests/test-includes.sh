@@ -32,8 +32,8 @@ ok "broker includes no worker and no command" \
 	arrows "$src/broker" '"(common/|broker/|config\.h|xendisk-backend\.h)|<xen'
 ok "command includes no worker and no broker" \
 	arrows "$src/command" '"(common/|command/|config\.h)|<xen'
-ok "backends include only the public header and their own" \
-	arrows "$top_srcdir/backends" '"[a-z0-9-]+\.h"'
+ok "backends: the public header, their own, and util.h" \
+	arrows "$top_srcdir/backends" '"(common/util\.h|config\.h|[a-z0-9-]+\.h)"'
 ok "examples include only the installed header" \
 	arrows "$top_srcdir/examples" '<xendisk-backend\.h>'
 ok "blkif.h and ring.h are the worker's ring's and blkif's business" \
