@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The stand-in's event channels, and a backend that has locked itself down. */
+#include "config.h"
+
+#include <seccomp.h>
+
+#include "test-sim.h"
+
+static bool readable(int fd, int timeout_ms)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return poll(&pfd, 1, timeout_ms) == 1;
+}
+
+static bool backend_hears(struct both *b, int port)
+{
+	return readable(xenevtchn_fd(b->evtchn), 0) &&
+	       xenevtchn_pending(b->evtchn) == port;
+}
+
+static bool guest_hears(struct both *b, uint32_t port)
+{
+	uint32_t heard = 0;
+
+	return xensim_events_wait(b->events, 1000, &heard) == 0 &&
+	       heard == port;
+}
+
+static bool guest_hears_nothing(struct both *b)
+{
+	uint32_t heard;
+
+	return xensim_events_wait(b->events, 0, &heard) == -ETIMEDOUT;
+}
+
+static uint32_t guest_port(struct both *b)
+{
+	uint32_t port;
+
+	assert_int_equal(xensim_evtchn_alloc_unbound(b->events, 0, &port), 0);
+	return port;
+}
+
+/* Both ends bound, and the first, spurious event taken. */
+static int bind_both(struct both *b, uint32_t theirs)
+{
+	int ours = xenevtchn_bind_interdomain(b->evtchn, b->domid, theirs);
+
+	assert_true(ours > 0);
+	assert_true(backend_hears(b, ours));
+	assert_int_equal(xenevtchn_unmask(b->evtchn, (unsigned)ours), 0);
+	return ours;
+}
+
+static void test_there_and_back(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	int ours = bind_both(b, theirs);
+
+	assert_int_equal(xensim_evtchn_send(b->guest, theirs), 0);
+	assert_true(backend_hears(b, ours));
+	assert_int_equal(xenevtchn_notify(b->evtchn, (unsigned)ours), 0);
+	assert_true(guest_hears(b, theirs));
+	assert_true(guest_hears_nothing(b));
+}
+
+static void test_masked_until_unmasked(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	int ours = bind_both(b, theirs);
+
+	for (int i = 0; i < 3; i++)
+		xensim_evtchn_send(b->guest, theirs);
+	assert_true(backend_hears(b, ours));
+	assert_false(readable(xenevtchn_fd(b->evtchn), 0));
+	xensim_evtchn_send(b->guest, theirs);
+	assert_false(readable(xenevtchn_fd(b->evtchn), 0));
+	xenevtchn_unmask(b->evtchn, (unsigned)ours);
+	assert_true(backend_hears(b, ours));
+	assert_false(readable(xenevtchn_fd(b->evtchn), 0));
+}
+
+/* The negative control: a port cannot be bound twice, nor by the wrong one. */
+static void test_bind_refused(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b), foreign;
+
+	bind_both(b, theirs);
+	assert_int_equal(
+		xenevtchn_bind_interdomain(b->evtchn, b->domid, theirs), -1);
+	assert_int_equal(errno, EINVAL);
+	assert_int_equal(xensim_evtchn_alloc_unbound(b->events, 7, &foreign),
+			 0);
+	assert_int_equal(
+		xenevtchn_bind_interdomain(b->evtchn, b->domid, foreign), -1);
+	assert_int_equal(errno, EINVAL);
+	assert_int_equal(xenevtchn_bind_interdomain(b->evtchn, 4000, 1), -1);
+	assert_int_equal(errno, ESRCH);
+}
+
+static void test_close_leaves_unbound(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	int ours = bind_both(b, theirs);
+	struct xensim_evtchn_status status;
+
+	assert_int_equal(xenevtchn_unbind(b->evtchn, (unsigned)ours), 0);
+	xensim_evtchn_status(b->machine, b->domid, theirs, &status);
+	assert_int_equal(status.state, XENSIM_EVTCHN_UNBOUND);
+	assert_int_equal(status.remote_domid, 0);
+	assert_true(guest_hears_nothing(b));
+	assert_int_equal(xensim_evtchn_send(b->guest, theirs), 0);
+	assert_int_equal(xenevtchn_notify(b->evtchn, (unsigned)ours), -1);
+	assert_int_equal(errno, ENOTCONN);
+	assert_int_equal(xenevtchn_unbind(b->evtchn, (unsigned)ours), -1);
+
+	/* And the other way round: the backend's end stays, for this guest. */
+	ours = bind_both(b, theirs);
+	assert_int_equal(xensim_evtchn_close(b->guest, theirs), 0);
+	xensim_evtchn_status(b->machine, 0, (unsigned)ours, &status);
+	assert_int_equal(status.state, XENSIM_EVTCHN_UNBOUND);
+	assert_int_equal(status.remote_domid, b->domid);
+	assert_int_equal(xenevtchn_notify(b->evtchn, (unsigned)ours), 0);
+	assert_int_equal(xensim_evtchn_send(b->guest, theirs), -EINVAL);
+	assert_int_equal(
+		xensim_evtchn_bind(b->events, 0, (unsigned)ours, &theirs), 0);
+	assert_true(guest_hears(b, theirs));
+}
+
+static void bind_and_stay(void *arg)
+{
+	uint32_t *args = arg;
+	xenevtchn_handle *h = xenevtchn_open(NULL, 0);
+
+	require(xenevtchn_bind_interdomain(h, args[0], args[1]) > 0);
+}
+
+/* The dead one's end is found without its successor having to look for it. */
+static void test_death_unbinds(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	struct xensim_evtchn_status status;
+	pid_t pid = spawn(bind_and_stay, (uint32_t[]){ b->domid, theirs });
+
+	xensim_evtchn_status(b->machine, b->domid, theirs, &status);
+	assert_int_equal(status.state, XENSIM_EVTCHN_INTERDOMAIN);
+	kill_child(pid);
+	assert_int_equal(xensim_evtchn_send(b->guest, theirs), 0);
+	bind_both(b, theirs);
+}
+
+static void test_descriptor_is_the_device(void **state)
+{
+	struct both *b = *state;
+	xenevtchn_handle *first = xenevtchn_open(NULL, 0), *second;
+	uint32_t theirs = guest_port(b);
+	int ours = xenevtchn_bind_interdomain(first, b->domid, theirs);
+	int fd = dup(xenevtchn_fd(first));
+
+	assert_int_equal(xenevtchn_close(first), 0);
+	second = xenevtchn_fdopen(NULL, fd, 0);
+	assert_non_null(second);
+	assert_int_equal(xenevtchn_pending(second), ours);
+	assert_int_equal(xenevtchn_notify(second, (unsigned)ours), 0);
+	assert_true(guest_hears(b, theirs));
+	assert_int_equal(xenevtchn_close(second), 0);
+	bind_both(b, theirs);
+	assert_null(xenevtchn_fdopen(NULL, 0, 0));
+}
+
+static void test_restrict_and_virq(void **state)
+{
+	struct both *b = *state;
+	xenevtchn_handle *h = xenevtchn_open(NULL, 0);
+	int virq = xenevtchn_bind_virq(h, 5);
+
+	assert_true(virq > 0);
+	assert_int_equal(xenevtchn_bind_virq(b->evtchn, 5), -1);
+	assert_int_equal(errno, EEXIST);
+	assert_int_equal(xenevtchn_unbind(h, (unsigned)virq), 0);
+	assert_int_equal(xenevtchn_restrict(h, 4), 0);
+	assert_int_equal(xenevtchn_restrict(h, 5), -1);
+	assert_int_equal(xenevtchn_bind_interdomain(h, b->domid, guest_port(b)),
+			 -1);
+	assert_int_equal(errno, EACCES);
+	assert_int_equal(xenevtchn_bind_virq(h, 5), -1);
+	xenevtchn_close(h);
+}
+
+static void test_destroyed_guest(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	int ours = bind_both(b, theirs);
+
+	assert_int_equal(xensim_domain_destroy(b->machine, b->domid), 0);
+	assert_int_equal(xenevtchn_notify(b->evtchn, (unsigned)ours), 0);
+	assert_int_equal(xensim_evtchn_send(b->guest, theirs), -ESRCH);
+	assert_int_equal(xensim_evtchn_alloc_unbound(b->events, 0, &theirs),
+			 -ESRCH);
+}
+
+/* --- The guest's waiting --------------------------------------------------------- */
+
+static void *kick_later(void *arg)
+{
+	usleep(20000);
+	xensim_events_kick(arg);
+	return NULL;
+}
+
+static void test_wait_and_kick(void **state)
+{
+	struct both *b = *state;
+	pthread_t thread;
+	uint32_t port;
+
+	assert_int_equal(xensim_events_wait(b->events, 10, &port), -ETIMEDOUT);
+	pthread_create(&thread, NULL, kick_later, b->events);
+	assert_int_equal(xensim_events_wait(b->events, -1, &port), -EINTR);
+	pthread_join(thread, NULL);
+}
+
+static void test_many_ports(void **state)
+{
+	struct both *b = *state;
+	int ours[200];
+	uint32_t theirs[200], heard;
+	bool seen[8192] = { false };
+
+	for (int i = 0; i < 200; i++) {
+		theirs[i] = guest_port(b);
+		ours[i] = bind_both(b, theirs[i]);
+	}
+	for (int i = 0; i < 200; i++)
+		xenevtchn_notify(b->evtchn, (unsigned)ours[i]);
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(xensim_events_wait(b->events, 0, &heard), 0);
+		assert_false(seen[heard]);
+		seen[heard] = true;
+	}
+	assert_true(guest_hears_nothing(b));
+}
+
+static void test_wait_by_descriptor(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b), heard;
+	int ours = bind_both(b, theirs), fd = xensim_events_fd(b->events);
+
+	while (readable(fd, 50))
+		assert_int_equal(xensim_events_wait(b->events, 0, &heard),
+				 -ETIMEDOUT);
+	xenevtchn_notify(b->evtchn, (unsigned)ours);
+	assert_true(readable(fd, 1000));
+	assert_int_equal(xensim_events_wait(b->events, 0, &heard), 0);
+	assert_int_equal(heard, theirs);
+}
+
+/* --- A locked-down backend --------------------------------------------------------- */
+
+struct order {
+	uint32_t domid, ref, port;
+};
+
+/* What a worker may do once it serves, and nothing more. */
+static void lock_down(void)
+{
+	const int allowed[] = {
+		SCMP_SYS(read),	      SCMP_SYS(write),	      SCMP_SYS(mmap),
+		SCMP_SYS(munmap),     SCMP_SYS(madvise),      SCMP_SYS(futex),
+		SCMP_SYS(fcntl),      SCMP_SYS(poll),	      SCMP_SYS(close),
+		SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(brk),
+	};
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
+		require(seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0) ==
+			0);
+	require(seccomp_load(ctx) == 0);
+}
+
+/* Serve each order: map, read, answer in the page, copy, notify, let go. */
+static void serve_order(xengnttab_handle *gnttab, xenevtchn_handle *evtchn,
+			const struct order *o)
+{
+	char *page = xengnttab_map_grant_ref(gnttab, o->domid, o->ref,
+					     PROT_READ | PROT_WRITE);
+	int port = xenevtchn_bind_interdomain(evtchn, o->domid, o->port);
+	char answer[] = "by copy";
+	xengnttab_grant_copy_segment_t seg = {
+		.source.virt = answer,
+		.dest.foreign = { .ref = o->ref,
+				  .offset = 100,
+				  .domid = (uint16_t)o->domid },
+		.len = sizeof(answer),
+		.flags = GNTCOPY_dest_gref,
+	};
+
+	require(page && port > 0);
+	require(xenevtchn_pending(evtchn) == port);
+	require(xenevtchn_unmask(evtchn, (unsigned)port) == 0);
+	strcpy(page, "by map");
+	require(xengnttab_grant_copy(gnttab, 1, &seg) == 0 && seg.status == 0);
+	require(xengnttab_unmap(gnttab, page, 1) == 0);
+	require(xenevtchn_notify(evtchn, (unsigned)port) == 0);
+	require(xenevtchn_pending(evtchn) == port); /* its last word */
+	require(xenevtchn_unmask(evtchn, (unsigned)port) == 0);
+	require(xenevtchn_unbind(evtchn, (unsigned)port) == 0);
+}
+
+static _Noreturn void locked_down_main(int orders)
+{
+	xengnttab_handle *gnttab = xengnttab_open(NULL, 0);
+	xenevtchn_handle *evtchn = xenevtchn_open(NULL, 0);
+	struct order order;
+
+	require(gnttab && evtchn);
+	lock_down();
+	while (read(orders, &order, sizeof(order)) == sizeof(order))
+		serve_order(gnttab, evtchn, &order);
+	require(xenevtchn_close(evtchn) == 0 && xengnttab_close(gnttab) == 0);
+	_exit(0);
+}
+
+/* The guest, new each time, born after the backend locked itself down. */
+static void order_once(struct both *b, int orders, const struct order *stale)
+{
+	char *page = xensim_alloc_pages(b->guest, 1);
+	struct order o = { .domid = b->domid, .port = guest_port(b) };
+
+	assert_int_equal(xensim_grant(b->guest, 0, page, false, &o.ref), 0);
+	if (stale)
+		o.port = stale->port;
+	assert_int_equal(write(orders, &o, sizeof(o)), sizeof(o));
+	assert_true(guest_hears(b, o.port));
+	assert_string_equal(page, "by map");
+	assert_string_equal(page + 100, "by copy");
+	assert_int_equal(xensim_grant_end(b->guest, o.ref), 0);
+	assert_int_equal(xensim_evtchn_send(b->guest, o.port), 0);
+}
+
+static void test_locked_down(void **state)
+{
+	struct both *b = *state, *second = NULL;
+	struct order stale = { .domid = b->domid };
+	int orders[2], status;
+	pid_t pid, predecessor;
+
+	assert_int_equal(pipe(orders), 0);
+	pid = fork();
+	if (pid == 0) {
+		close(orders[1]);
+		locked_down_main(orders[0]);
+	}
+	order_once(b, orders[1], NULL);
+	both_setup((void **)&second);
+	order_once(second, orders[1], NULL);
+
+	/* A port that another backend held, which has just been killed. */
+	stale.port = guest_port(b);
+	predecessor =
+		spawn(bind_and_stay, (uint32_t[]){ stale.domid, stale.port });
+	kill_child(predecessor);
+	order_once(b, orders[1], &stale);
+
+	close(orders[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	both_teardown((void **)&second);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, both_setup, both_teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_there_and_back),
+		TEST(test_masked_until_unmasked),
+		TEST(test_bind_refused),
+		TEST(test_close_leaves_unbound),
+		TEST(test_death_unbinds),
+		TEST(test_descriptor_is_the_device),
+		TEST(test_restrict_and_virq),
+		TEST(test_destroyed_guest),
+		TEST(test_wait_and_kick),
+		TEST(test_many_ports),
+		TEST(test_wait_by_descriptor),
+		TEST(test_locked_down),
+	};
+
+	(void)argc;
+	need_machine(argv);
+	return cmocka_run_group_tests_name("events", tests, NULL, NULL);
+}
