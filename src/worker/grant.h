@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * grant.h - a guest's memory: rings are mapped, data is copied.
+ */
+#ifndef XENDISK_GRANT_H
+#define XENDISK_GRANT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The worker's handle on the grant device; shared by its lanes. */
+struct grant;
+
+/* Before isolate(). */
+int grant_open(struct grant **ret, uint32_t domid);
+void grant_close(struct grant *grant);
+
+/* Main thread.  Maps the pages in a row, all or none. */
+int grant_map(struct grant *grant, const uint32_t *refs, unsigned int count,
+	      void **ret_pages);
+void grant_unmap(struct grant *grant, void *pages, unsigned int count);
+
+/*
+ * Copies that are collected and then made by one call.  Owned by a lane.
+ * Each segment names an int that receives -EIO when that copy failed, -ENOMEM
+ * when it was not made for want of memory; it is left alone when it worked.
+ */
+struct grant_batch;
+
+int grant_batch_new(struct grant_batch **ret, struct grant *grant);
+void grant_batch_free(struct grant_batch *batch);
+
+enum grant_direction { GRANT_FROM_GUEST, GRANT_TO_GUEST };
+
+/* offset + length stay inside the granted page; exactly these bytes are
+ * copied.  A batch that is full runs first. */
+void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
+		     uint32_t gref, uint16_t offset, uint16_t length,
+		     void *local, int *err);
+void grant_batch_run(struct grant_batch *batch);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * inflight.h - the in-flight log: what was taken off the rings and is not
+ * answered yet, in a file that outlives the worker.
+ *
+ * A disk has one log, with a part for each ring that belongs to the ring's
+ * lane.  It is written through a mapping and never read back through it;
+ * what a dead worker left is read by pread() and checked like anybody's input.
+ */
+#ifndef XENDISK_INFLIGHT_H
+#define XENDISK_INFLIGHT_H
+
+#include <stdint.h>
+
+#include "common/msg.h"
+#include "worker/blkif.h"
+
+#define INFLIGHT_MAX_SLOTS 512u /* of a ring of 16 pages */
+#define INFLIGHT_MAX_TRIES 5u /* how often a request may kill a worker */
+
+#define INFLIGHT_HEAD_BYTES  4096u
+#define INFLIGHT_ENTRY_BYTES 128u
+#define INFLIGHT_BYTES         \
+	(INFLIGHT_HEAD_BYTES + \
+	 (uint64_t)XD_MAX_RINGS * INFLIGHT_MAX_SLOTS * INFLIGHT_ENTRY_BYTES)
+
+enum inflight_state {
+	INFLIGHT_FREE,
+	INFLIGHT_TAKEN, /* off the ring, not executed or being executed */
+	INFLIGHT_RESPONDING, /* executed; the answer is being published */
+};
+
+struct inflight_entry {
+	uint32_t state; /* enum inflight_state */
+	uint32_t req_index; /* which request of the ring it was */
+	uint32_t rsp_index; /* RESPONDING: which response it becomes */
+	int16_t status; /* RESPONDING */
+	uint8_t tries; /* how often it was executed again */
+	uint8_t unused;
+	/* The private copy of the request. */
+	uint8_t slot[BLKIF_SLOT_MAX] __attribute__((aligned(8)));
+};
+
+/* How far a ring has got. */
+struct inflight_cursor {
+	uint32_t req_cons;
+	uint32_t rsp_prod;
+	uint32_t unused[14];
+};
+
+/* Whose requests they are.  The log of another connection is worth nothing.
+ * No padding: it is compared byte by byte. */
+struct inflight_id {
+	uint32_t domid;
+	uint32_t devid;
+	char vm[40];
+	uint32_t layout; /* enum blkif_layout */
+	uint32_t nr_rings;
+	uint32_t nr_slots; /* of each ring */
+	struct msg_ring ring[XD_MAX_RINGS];
+};
+
+/* A ring's part of the log. */
+struct inflight_ring {
+	struct inflight_entry *entries; /* in the mapping */
+	struct inflight_cursor *cursor;
+	uint32_t nr_slots;
+};
+
+struct inflight;
+
+/* Maps a file of INFLIGHT_BYTES and takes over fd. */
+int inflight_open(struct inflight **ret, int fd);
+void inflight_free(struct inflight *log);
+
+/* A new connection: nothing is in flight. */
+void inflight_start(struct inflight *log, const struct inflight_id *id,
+		    const uint32_t *rsp_prod);
+/* The connection has ended; nothing is to be recovered. */
+void inflight_clear(struct inflight *log);
+struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring);
+
+/*
+ * The life of an entry, in this order; a worker may die between any two
+ * stores.  The caller does what stands in brackets.
+ *
+ *   [copies the slot]  take(), any number  taken()   [begins the I/O]
+ *   answer(), any number  [writes responses, stores rsp_prod: the commit]
+ *   published()  done(), for each
+ */
+void inflight_take(struct inflight_ring *log, uint32_t entry,
+		   uint32_t req_index);
+void inflight_taken(struct inflight_ring *log, uint32_t req_cons);
+void inflight_answer(struct inflight_ring *log, uint32_t entry,
+		     uint32_t rsp_index, int16_t status);
+void inflight_published(struct inflight_ring *log, uint32_t rsp_prod);
+void inflight_done(struct inflight_ring *log, uint32_t entry);
+
+/* --- After a worker has died --------------------------------------------- */
+
+/* What it left, in private memory. */
+struct inflight_image {
+	struct inflight_cursor cursor[XD_MAX_RINGS];
+	struct inflight_entry entries[]; /* nr_slots of ring 0, of ring 1... */
+};
+
+/*
+ * Reads and checks the header.  -ENOENT: nothing was in flight; -ESTALE: it
+ * belongs to another connection; -EPROTO: it is none of ours, or of another
+ * version.  ret_why: MSG_TEXT_MAX bytes.
+ */
+int inflight_load(const struct inflight *log, const struct inflight_id *id,
+		  struct inflight_image **ret, char *ret_why);
+
+/* What is to be done for a ring. */
+struct inflight_plan {
+	uint32_t req_cons; /* go on from here */
+	uint32_t nr_publish; /* answered, but the guest has not seen it */
+	uint32_t nr_replay; /* to be executed again, the oldest first */
+	uint16_t publish[INFLIGHT_MAX_SLOTS]; /* entries, as they follow
+						 * rsp_prod */
+	uint16_t replay[INFLIGHT_MAX_SLOTS]; /* entries */
+};
+
+/*
+ * Pure.  rsp_prod: as the guest sees it.  -EPROTO: entries, cursor and
+ * rsp_prod do not fit together.
+ */
+int inflight_plan(const struct inflight_entry *entries, uint32_t nr_slots,
+		  const struct inflight_cursor *cursor, uint32_t rsp_prod,
+		  struct inflight_plan *ret);
+
+/* Makes the log say what the plan says, no less at any moment; counts a try
+ * for each entry that is executed again. */
+void inflight_adopt(struct inflight_ring *log,
+		    const struct inflight_entry *entries,
+		    const struct inflight_plan *plan, uint32_t rsp_prod);
+
+#endif
