@@ -55,6 +55,13 @@ daemon_answers() {
 	xendisk version >/dev/null 2>&1
 }
 
+# The product may be installed with any prefix; xl looks in one place.
+install_script() {
+	local script
+	script=$(find /usr /opt -name block-xendisk -type f | head -1)
+	[ -z "$script" ] || ln -sf "$script" /etc/xen/scripts/block-xendisk
+}
+
 # Its exit status is left in /run/lab/xendiskd.rc.
 start_daemon() {
 	rm -f /run/lab/xendiskd.rc
