@@ -6,6 +6,9 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Everything that is built goes here; XENDISK_BUILD puts it elsewhere.
 # shellcheck disable=SC2034
 build=${XENDISK_BUILD:-$top/build}
+# As a distribution would install it; real Xen is tested with that tree.
+# shellcheck disable=SC2034
+options=(--enable-werror --prefix=/usr --sysconfdir=/etc --localstatedir=/var)
 
 say() { printf '\n=== %s\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

@@ -153,27 +153,29 @@ enum status verb_backends(const struct invocation *call)
 	return status;
 }
 
-/* The command's version is told even when no daemon runs. */
+/* The command's version is told even when no daemon answers. */
 enum status verb_version(const struct invocation *call)
 {
 	cleanup_free char *why = NULL;
 	json_t *reply = NULL;
-	json_t *all = json_pack("{s:s}", "xendisk", PACKAGE_VERSION);
-	const char *version = NULL;
+	enum status status =
+		client_try(call, "Version", NULL, TIMEOUT_S, &reply, &why);
+	const char *version = text_of(reply, "version");
 
-	if (client_try(call, "Version", NULL, TIMEOUT_S, &reply, &why) ==
-	    STATUS_DONE)
-		version = json_string_value(json_object_get(reply, "version"));
 	if (call->json) {
-		json_object_set_new(all, "xendiskd",
-				    version ? json_string(version) :
-					      json_null());
-		json_decref(reply);
-		return print_json(all);
+		enum status printed = print_json(
+			json_pack("{s:s, s:s?}", "xendisk", PACKAGE_VERSION,
+				  "xendiskd", *version ? version : NULL));
+
+		if (printed != STATUS_DONE)
+			status = printed;
+	} else {
+		printf("xendisk  %s\n", PACKAGE_VERSION);
+		if (*version)
+			printf("xendiskd %s\n", version);
 	}
-	printf("xendisk  %s\nxendiskd %s\n", PACKAGE_VERSION,
-	       version ? version : "is not running");
-	json_decref(all);
 	json_decref(reply);
-	return STATUS_DONE;
+	if (status != STATUS_DONE)
+		fail(status, "version: %s", why ? why : "?");
+	return status;
 }
