@@ -13,22 +13,36 @@
 #include "common/expr.h"
 #include "common/settings.h"
 
+#define BROKER_RUN_DIR	 "/run/xendiskd"
+#define BROKER_STATE_DIR "/var/lib/xendisk"
+
 struct bus;
+struct children;
 struct control;
+struct keep;
+struct poison;
 struct registry;
+struct supervisor;
 
 struct broker_options {
 	const char *run_dir;
 	const char *state_dir;
 	const char *backend_dir;
 	const char *config;
+	int ready_fd; /* a byte goes here when all is up; -1: nobody waits */
 };
 
 struct broker {
 	struct broker_options options;
 	struct event_base *base;
+	struct children *children;
+	struct event *signals[2];
+	int lock; /* of the run directory */
 	struct settings *settings;
 	struct registry *registry; /* the backends' tables */
+	struct keep *keep; /* what outlives workers */
+	struct poison *poison; /* storage whose flush has failed */
+	struct supervisor *supervisor; /* the workers */
 	struct bus *bus;
 	struct control *control;
 };

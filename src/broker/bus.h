@@ -11,6 +11,7 @@
 
 struct broker;
 struct bus;
+struct store;
 
 /*
  * Opens xenstore, loads xen-blkback where it can be loaded (xl.md: it must be
@@ -24,6 +25,8 @@ void bus_stop(struct bus *bus);
 
 /* This domain: 0 in dom0, another number in a driver domain. */
 uint32_t bus_domid(const struct bus *bus);
+/* For single questions; watches are the bus's own. */
+struct store *bus_store(struct bus *bus);
 
 /* Every disk, in order of domid and devid; return false to stop. */
 void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),

@@ -16,7 +16,21 @@
 #include "common/msg.h"
 
 struct broker;
+struct supervisor;
 struct worker;
+
+/* Before any worker and after the last one. */
+int supervisor_new(struct supervisor **ret, struct broker *broker);
+void supervisor_free(struct supervisor *supervisor);
+
+/*
+ * The daemon ends: every worker is told to close, and killed if it has not done
+ * so within 5 s.  Their in-flight logs stay valid (that is what they are for),
+ * so the next daemon can go on.  No events come any more, no worker starts;
+ * done() is called from the event loop when all are gone.
+ */
+void supervisor_stop(struct supervisor *supervisor, void (*done)(void *ctx),
+		     void *ctx);
 
 /* What is to be served to whom. */
 struct worker_spec {
@@ -27,9 +41,11 @@ struct worker_spec {
 };
 
 /* Told as they happen, from the event loop; never from within a call below.
- * why and reason are sentences. */
+ * why and reason are sentences.  An event may free the worker, except
+ * condition(). */
 struct worker_events {
-	/* worker_open() has ended; opened is NULL when it failed. */
+	/* worker_open() has ended; opened is NULL when it failed, whatever the
+	 * cause: then the process is gone and died() does not come. */
 	void (*opened)(void *ctx, int err, const struct msg_opened *opened,
 		       const char *why);
 	/* worker_connect() has ended. */
@@ -41,8 +57,9 @@ struct worker_events {
 	void (*broken)(void *ctx, const char *why);
 	void (*condition)(void *ctx, enum msg_condition_kind kind, bool set,
 			  const char *reason);
-	/* The process is dead; nothing more comes.  Call worker_free(), or
-	 * worker_open() again for a new process on the same kept state. */
+	/* The process is dead; nothing more comes, no answer either.  Call
+	 * worker_free(), or worker_open() again for a new process on the same
+	 * kept state. */
 	void (*died)(void *ctx, const char *how);
 };
 
@@ -58,9 +75,13 @@ void worker_discard_kept(struct worker *worker);
 /* Start the process and open the stack.  Ends with opened(): at the latest
  * after 30 s, when the process is killed. */
 int worker_open(struct worker *worker);
+/* MSG_CONNECT_POISONED is added here where the storage has a mark; condition()
+ * has told of it before opened(). */
 int worker_connect(struct worker *worker, const struct msg_connect *connect);
 /* Ends with disconnected(): after 30 s the process is killed (died()). */
 int worker_disconnect(struct worker *worker);
+/* accept_loss: forgets the poison marks of its storage first, which works
+ * without a process too.  Ends with resumed(). */
 int worker_resume(struct worker *worker, bool accept_loss);
 
 pid_t worker_pid(const struct worker *worker); /* 0: not running */

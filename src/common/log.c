@@ -5,7 +5,8 @@
  * A message is one line.  Under systemd (JOURNAL_STREAM names our stderr) it
  * goes to the journal with its fields; otherwise to stderr with the program's
  * name in front, written by one write() so that lines of several processes
- * never mix.  A worker inherits stderr and so logs to the same place.
+ * never mix.  A daemon without either has /dev/null there: then it is syslog.
+ * A worker inherits stderr and so logs to the same place.
  */
 #include "config.h"
 
@@ -15,6 +16,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #ifdef HAVE_SYSTEMD
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
@@ -35,7 +37,7 @@ static const struct {
 
 static const char *log_program = "xendisk";
 static enum log_level log_level = LOG_LEVEL_INFO;
-static bool to_journal;
+static enum { TO_STDERR, TO_JOURNAL, TO_SYSLOG } target;
 
 /* Is stderr the stream that systemd connected to the journal? */
 static bool stderr_is_journal(void)
@@ -52,11 +54,26 @@ static bool stderr_is_journal(void)
 	return dev == st.st_dev && ino == st.st_ino;
 }
 
+static bool stderr_is_null(void)
+{
+	struct stat null;
+	struct stat st;
+
+	return stat("/dev/null", &null) == 0 &&
+	       fstat(STDERR_FILENO, &st) == 0 && S_ISCHR(st.st_mode) &&
+	       st.st_rdev == null.st_rdev;
+}
+
 void log_init(const char *program, enum log_level level)
 {
 	log_program = program;
 	log_level = level;
-	to_journal = stderr_is_journal();
+	target = stderr_is_journal() ? TO_JOURNAL :
+		 stderr_is_null()    ? TO_SYSLOG :
+				       TO_STDERR;
+	/* At once: later a worker may not open anything. */
+	if (target == TO_SYSLOG)
+		openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
 enum log_level log_get_level(void)
@@ -73,6 +90,11 @@ int log_parse_level(const char *word, enum log_level *ret)
 		}
 	}
 	return -EINVAL;
+}
+
+const char *log_level_word(enum log_level level)
+{
+	return levels[level].word;
 }
 
 static void to_stderr(enum log_level level, const char *where, const char *text)
@@ -120,12 +142,15 @@ static void emit(enum log_level level, const struct log_who *who,
 		snprintf(where, sizeof(where), "d%" PRIu32 "/%" PRIu32 ": ",
 			 who->domid, who->devid);
 #ifdef HAVE_SYSTEMD
-	if (to_journal) {
+	if (target == TO_JOURNAL) {
 		journal(level, who, where, text);
 		return;
 	}
 #endif
-	to_stderr(level, where, text);
+	if (target == TO_SYSLOG)
+		syslog(levels[level].syslog_priority, "%s%s", where, text);
+	else
+		to_stderr(level, where, text);
 }
 
 void log_line(enum log_level level, const char *fmt, ...)

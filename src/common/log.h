@@ -35,6 +35,7 @@ void log_init(const char *program, enum log_level level);
 enum log_level log_get_level(void);
 /* "error", "warning", "info", "debug"; -EINVAL for another word. */
 int log_parse_level(const char *word, enum log_level *ret);
+const char *log_level_word(enum log_level level);
 
 void log_line(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
 void log_disk(const struct log_who *who, enum log_level level, const char *fmt,

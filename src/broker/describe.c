@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "broker/describe.h"
+
+#include <dlfcn.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "broker/registry.h"
+#include "common/util.h"
+#include "xendisk-backend.h"
+
+#define SYMBOL "xendisk_backend_v1"
+
+/* The members that version 1 has had from its first day. */
+#define SIZE_V1 sizeof(struct xd_backend)
+
+static int print(json_t *object)
+{
+	int r = object ? json_dumpf(object, stdout, JSON_COMPACT) : -1;
+
+	json_decref(object);
+	return r < 0 || fflush(stdout) < 0 ? 1 : 0;
+}
+
+static json_t *describe_schemes(const char *schemes)
+{
+	json_t *array = json_array();
+
+	for (; schemes && *schemes; schemes += strlen(schemes) + 1)
+		json_array_append_new(array, json_string(schemes));
+	return array;
+}
+
+static json_t *describe_params(const struct xd_param *param)
+{
+	json_t *array = json_array();
+
+	for (; param->type != XD_END; param++)
+		json_array_append_new(
+			array,
+			json_pack("{s:s, s:i, s:i, s:s?, s:s?, s:s?}", "name",
+				  param->name, "type", (int)param->type,
+				  "flags", (int)param->flags, "choices",
+				  param->choices, "preset", param->preset,
+				  "help", param->help));
+	return array;
+}
+
+/* Is the table one that we can read?  Returns what is wrong with it. */
+static const char *complaint(const struct xd_backend *backend)
+{
+	if (backend->version != XD_API_VERSION)
+		return "made for another version of xendisk-backend.h";
+	if (backend->size < SIZE_V1)
+		return "its struct xd_backend is too short";
+	if (!backend->name || !backend->summary || !backend->params)
+		return "it lacks a name, a summary or params";
+	if (!backend->open || !backend->close || !backend->submit)
+		return "it lacks open, close or submit";
+	if (!backend->map != !backend->unmap)
+		return "it has only one of map and unmap";
+	return NULL;
+}
+
+int describe_main(const char *file)
+{
+	void *module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+	const struct xd_backend *backend;
+	const char *why;
+
+	if (!module)
+		return print(json_pack("{s:s}", "error", dlerror()));
+	backend = dlsym(module, SYMBOL);
+	if (!backend)
+		return print(json_pack("{s:s}", "error",
+				       "it has no symbol " SYMBOL));
+	why = complaint(backend);
+	if (why)
+		return print(json_pack("{s:s}", "error", why));
+	return print(json_pack("{s:s, s:s, s:i, s:o, s:o}", "name",
+			       backend->name, "summary", backend->summary,
+			       "flags", (int)backend->flags, "schemes",
+			       describe_schemes(backend->schemes), "params",
+			       describe_params(backend->params)));
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "broker/host.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "broker/broker.h"
+#include "broker/keep.h"
+#include "broker/opener.h"
+#include "broker/poison.h"
+#include "common/util.h"
+
+/* A file that the expression names. */
+struct grant {
+	uint32_t layer;
+	char *param;
+	char *path;
+	bool read_only;
+	int fd; /* O_PATH; -1: see err */
+	int err;
+};
+
+/* A poison mark being written or cleared; outlives the process that asked. */
+struct marking {
+	struct marking *prev;
+	struct marking *next;
+	struct host *host; /* NULL: nobody wants to know any more */
+	bool clears; /* asked for by the operator, not by the process */
+};
+
+struct host {
+	struct broker *broker;
+	struct msg_identity id;
+	uid_t uid;
+	host_answer_fn answer;
+	void *ctx;
+
+	struct grant *grants;
+	size_t nr_grants;
+	struct errand *resolving; /* the grants are not there yet */
+	struct errand *opening;
+
+	bool busy; /* request below is not answered yet */
+	struct msg_service request;
+
+	uint64_t charge; /* bytes of the memory limit */
+	uint32_t nr_identities;
+	char identity[MSG_MAX_IDENTITIES][MSG_IDENTITY_MAX];
+
+	struct marking *markings;
+	unsigned int nr_clearing;
+	int clear_err;
+	void (*cleared)(void *ctx, int err);
+};
+
+/* --- Answers -------------------------------------------------------------- */
+
+static void send_answer(struct host *host, int result, bool kept, int fd,
+			const char *text)
+{
+	struct msg_service_done done = { .h.seq = host->request.h.seq,
+					 .h.result = result,
+					 .kept = kept };
+
+	snprintf(done.text, sizeof(done.text), "%s", text);
+	host->busy = false;
+	host->answer(host->ctx, &done, fd);
+}
+
+static void answer_error(struct host *host, int err, const char *fmt, ...)
+	PRINTF(3, 4);
+
+static void answer_error(struct host *host, int err, const char *fmt, ...)
+{
+	char text[MSG_TEXT_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	send_answer(host, err, false, -1, text);
+}
+
+/* --- OPEN ----------------------------------------------------------------- */
+
+static struct grant *find_grant(struct host *host, uint32_t layer,
+				const char *param)
+{
+	for (size_t i = 0; i < host->nr_grants; i++) {
+		struct grant *grant = &host->grants[i];
+
+		if (grant->layer == layer && strcmp(grant->param, param) == 0)
+			return grant;
+	}
+	return NULL;
+}
+
+static const char *explain_open(int err)
+{
+	switch (err) {
+	case -EXDEV:
+		return "is not below one of image-roots";
+	case -ETIMEDOUT:
+		return "no answer from its file system";
+	default:
+		return strerror(-err);
+	}
+}
+
+static void reopened(void *ctx, struct errand_result *results)
+{
+	struct host *host = ctx;
+	const struct grant *grant =
+		find_grant(host, host->request.layer, host->request.name);
+
+	host->opening = NULL;
+	if (results[0].err)
+		answer_error(host, results[0].err, "%s: %s", grant->path,
+			     explain_open(results[0].err));
+	else
+		send_answer(host, 0, false, results[0].fd, "");
+}
+
+static void serve_open(struct host *host)
+{
+	const struct msg_service *request = &host->request;
+	const struct grant *grant;
+	int r;
+
+	if (host->resolving)
+		return; /* resolved() comes back here */
+	grant = find_grant(host, request->layer, request->name);
+	if (!grant) {
+		answer_error(host, -EPERM, "%s is no path of layer %" PRIu32,
+			     request->name, request->layer);
+		return;
+	}
+	r = grant->err;
+	if (r == 0)
+		r = opener_check_flags((int)request->flags, grant->read_only);
+	if (r == 0)
+		r = opener_reopen(&host->opening, host->broker, grant->fd,
+				  (int)request->flags, reopened, host);
+	if (r < 0)
+		answer_error(host, r, "%s: %s", grant->path, explain_open(r));
+}
+
+/* --- KEEP and BUDGET ------------------------------------------------------ */
+
+static void serve_keep(struct host *host)
+{
+	const struct msg_service *request = &host->request;
+	bool kept = false;
+	int fd = keep_file(host->broker->keep, &host->id, request->layer,
+			   request->name, (enum xd_keep_kind)request->keep,
+			   request->size, host->uid, &kept);
+
+	if (fd < 0) {
+		answer_error(host, fd, "kept state %s: %s", request->name,
+			     strerror(-fd));
+		return;
+	}
+	send_answer(host, 0, kept, fd, "");
+	(void)close(fd);
+}
+
+static void serve_budget(struct host *host)
+{
+	int r = keep_charge(host->broker->keep, &host->charge,
+			    host->request.amount);
+
+	if (r == -ENOSPC)
+		answer_error(host, r, "mem-limit is reached");
+	else if (r < 0)
+		answer_error(host, r, "returns memory that it does not have");
+	else
+		send_answer(host, 0, false, -1, "");
+}
+
+/* --- POISON --------------------------------------------------------------- */
+
+static struct marking *new_marking(struct host *host)
+{
+	struct marking *marking = calloc(1, sizeof(*marking));
+
+	if (!marking)
+		return NULL;
+	marking->host = host;
+	DL_APPEND(host->markings, marking);
+	return marking;
+}
+
+/* Returns the host that still wants to know, or NULL. */
+static struct host *end_marking(struct marking *marking)
+{
+	struct host *host = marking->host;
+
+	if (host)
+		DL_DELETE(host->markings, marking);
+	free(marking);
+	return host;
+}
+
+static void marked(void *ctx, int err)
+{
+	struct host *host = end_marking(ctx);
+
+	if (!host)
+		return;
+	if (err)
+		answer_error(host, err, "poison mark: %s", strerror(-err));
+	else
+		send_answer(host, 0, false, -1, "");
+}
+
+static bool names_own_storage(const struct host *host, const char *identity)
+{
+	for (uint32_t i = 0; i < host->nr_identities; i++)
+		if (strcmp(host->identity[i], identity) == 0)
+			return true;
+	return false;
+}
+
+static void serve_poison(struct host *host)
+{
+	const struct msg_service *request = &host->request;
+	struct marking *marking;
+	char guest[96];
+	int r = -ENOMEM;
+
+	if (!names_own_storage(host, request->name)) {
+		answer_error(host, -EPERM, "not storage of this disk");
+		return;
+	}
+	snprintf(guest, sizeof(guest), "%" PRIu32 "/%" PRIu32 "%s%s",
+		 host->id.domid, host->id.devid, host->id.vm[0] ? " " : "",
+		 host->id.vm);
+	marking = new_marking(host);
+	if (marking)
+		r = poison_mark(host->broker, request->name, guest,
+				request->reason, marked, marking);
+	if (r < 0) {
+		if (marking)
+			(void)end_marking(marking);
+		answer_error(host, r, "poison mark: %s", strerror(-r));
+	}
+}
+
+const char *host_poisoned(const struct host *host)
+{
+	for (uint32_t i = 0; i < host->nr_identities; i++) {
+		const char *mark =
+			poison_find(host->broker->poison, host->identity[i]);
+
+		if (mark)
+			return mark;
+	}
+	return NULL;
+}
+
+static void one_cleared(void *ctx, int err)
+{
+	struct host *host = end_marking(ctx);
+
+	if (!host)
+		return;
+	if (err && !host->clear_err)
+		host->clear_err = err;
+	if (--host->nr_clearing == 0)
+		host->cleared(host->ctx, host->clear_err);
+}
+
+unsigned int host_clear_poison(struct host *host,
+			       void (*done)(void *ctx, int err))
+{
+	host->cleared = done;
+	host->clear_err = 0;
+	host->nr_clearing = 0;
+	for (uint32_t i = 0; i < host->nr_identities; i++) {
+		const char *identity = host->identity[i];
+		struct marking *marking;
+		int r = -ENOMEM;
+
+		if (!poison_find(host->broker->poison, identity))
+			continue;
+		marking = new_marking(host);
+		if (marking)
+			r = poison_clear(host->broker, identity, one_cleared,
+					 marking);
+		if (r == 0) {
+			marking->clears = true;
+			host->nr_clearing++;
+			continue;
+		}
+		host->clear_err = r;
+		if (marking)
+			(void)end_marking(marking);
+	}
+	return host->nr_clearing;
+}
+
+/* --- Requests ------------------------------------------------------------- */
+
+int host_request(struct host *host, const struct msg_service *request)
+{
+	static void (*const serve[])(struct host * host) = {
+		[MSG_SERVICE_OPEN] = serve_open,
+		[MSG_SERVICE_KEEP] = serve_keep,
+		[MSG_SERVICE_BUDGET] = serve_budget,
+		[MSG_SERVICE_POISON] = serve_poison,
+	};
+
+	if (host->busy || request->kind >= ARRAY_SIZE(serve))
+		return -EPROTO;
+	host->request = *request;
+	host->busy = true;
+	serve[request->kind](host);
+	return 0;
+}
+
+/* --- The life of a process ------------------------------------------------ */
+
+static void drop_grants(struct host *host)
+{
+	for (size_t i = 0; i < host->nr_grants; i++) {
+		if (host->grants[i].fd >= 0)
+			(void)close(host->grants[i].fd);
+		free(host->grants[i].param);
+		free(host->grants[i].path);
+	}
+	free(host->grants);
+	host->grants = NULL;
+	host->nr_grants = 0;
+}
+
+static int add_grant(struct host *host, const struct layer *layer, size_t i)
+{
+	size_t n = host->nr_grants;
+	struct grant *grants = realloc(host->grants, (n + 1) * sizeof(*grants));
+
+	if (!grants)
+		return -ENOMEM;
+	host->grants = grants;
+	grants[n] = (struct grant){
+		.layer = layer->index,
+		.param = strdup(layer->info->params[i].name),
+		.path = strdup(layer->values[i].text),
+		.read_only = layer->read_only,
+		.fd = -1,
+		.err = -EIO,
+	};
+	host->nr_grants++;
+	return grants[n].param && grants[n].path ? 0 : -ENOMEM;
+}
+
+static int collect_grants(struct host *host, const struct layer *layer)
+{
+	for (size_t i = 0; i < layer->info->nr_params; i++) {
+		int r = 0;
+
+		if (layer->info->params[i].type == XD_PATH &&
+		    layer->values[i].set)
+			r = add_grant(host, layer, i);
+		if (r < 0)
+			return r;
+	}
+	for (unsigned int i = 0; i < layer->nr_below; i++) {
+		int r = collect_grants(host, layer->below[i]);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void resolved(void *ctx, struct errand_result *results)
+{
+	struct host *host = ctx;
+
+	host->resolving = NULL;
+	for (size_t i = 0; i < host->nr_grants; i++) {
+		host->grants[i].err = results[i].err;
+		host->grants[i].fd = TAKE_FD(results[i].fd);
+	}
+	if (host->busy && host->request.kind == MSG_SERVICE_OPEN)
+		serve_open(host);
+}
+
+static int start_resolving(struct host *host)
+{
+	cleanup_free const char **paths =
+		calloc(host->nr_grants, sizeof(*paths));
+
+	if (!paths)
+		return -ENOMEM;
+	for (size_t i = 0; i < host->nr_grants; i++)
+		paths[i] = host->grants[i].path;
+	return opener_resolve(&host->resolving, host->broker, paths,
+			      host->nr_grants, resolved, host);
+}
+
+int host_begin(struct host *host, const struct layer *root,
+	       const char *expression, uid_t uid)
+{
+	struct keep *keep = host->broker->keep;
+	bool kept;
+	int r;
+
+	host_end(host);
+	host->uid = uid;
+	host->nr_identities = 0;
+	r = keep_claim(keep, &host->id, expression, &kept);
+	if (r == 0)
+		r = collect_grants(host, root);
+	if (r == 0 && host->nr_grants)
+		r = start_resolving(host);
+	if (r < 0)
+		return r;
+	/* A worker that died may have taken more than it used. */
+	keep_recharge(keep, &host->charge,
+		      keep_pages(keep, host->id.domid, host->id.devid));
+	return 0;
+}
+
+void host_identities(struct host *host, const struct msg_opened *opened)
+{
+	host->nr_identities = opened->nr_identities;
+	memcpy(host->identity, opened->identity, sizeof(host->identity));
+}
+
+static void let_go_of_markings(struct host *host, bool all)
+{
+	struct marking *marking;
+	struct marking *next;
+
+	DL_FOREACH_SAFE(host->markings, marking, next) {
+		if (marking->clears && !all)
+			continue;
+		DL_DELETE(host->markings, marking);
+		marking->host = NULL;
+	}
+}
+
+void host_end(struct host *host)
+{
+	errand_cancel(host->resolving);
+	errand_cancel(host->opening);
+	host->resolving = NULL;
+	host->opening = NULL;
+	host->busy = false;
+	let_go_of_markings(host, false);
+	drop_grants(host);
+}
+
+void host_discard_kept(struct host *host)
+{
+	keep_discard(host->broker->keep, host->id.domid, host->id.devid);
+	keep_recharge(host->broker->keep, &host->charge, 0);
+}
+
+int host_new(struct host **ret, struct broker *broker,
+	     const struct msg_identity *id, host_answer_fn answer, void *ctx)
+{
+	struct host *host = calloc(1, sizeof(*host));
+
+	if (!host)
+		return -ENOMEM;
+	host->broker = broker;
+	host->id = *id;
+	host->answer = answer;
+	host->ctx = ctx;
+	*ret = host;
+	return 0;
+}
+
+void host_free(struct host *host)
+{
+	if (!host)
+		return;
+	host_end(host);
+	let_go_of_markings(host, true);
+	keep_recharge(host->broker->keep, &host->charge, 0);
+	free(host);
+}

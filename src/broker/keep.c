@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "broker/keep.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "broker/broker.h"
+#include "common/util.h"
+
+#define SHM_DIR "/dev/shm/xendiskd"
+#define ID_FILE "id"
+
+struct keep {
+	/* Indexed by enum xd_keep_kind. */
+	int dirs[2];
+	uint64_t limit;
+	uint64_t charged;
+};
+
+/* "5-51728.": how the names of a disk's files begin. */
+static void print_prefix(char *buf, size_t len, uint32_t domid, uint32_t devid)
+{
+	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".", domid, devid);
+}
+
+/* --- The two folders ----------------------------------------------------- */
+
+/* Opens a private folder, making it if need be.  In /dev/shm anybody could
+ * have made one of that name before us: a stranger's is refused. */
+static int open_private_dir(const char *path)
+{
+	cleanup_close int fd = -1;
+	struct stat st;
+
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ELOOP || errno == ENOTDIR ? -EPERM : -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_uid != geteuid() || (st.st_mode & 077))
+		return -EPERM;
+	return TAKE_FD(fd);
+}
+
+/* FNV-1a, to tell run directories apart. */
+static uint64_t hash_text(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325ull;
+
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3ull;
+	return hash;
+}
+
+static int open_pages_dir(const char *run_dir)
+{
+	cleanup_free char *real = realpath(run_dir, NULL);
+	cleanup_free char *path = NULL;
+
+	if (!real)
+		return -errno;
+	if (strcmp(run_dir, BROKER_RUN_DIR) == 0)
+		return open_private_dir(SHM_DIR);
+	path = xasprintf(SHM_DIR "-%016" PRIx64, hash_text(real));
+	return path ? open_private_dir(path) : -ENOMEM;
+}
+
+int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
+{
+	cleanup_free char *path = xasprintf("%s/keep", run_dir);
+	struct keep *keep = calloc(1, sizeof(*keep));
+	int r = -ENOMEM;
+
+	if (!keep || !path)
+		goto failed;
+	keep->limit = mem_limit;
+	keep->dirs[XD_KEEP_PAGES] = -1;
+	r = keep->dirs[XD_KEEP_STATE] = open_private_dir(path);
+	if (r >= 0)
+		r = keep->dirs[XD_KEEP_PAGES] = open_pages_dir(run_dir);
+	if (r < 0)
+		goto failed;
+	*ret = keep;
+	return 0;
+
+failed:
+	if (keep)
+		keep_free(keep);
+	return r;
+}
+
+void keep_free(struct keep *keep)
+{
+	if (!keep)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(keep->dirs); i++)
+		if (keep->dirs[i] >= 0)
+			(void)close(keep->dirs[i]);
+	free(keep);
+}
+
+/* --- Walking through the files ------------------------------------------- */
+
+typedef void (*file_fn)(void *ctx, int dir, const char *name);
+
+static int each_file(struct keep *keep, file_fn fn, void *ctx)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(keep->dirs); i++) {
+		int fd = openat(keep->dirs[i], ".",
+				O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+		struct dirent *entry;
+
+		if (!dir) {
+			int r = -errno;
+
+			if (fd >= 0)
+				(void)close(fd);
+			return r;
+		}
+		while ((entry = readdir(dir)))
+			if (entry->d_name[0] != '.')
+				fn(ctx, keep->dirs[i], entry->d_name);
+		(void)closedir(dir);
+	}
+	return 0;
+}
+
+/* A walk over the files whose names begin with prefix. */
+struct walk {
+	char prefix[32];
+	int only; /* count_file(): this folder; -1: both */
+	uint64_t bytes;
+	unsigned int files;
+};
+
+static bool of_disk(const struct walk *walk, const char *name)
+{
+	return strncmp(name, walk->prefix, strlen(walk->prefix)) == 0;
+}
+
+static void remove_file(void *ctx, int dir, const char *name)
+{
+	if (of_disk(ctx, name))
+		(void)unlinkat(dir, name, 0);
+}
+
+static void count_file(void *ctx, int dir, const char *name)
+{
+	struct walk *walk = ctx;
+	struct stat st;
+
+	if ((walk->only >= 0 && walk->only != dir) || !of_disk(walk, name) ||
+	    fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	walk->files++;
+	walk->bytes += (uint64_t)st.st_blocks * 512;
+}
+
+void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid)
+{
+	struct walk walk = { .only = -1 };
+
+	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
+	(void)each_file(keep, remove_file, &walk);
+}
+
+static unsigned int count_files(struct keep *keep, uint32_t domid,
+				uint32_t devid)
+{
+	struct walk walk = { .only = -1 };
+
+	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
+	(void)each_file(keep, count_file, &walk);
+	return walk.files;
+}
+
+uint64_t keep_pages(struct keep *keep, uint32_t domid, uint32_t devid)
+{
+	struct walk walk = { .only = keep->dirs[XD_KEEP_PAGES] };
+
+	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
+	(void)each_file(keep, count_file, &walk);
+	return walk.bytes;
+}
+
+struct sweep {
+	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
+	void *ctx;
+};
+
+static void sweep_file(void *ctx, int dir, const char *name)
+{
+	const struct sweep *sweep = ctx;
+	unsigned int domid;
+	unsigned int devid;
+	int end = 0;
+
+	if (sscanf(name, "%u-%u.%n", &domid, &devid, &end) == 2 && end > 0 &&
+	    sweep->exists(sweep->ctx, domid, devid))
+		return;
+	(void)unlinkat(dir, name, 0);
+}
+
+void keep_sweep(struct keep *keep,
+		bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
+		void *ctx)
+{
+	struct sweep sweep = { exists, ctx };
+
+	(void)each_file(keep, sweep_file, &sweep);
+}
+
+/* --- Whose state it is ---------------------------------------------------- */
+
+/* What DOMID-DEVID.id holds for this guest and expression. */
+static char *print_owner(const struct msg_identity *id, const char *expression)
+{
+	return xasprintf("vm=%s\nbackend-domid=%" PRIu32 "\n%s\n", id->vm,
+			 id->backend_domid, expression);
+}
+
+static bool same_owner(int dir, const char *name, const char *owner)
+{
+	size_t length = strlen(owner);
+	cleanup_free char *found = malloc(length + 1);
+	cleanup_close int fd =
+		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	return fd >= 0 && found && fstat(fd, &st) == 0 &&
+	       st.st_size == (off_t)length &&
+	       pread_all(fd, found, length, 0) == 0 &&
+	       memcmp(found, owner, length) == 0;
+}
+
+static int write_owner(int dir, const char *name, const char *owner)
+{
+	cleanup_close int fd = openat(
+		dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		0600);
+
+	return fd < 0 ? -errno : pwrite_all(fd, owner, strlen(owner), 0);
+}
+
+int keep_claim(struct keep *keep, const struct msg_identity *id,
+	       const char *expression, bool *ret_kept)
+{
+	int dir = keep->dirs[XD_KEEP_STATE];
+	cleanup_free char *owner = print_owner(id, expression);
+	char name[40];
+	int r;
+
+	if (!owner)
+		return -ENOMEM;
+	print_prefix(name, sizeof(name), id->domid, id->devid);
+	strcat(name, ID_FILE);
+	if (same_owner(dir, name, owner)) {
+		*ret_kept = count_files(keep, id->domid, id->devid) > 1;
+		return 0;
+	}
+	keep_discard(keep, id->domid, id->devid);
+	r = write_owner(dir, name, owner);
+	if (r < 0)
+		return r;
+	*ret_kept = false;
+	return 0;
+}
+
+/* --- A file --------------------------------------------------------------- */
+
+static bool good_name(const char *name)
+{
+	size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_");
+
+	return length > 0 && length < KEEP_NAME_MAX && name[length] == '\0';
+}
+
+static bool good_request(uint32_t layer, const char *name,
+			 enum xd_keep_kind kind, uint64_t size)
+{
+	if (!good_name(name) || size == 0 || size > INT64_MAX)
+		return false;
+	if (layer >= EXPR_MAX_LAYERS && layer != KEEP_LAYER_NONE)
+		return false;
+	if (kind == XD_KEEP_STATE)
+		return size <= KEEP_STATE_MAX;
+	return kind == XD_KEEP_PAGES;
+}
+
+/* A file of the right size that is there already, else -ENOENT. */
+static int open_kept(int dir, const char *name, uint64_t size)
+{
+	cleanup_close int fd =
+		openat(dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == size)
+		return TAKE_FD(fd);
+	if (unlinkat(dir, name, 0) < 0)
+		return -errno;
+	return -ENOENT;
+}
+
+static int make_file(int dir, const char *name, uint64_t size, uid_t owner)
+{
+	cleanup_close int fd = openat(
+		dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		0600);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size) < 0 ||
+	    (owner && fchown(fd, owner, (gid_t)-1) < 0))
+		r = -errno;
+	if (r < 0) {
+		(void)unlinkat(dir, name, 0);
+		return r;
+	}
+	return TAKE_FD(fd);
+}
+
+int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
+	      const char *name, enum xd_keep_kind kind, uint64_t size,
+	      uid_t owner, bool *ret_kept)
+{
+	char path[40 + KEEP_NAME_MAX];
+	size_t length;
+	int fd;
+
+	if (!good_request(layer, name, kind, size))
+		return -EINVAL;
+	print_prefix(path, sizeof(path), id->domid, id->devid);
+	length = strlen(path);
+	if (layer == KEEP_LAYER_NONE)
+		snprintf(path + length, sizeof(path) - length, "disk.%s", name);
+	else
+		snprintf(path + length, sizeof(path) - length, "%" PRIu32 ".%s",
+			 layer, name);
+	fd = open_kept(keep->dirs[kind], path, size);
+	if (fd >= 0) {
+		/* The last worker's user may have been another one. */
+		if (owner && fchown(fd, owner, (gid_t)-1) < 0) {
+			int r = -errno;
+
+			(void)close(fd);
+			return r;
+		}
+		*ret_kept = true;
+		return fd;
+	}
+	if (fd != -ENOENT)
+		return fd;
+	if (count_files(keep, id->domid, id->devid) >= KEEP_MAX_FILES)
+		return -EDQUOT;
+	fd = make_file(keep->dirs[kind], path, size, owner);
+	if (fd >= 0)
+		*ret_kept = false;
+	return fd;
+}
+
+/* --- The account of memory ------------------------------------------------ */
+
+int keep_charge(struct keep *keep, uint64_t *charge, int64_t more)
+{
+	uint64_t bytes = more < 0 ? -(uint64_t)more : (uint64_t)more;
+
+	if (more < 0) {
+		if (bytes > *charge)
+			return -EINVAL;
+		*charge -= bytes;
+		keep->charged -= bytes;
+		return 0;
+	}
+	if (bytes > UINT64_MAX - keep->charged)
+		return -ENOSPC;
+	if (keep->limit && keep->charged + bytes > keep->limit)
+		return -ENOSPC;
+	*charge += bytes;
+	keep->charged += bytes;
+	return 0;
+}
+
+void keep_recharge(struct keep *keep, uint64_t *charge, uint64_t bytes)
+{
+	keep->charged = keep->charged - *charge + bytes;
+	*charge = bytes;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * keep.h - state that outlives a worker and the daemon: files on tmpfs.
+ *
+ *     RUNDIR/keep/DOMID-DEVID.id            whose state it is
+ *     RUNDIR/keep/DOMID-DEVID.LAYER.NAME    XD_KEEP_STATE: logs and maps
+ *     /dev/shm/xendiskd/...                 XD_KEEP_PAGES, the same names
+ *
+ * A run directory other than the usual has /dev/shm/xendiskd-HASH, so that
+ * daemons do not meet there.  Domain ids are used again: state is handed out
+ * only to the guest and the expression it was made for, see keep_claim().
+ *
+ * Here is also the account of the memory that all guests' pages take
+ * (mem-limit).  Broker thread only.
+ */
+#ifndef XENDISK_KEEP_H
+#define XENDISK_KEEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/msg.h"
+
+#define KEEP_NAME_MAX	64
+#define KEEP_MAX_FILES	128 /* of one disk: two for each of 64 layers */
+#define KEEP_STATE_MAX	(1ull << 30) /* bytes of one XD_KEEP_STATE file */
+#define KEEP_LAYER_NONE UINT32_MAX /* the worker's own, no layer's */
+
+struct keep;
+
+/* Makes both folders, mode 0700.  -EPERM: one exists and is not ours.
+ * mem_limit: bytes of pages for all disks together; 0: no limit. */
+int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit);
+void keep_free(struct keep *keep);
+
+/* Before a worker is started: removes what another guest of that number, or
+ * another expression, has left.  *ret_kept: there is state of this one. */
+int keep_claim(struct keep *keep, const struct msg_identity *id,
+	       const char *expression, bool *ret_kept);
+
+/*
+ * Opens or makes a file; one of another size is replaced by a fresh one, all
+ * zero.  owner: the worker's user; 0: leave it.  Returns a descriptor or
+ * -errno; -EINVAL: layer, name, kind or size are not acceptable.
+ */
+int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
+	      const char *name, enum xd_keep_kind kind, uint64_t size,
+	      uid_t owner, bool *ret_kept);
+
+/* Removes all of a disk. */
+void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid);
+
+/* Removes the state of disks that exists() says are no more. */
+void keep_sweep(struct keep *keep,
+		bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
+		void *ctx);
+
+/* Bytes of memory that a disk's pages take now. */
+uint64_t keep_pages(struct keep *keep, uint32_t domid, uint32_t devid);
+
+/*
+ * Takes more bytes from (or, negative, returns them to) the common limit;
+ * *charge is what this disk has taken.  -ENOSPC: the limit is reached;
+ * -EINVAL: it returns what it does not have.
+ */
+int keep_charge(struct keep *keep, uint64_t *charge, int64_t more);
+/* Sets *charge anew, limit or not. */
+void keep_recharge(struct keep *keep, uint64_t *charge, uint64_t bytes);
+
+#endif

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "broker/methods.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/control.h"
+#include "broker/io.xendisk.varlink.h"
+#include "broker/view.h"
+#include "common/util.h"
+
+/* --- Errors ------------------------------------------------------------------ */
+
+static void fail(struct call *call, const char *error, const char *message)
+{
+	json_t *text = json_string(message);
+
+	/* A reason may quote bytes of a guest or a file name. */
+	if (!text)
+		text = json_string("the reason is not UTF-8 text");
+	call_error(call, error, json_pack("{s:o}", "message", text));
+}
+
+/* -errno of a disk's operation as one of our errors. */
+static void fail_errno(struct call *call, int err, const char *why)
+{
+	static const int refusals[] = { -EBUSY, -EROFS, -EACCES, -EPERM,
+					-EALREADY };
+	const char *error = "io.xendisk.Failed";
+
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		if (err == refusals[i])
+			error = "io.xendisk.Refused";
+	fail(call, error, why && why[0] ? why : strerror(-err));
+}
+
+static void wrong_parameter(struct call *call, const char *name)
+{
+	call_error(call, "org.varlink.service.InvalidParameter",
+		   json_pack("{s:s}", "parameter", name));
+}
+
+/* --- Parameters -------------------------------------------------------------- */
+
+/* Checked for its type already; -ERANGE when it is no uint32_t. */
+static int get_u32(const json_t *params, const char *name, uint32_t *ret)
+{
+	json_int_t value = json_integer_value(json_object_get(params, name));
+
+	if (value < 0 || value > UINT32_MAX)
+		return -ERANGE;
+	*ret = (uint32_t)value;
+	return 0;
+}
+
+static const char *get_text(const json_t *params, const char *name)
+{
+	return json_string_value(json_object_get(params, name));
+}
+
+/* The disk that domid and devid name; NULL when the call has been answered. */
+static struct vbd *get_disk(struct call *call, const json_t *params)
+{
+	struct vbd *vbd = NULL;
+	uint32_t domid;
+	uint32_t devid;
+	char message[64];
+
+	if (get_u32(params, "domid", &domid) < 0) {
+		wrong_parameter(call, "domid");
+		return NULL;
+	}
+	if (get_u32(params, "devid", &devid) < 0) {
+		wrong_parameter(call, "devid");
+		return NULL;
+	}
+	vbd = bus_find(call_broker(call)->bus, domid, devid);
+	if (!vbd) {
+		snprintf(message, sizeof(message),
+			 "domain %" PRIu32 " has no disk %" PRIu32 " of ours",
+			 domid, devid);
+		fail(call, "io.xendisk.NoSuchDisk", message);
+	}
+	return vbd;
+}
+
+/* --- io.xendisk -------------------------------------------------------------- */
+
+struct listing {
+	struct broker *broker;
+	json_t *disks;
+	bool one_domain;
+	uint32_t domid;
+};
+
+static bool list_one(void *ctx, struct vbd *vbd)
+{
+	struct listing *listing = ctx;
+	struct vbd_view view;
+
+	vbd_view(vbd, &view);
+	if (!listing->one_domain || view.domid == listing->domid)
+		json_array_append_new(listing->disks,
+				      view_disk(listing->broker, vbd));
+	return true;
+}
+
+static void run_list(struct call *call, const json_t *params)
+{
+	struct listing listing = { .broker = call_broker(call),
+				   .one_domain =
+					   json_object_get(params, "domid") };
+
+	if (listing.one_domain &&
+	    get_u32(params, "domid", &listing.domid) < 0) {
+		wrong_parameter(call, "domid");
+		return;
+	}
+	listing.disks = json_array();
+	bus_each(listing.broker->bus, list_one, &listing);
+	call_reply(call, json_pack("{s:o}", "disks", listing.disks));
+}
+
+static void run_show(struct call *call, const json_t *params)
+{
+	struct vbd *vbd = get_disk(call, params);
+	struct broker *broker = call_broker(call);
+	struct vbd_view view;
+
+	if (!vbd)
+		return;
+	vbd_view(vbd, &view);
+	call_reply(call,
+		   json_pack("{s:o, s:o, s:o, s:o}", "disk",
+			     view_disk(broker, vbd), "tree",
+			     view_stack(broker, vbd), "backend",
+			     view_keys(broker, view.backend_path, false),
+			     "frontend",
+			     view_keys(broker, view.frontend_path, true)));
+}
+
+static void run_check(struct call *call, const json_t *params)
+{
+	struct expr_env env = broker_expr_env(call_broker(call));
+	struct expr_error error;
+	struct layer *root;
+	cleanup_free char *canonical = NULL;
+	int r = expr_parse(get_text(params, "expression"),
+			   json_is_true(json_object_get(params, "readonly")),
+			   &env, &root, &error);
+
+	if (r == -EINVAL) {
+		call_reply(call,
+			   json_pack("{s:b, s:I, s:s}", "ok", 0, "position",
+				     (json_int_t)error.position, "message",
+				     error.message));
+		return;
+	}
+	if (r < 0) {
+		fail_errno(call, r, NULL);
+		return;
+	}
+	canonical = expr_print(root);
+	call_reply(call, json_pack("{s:b, s:s*, s:o}", "ok", 1, "canonical",
+				   canonical, "tree", view_layer(root, "")));
+	expr_free(root);
+}
+
+static void run_backends(struct call *call, const json_t *params)
+{
+	const struct registry *registry = call_broker(call)->registry;
+	const char *name = get_text(params, "name");
+	json_t *backends = json_array();
+	struct registry_entry entry;
+
+	for (size_t i = 0; registry_entry(registry, i, &entry); i++)
+		if (!name || strcmp(name, entry.name) == 0)
+			json_array_append_new(backends, view_backend(&entry));
+	call_reply(call, json_pack("{s:o}", "backends", backends));
+}
+
+static void run_version(struct call *call, const json_t *params)
+{
+	(void)params;
+	call_reply(call,
+		   json_pack("{s:s, s:I}", "version", PACKAGE_VERSION, "domid",
+			     (json_int_t)bus_domid(call_broker(call)->bus)));
+}
+
+/* Of the operations that end later. */
+static void operation_done(void *ctx, int err, const char *why)
+{
+	struct call *call = ctx;
+
+	if (err)
+		fail_errno(call, err, why);
+	else
+		call_reply(call, json_object());
+}
+
+static void run_resume(struct call *call, const json_t *params)
+{
+	struct vbd *vbd = get_disk(call, params);
+
+	if (vbd)
+		vbd_resume(vbd,
+			   json_is_true(json_object_get(params, "accept_loss")),
+			   operation_done, call);
+}
+
+static void run_hotplug_add(struct call *call, const json_t *params)
+{
+	vbd_hotplug_add(call_broker(call), get_text(params, "path"),
+			operation_done, call);
+}
+
+static void run_hotplug_remove(struct call *call, const json_t *params)
+{
+	vbd_hotplug_remove(call_broker(call), get_text(params, "path"),
+			   operation_done, call);
+}
+
+/* --- org.varlink.service ----------------------------------------------------- */
+
+#define SERVICE "org.varlink.service"
+
+static const char service_description[] =
+	"# What every Varlink service answers.\n"
+	"interface org.varlink.service\n\n"
+	"method GetInfo() -> (vendor: string, product: string, version: string, "
+	"url: string, interfaces: []string)\n"
+	"method GetInterfaceDescription(interface: string) -> "
+	"(description: string)\n\n"
+	"error InterfaceNotFound (interface: string)\n"
+	"error MethodNotFound (method: string)\n"
+	"error MethodNotImplemented (method: string)\n"
+	"error InvalidParameter (parameter: string)\n";
+
+static void run_get_info(struct call *call, const json_t *params)
+{
+	(void)params;
+	call_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor",
+				   "xendisk", "product", "xendiskd", "version",
+				   PACKAGE_VERSION, "url", "", "interfaces",
+				   SERVICE, "io.xendisk"));
+}
+
+static void run_get_description(struct call *call, const json_t *params)
+{
+	const char *interface = get_text(params, "interface");
+	const char *text = NULL;
+
+	if (strcmp(interface, SERVICE) == 0)
+		text = service_description;
+	else if (strcmp(interface, "io.xendisk") == 0)
+		text = io_xendisk_description;
+	if (text)
+		call_reply(call, json_pack("{s:s}", "description", text));
+	else
+		call_error(call, SERVICE ".InterfaceNotFound",
+			   json_pack("{s:s}", "interface", interface));
+}
+
+/* --- The table --------------------------------------------------------------- */
+
+#define INT(name, required)                  \
+	{                                    \
+		name, JSON_INTEGER, required \
+	}
+#define TEXT(name, required)                \
+	{                                   \
+		name, JSON_STRING, required \
+	}
+#define BOOL(name, required)               \
+	{                                  \
+		name, JSON_FALSE, required \
+	}
+#define NOTHING                        \
+	{                              \
+		NULL, JSON_NULL, false \
+	}
+
+const struct method methods[] = {
+	{ "io.xendisk.List", { INT("domid", false) }, run_list },
+	{ "io.xendisk.Show",
+	  { INT("domid", true), INT("devid", true) },
+	  run_show },
+	{ "io.xendisk.Check",
+	  { TEXT("expression", true), BOOL("readonly", false) },
+	  run_check },
+	{ "io.xendisk.Backends", { TEXT("name", false) }, run_backends },
+	{ "io.xendisk.Version", { NOTHING }, run_version },
+	{ "io.xendisk.Resume",
+	  { INT("domid", true), INT("devid", true), BOOL("accept_loss", true) },
+	  run_resume },
+	{ "io.xendisk.HotplugAdd", { TEXT("path", true) }, run_hotplug_add },
+	{ "io.xendisk.HotplugRemove",
+	  { TEXT("path", true) },
+	  run_hotplug_remove },
+	{ SERVICE ".GetInfo", { NOTHING }, run_get_info },
+	{ SERVICE ".GetInterfaceDescription",
+	  { TEXT("interface", true) },
+	  run_get_description },
+	{ NULL, { NOTHING }, NULL },
+};
+
+static const struct method *find_method(const char *name)
+{
+	for (const struct method *method = methods; method->name; method++)
+		if (strcmp(method->name, name) == 0)
+			return method;
+	return NULL;
+}
+
+static const struct method_param *find_param(const struct method *method,
+					     const char *name)
+{
+	for (size_t i = 0; i < METHOD_MAX_PARAMS; i++) {
+		const struct method_param *param = &method->params[i];
+
+		if (param->name && strcmp(param->name, name) == 0)
+			return param;
+	}
+	return NULL;
+}
+
+static bool fits(const json_t *value, const struct method_param *param)
+{
+	if (param->type == JSON_FALSE)
+		return json_is_boolean(value);
+	return json_typeof(value) == param->type;
+}
+
+/* Takes out nulls, which mean "not given".  Returns the name of a parameter
+ * that is unknown, missing or of the wrong type, or NULL. */
+static const char *check_params(const struct method *method, json_t *params)
+{
+	const char *key;
+	json_t *value;
+	void *next;
+
+	json_object_foreach_safe(params, next, key, value)
+	{
+		const struct method_param *param = find_param(method, key);
+
+		if (!param)
+			return key;
+		if (json_is_null(value) && !param->required)
+			(void)json_object_del(params, key);
+		else if (!fits(value, param))
+			return key;
+	}
+	for (size_t i = 0; i < METHOD_MAX_PARAMS; i++) {
+		const struct method_param *param = &method->params[i];
+
+		if (param->name && param->required &&
+		    !json_object_get(params, param->name))
+			return param->name;
+	}
+	return NULL;
+}
+
+static bool known_interface(const char *name, size_t length)
+{
+	static const char *const known[] = { "io.xendisk", SERVICE };
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strlen(known[i]) == length &&
+		    strncmp(known[i], name, length) == 0)
+			return true;
+	return false;
+}
+
+static void no_such_method(struct call *call, const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	size_t length = dot ? (size_t)(dot - name) : 0;
+
+	if (known_interface(name, length))
+		call_error(call, SERVICE ".MethodNotFound",
+			   json_pack("{s:s}", "method", name));
+	else
+		call_error(call, SERVICE ".InterfaceNotFound",
+			   json_pack("{s:s%}", "interface", name, length));
+}
+
+void methods_dispatch(struct call *call, const char *name, const json_t *params)
+{
+	const struct method *method = find_method(name);
+	json_t *own = params ? json_deep_copy(params) : json_object();
+	const char *wrong;
+
+	if (!method) {
+		no_such_method(call, name);
+	} else if (!own) {
+		fail(call, "io.xendisk.Failed", "no memory");
+	} else {
+		wrong = check_params(method, own);
+		if (wrong)
+			wrong_parameter(call, wrong);
+		else
+			method->run(call, own);
+	}
+	json_decref(own);
+}

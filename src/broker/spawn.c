@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "broker/spawn.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/util.h"
+
+/* Ours, without what speaks to systemd for the service as a whole. */
+static bool inherited(const char *variable)
+{
+	static const char *const ours[] = { "NOTIFY_SOCKET=", "WATCHDOG_",
+					    "LISTEN_", "XENDISK_WORKER_" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (strncmp(variable, ours[i], strlen(ours[i])) == 0)
+			return false;
+	return true;
+}
+
+static void free_environment(char **env, size_t nr_own)
+{
+	if (!env)
+		return;
+	for (size_t i = 0; i < nr_own; i++)
+		free(env[i]);
+	free(env);
+}
+
+#define NR_OWN 6
+
+static char **make_environment(const struct spawn_spec *spec)
+{
+	size_t n = 0;
+	char **env;
+
+	while (environ[n])
+		n++;
+	env = calloc(NR_OWN + n + 1, sizeof(*env));
+	if (!env)
+		return NULL;
+	env[0] = xasprintf("XENDISK_WORKER_SOCKET=%d", SPAWN_SOCKET);
+	env[1] = xasprintf("XENDISK_WORKER_BACKEND_DOMID=%" PRIu32,
+			   spec->id->backend_domid);
+	env[2] = xasprintf("XENDISK_WORKER_UID=%" PRIu32, spec->uid);
+	env[3] = xasprintf("XENDISK_WORKER_VM=%s", spec->id->vm);
+	env[4] = xasprintf("XENDISK_WORKER_BACKEND_DIR=%s", spec->backend_dir);
+	env[5] = xasprintf("XENDISK_WORKER_LOG_LEVEL=%s",
+			   log_level_word(log_get_level()));
+	for (size_t i = 0; i < NR_OWN; i++) {
+		if (!env[i]) {
+			free_environment(env, NR_OWN);
+			return NULL;
+		}
+	}
+	n = NR_OWN;
+	for (char **variable = environ; *variable; variable++)
+		if (inherited(*variable))
+			env[n++] = *variable;
+	return env;
+}
+
+static int spawn_with(pid_t *ret, int sock, char *const *argv, char *const *env)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	sigset_t all;
+	int r;
+
+	sigemptyset(&none);
+	sigfillset(&all);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_init(&attr);
+	posix_spawn_file_actions_adddup2(&actions, sock, SPAWN_SOCKET);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setsigdefault(&attr, &all);
+	/* A session of its own: Ctrl-C ends the broker, not its workers. */
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK |
+						POSIX_SPAWN_SETSIGDEF |
+						POSIX_SPAWN_SETSID);
+	r = -posix_spawn(ret, "/proc/self/exe", &actions, &attr, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	return r;
+}
+
+int spawn_worker(const struct spawn_spec *spec, pid_t *ret)
+{
+	char program[] = "xendiskd";
+	char mode[] = "--worker";
+	char disk[32];
+	char *argv[] = { program, mode, disk, NULL };
+	char **env = make_environment(spec);
+	int r;
+
+	if (!env)
+		return -ENOMEM;
+	snprintf(disk, sizeof(disk), "%" PRIu32 "/%" PRIu32, spec->id->domid,
+		 spec->id->devid);
+	r = spawn_with(ret, spec->sock, argv, env);
+	free_environment(env, NR_OWN);
+	return r;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * spawn.h - starting a worker's process.
+ *
+ * It is this program again, as `xendiskd --worker DOMID/DEVID`: the command
+ * line says no more, for that is what ps shows.  The socket is its descriptor
+ * SPAWN_SOCKET, and the rest of what it must know is in its environment; main.c
+ * takes it from there:
+ *
+ *     XENDISK_WORKER_SOCKET          the number of that descriptor
+ *     XENDISK_WORKER_BACKEND_DOMID   this domain
+ *     XENDISK_WORKER_VM              the guest's UUID, or empty
+ *     XENDISK_WORKER_UID             the user to become; 0: stay
+ *     XENDISK_WORKER_BACKEND_DIR
+ *     XENDISK_WORKER_LOG_LEVEL
+ */
+#ifndef XENDISK_SPAWN_H
+#define XENDISK_SPAWN_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/msg.h"
+
+#define SPAWN_SOCKET 3
+
+struct spawn_spec {
+	const struct msg_identity *id;
+	const char *backend_dir;
+	uint32_t uid;
+	int sock; /* stays the caller's */
+};
+
+int spawn_worker(const struct spawn_spec *spec, pid_t *ret);
+
+#endif

@@ -1,0 +1,867 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * A worker (this object) outlives its processes: worker_open() starts one, and
+ * after its death another on the same kept state.  A process is this program
+ * again (spawn.c).
+ *
+ *     IDLE --worker_open()--> OPENING --OPENED--> OPEN
+ *     OPEN --worker_connect()--> CONNECTING --CONNECTED--> CONNECTED
+ *     any of the last three --worker_disconnect()--> DISCONNECTING
+ *     DISCONNECTING --DISCONNECTED--> OPEN
+ *     any --death--> IDLE
+ *
+ * The table rules[] says which message is legal in which state.  Anything else
+ * is rubbish, and a worker that talks rubbish is killed: it may be in the hands
+ * of its guest.  One message is taken per turn of the event loop, so a worker
+ * that floods us gets no more than its share, and an event may free the worker.
+ *
+ * A process is dead when it is reaped and its socket has been read to the end,
+ * so that its last words are heard.  With root's rights each process has a user
+ * id of its own while it lives: workers cannot trace each other.
+ */
+#include "config.h"
+
+#include "broker/supervise.h"
+
+#include <event2/event.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <utlist.h>
+
+#include "broker/broker.h"
+#include "broker/child.h"
+#include "broker/host.h"
+#include "broker/spawn.h"
+#include "common/log.h"
+#include "common/util.h"
+
+#define OPEN_TIMEOUT_S	     30
+#define DISCONNECT_TIMEOUT_S 30
+#define RESUME_TIMEOUT_S     10
+#define STOP_TIMEOUT_S	     5
+
+/* Users of workers: a range far from people, services and containers. */
+#define FIRST_UID 0x7d150000u
+#define NR_UIDS	  4096
+
+enum state {
+	IDLE, /* no process */
+	OPENING,
+	OPEN,
+	CONNECTING,
+	CONNECTED,
+	DISCONNECTING,
+};
+
+/* One process, from its start until it is reaped. */
+struct process {
+	struct process *prev;
+	struct process *next;
+	struct supervisor *supervisor;
+	struct worker *worker; /* NULL: nobody is interested any more */
+	pid_t pid;
+	unsigned int slot; /* of the user ids */
+	bool reaped;
+	int status; /* when reaped */
+};
+
+struct supervisor {
+	struct broker *broker;
+	struct process *processes;
+	bool slots[NR_UIDS];
+	void (*stopped)(void *ctx); /* set: we are ending */
+	void *stopped_ctx;
+	struct event *stop_timer;
+};
+
+struct worker {
+	struct broker *broker;
+	struct msg_identity id;
+	bool read_only;
+	char *expression;
+	const struct worker_events *events;
+	void *ctx;
+	struct log_who who;
+	struct host *host;
+
+	enum state state;
+	struct process *process; /* NULL in IDLE */
+	int sock;
+	struct event *readable;
+	struct event *timer; /* of the question below */
+	struct event *resume_timer;
+	struct event *later; /* for events that must not be told at once */
+	bool hello;
+	bool ended; /* the socket has nothing more to say */
+	bool resuming;
+	uint32_t seq; /* of the last question */
+	uint32_t main_seq; /* of OPEN, CONNECT, DISCONNECT */
+	uint32_t resume_seq;
+	unsigned int starts;
+	char doom[MSG_TEXT_MAX]; /* why it was killed; empty: it was not */
+};
+
+static void on_readable(evutil_socket_t fd, short what, void *arg);
+static void on_timeout(evutil_socket_t fd, short what, void *arg);
+static void on_resume_timeout(evutil_socket_t fd, short what, void *arg);
+static void on_later(evutil_socket_t fd, short what, void *arg);
+static void answer_service(void *ctx, struct msg_service_done *done, int fd);
+
+/* --- Making and freeing ---------------------------------------------------- */
+
+int worker_new(struct worker **ret, struct broker *broker,
+	       const struct worker_spec *spec,
+	       const struct worker_events *events)
+{
+	struct worker *worker = calloc(1, sizeof(*worker));
+	int r = -ENOMEM;
+
+	if (!worker)
+		return -ENOMEM;
+	worker->broker = broker;
+	worker->id = spec->id;
+	worker->read_only = spec->read_only;
+	worker->events = events;
+	worker->ctx = spec->ctx;
+	worker->who.domid = spec->id.domid;
+	worker->who.devid = spec->id.devid;
+	worker->sock = -1;
+	worker->expression = strdup(spec->expression);
+	worker->timer = evtimer_new(broker->base, on_timeout, worker);
+	worker->resume_timer =
+		evtimer_new(broker->base, on_resume_timeout, worker);
+	worker->later = evtimer_new(broker->base, on_later, worker);
+	if (worker->expression && worker->timer && worker->resume_timer &&
+	    worker->later)
+		r = host_new(&worker->host, broker, &worker->id, answer_service,
+			     worker);
+	if (r < 0) {
+		worker_free(worker);
+		return r;
+	}
+	*ret = worker;
+	return 0;
+}
+
+/* Lets go of the process and forgets all that belongs to it. */
+static void drop_process(struct worker *worker)
+{
+	struct process *process = worker->process;
+
+	if (process && process->reaped)
+		free(process);
+	else if (process)
+		process->worker = NULL; /* freed when it is reaped */
+	worker->process = NULL;
+	if (worker->readable)
+		event_free(worker->readable);
+	worker->readable = NULL;
+	if (worker->sock >= 0)
+		(void)close(worker->sock);
+	worker->sock = -1;
+	(void)evtimer_del(worker->timer);
+	(void)evtimer_del(worker->resume_timer);
+	host_end(worker->host);
+	worker->state = IDLE;
+	worker->hello = false;
+	worker->ended = false;
+	worker->resuming = false;
+}
+
+static void kill_process(struct process *process)
+{
+	if (process && !process->reaped)
+		(void)kill(process->pid, SIGKILL);
+}
+
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
+void worker_free(struct worker *worker)
+{
+	if (!worker)
+		return;
+	kill_process(worker->process);
+	if (worker->host)
+		drop_process(worker);
+	host_free(worker->host);
+	free_event(worker->timer);
+	free_event(worker->resume_timer);
+	free_event(worker->later);
+	free(worker->expression);
+	free(worker);
+}
+
+void worker_discard_kept(struct worker *worker)
+{
+	host_discard_kept(worker->host);
+}
+
+pid_t worker_pid(const struct worker *worker)
+{
+	return worker->process ? worker->process->pid : 0;
+}
+
+unsigned int worker_restarts(const struct worker *worker)
+{
+	return worker->starts > 1 ? worker->starts - 1 : 0;
+}
+
+/* --- Its end --------------------------------------------------------------- */
+
+static bool told(const struct worker *worker)
+{
+	return !worker->broker->supervisor->stopped;
+}
+
+/* The process is of no use any more; its death is told as it is noticed. */
+static void doom(struct worker *worker, const char *fmt, ...) PRINTF(2, 3);
+
+static void doom(struct worker *worker, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!worker->process || worker->doom[0])
+		return;
+	va_start(ap, fmt);
+	vsnprintf(worker->doom, sizeof(worker->doom), fmt, ap);
+	va_end(ap);
+	log_guest(&worker->who, LOG_LEVEL_WARNING, "the worker %s: killed",
+		  worker->doom);
+	kill_process(worker->process);
+	/* What it still has to say does not matter. */
+	worker->ended = true;
+	(void)event_del(worker->readable);
+}
+
+/* Tells of the end of a process, if it is complete.  Last thing to be done with
+ * a worker in any event: the listener may have freed it. */
+static void finish_if_dead(struct worker *worker)
+{
+	enum state state = worker->state;
+	char why[MSG_TEXT_MAX + 16];
+
+	if (!worker->process || !worker->process->reaped || !worker->ended)
+		return;
+	if (worker->doom[0]) {
+		snprintf(why, sizeof(why), "the worker %s", worker->doom);
+	} else {
+		size_t n = (size_t)snprintf(why, sizeof(why), "the worker ");
+
+		child_explain(worker->process->status, why + n,
+			      sizeof(why) - n);
+	}
+	drop_process(worker);
+	if (!told(worker))
+		return;
+	if (state == OPENING)
+		worker->events->opened(worker->ctx, -EIO, NULL, why);
+	else
+		worker->events->died(worker->ctx, why);
+}
+
+static void check_stopped(struct supervisor *supervisor)
+{
+	if (!supervisor->stopped || supervisor->processes)
+		return;
+	supervisor->stopped(supervisor->stopped_ctx);
+}
+
+static void on_exit_of_process(void *ctx, int status)
+{
+	struct process *process = ctx;
+	struct supervisor *supervisor = process->supervisor;
+
+	process->reaped = true;
+	process->status = status;
+	supervisor->slots[process->slot] = false;
+	DL_DELETE(supervisor->processes, process);
+	if (process->worker)
+		finish_if_dead(process->worker);
+	else
+		free(process);
+	check_stopped(supervisor);
+}
+
+/* --- Talking --------------------------------------------------------------- */
+
+/* Sends a question; its answer repeats *ret_seq. */
+static int ask(struct worker *worker, void *msg, size_t length,
+	       enum msg_type type, uint32_t *ret_seq)
+{
+	struct msg_header *header = msg;
+	int r;
+
+	header->seq = ++worker->seq;
+	r = msg_send(worker->sock, msg, length, type, -1);
+	if (r == -EAGAIN)
+		doom(worker, "does not read its messages");
+	if (r == -EAGAIN || r == -ECONNRESET)
+		r = 0; /* its death will be told */
+	if (r == 0)
+		*ret_seq = header->seq;
+	return r;
+}
+
+static void start_timer(struct event *timer, unsigned int seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	(void)evtimer_add(timer, &tv);
+}
+
+int worker_connect(struct worker *worker, const struct msg_connect *connect)
+{
+	struct msg_connect msg = *connect;
+	int r;
+
+	if (worker->state != OPEN)
+		return -EINVAL;
+	if (host_poisoned(worker->host))
+		msg.flags |= MSG_CONNECT_POISONED;
+	r = ask(worker, &msg, sizeof(msg), MSG_CONNECT, &worker->main_seq);
+	if (r == 0)
+		worker->state = CONNECTING;
+	return r;
+}
+
+int worker_disconnect(struct worker *worker)
+{
+	struct msg_header msg = { .type = 0 };
+	int r;
+
+	if (worker->state < OPEN || worker->state == DISCONNECTING)
+		return -EINVAL;
+	r = ask(worker, &msg, sizeof(msg), MSG_DISCONNECT, &worker->main_seq);
+	if (r < 0)
+		return r;
+	worker->state = DISCONNECTING;
+	start_timer(worker->timer, DISCONNECT_TIMEOUT_S);
+	return 0;
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *worker = arg;
+
+	(void)fd;
+	(void)what;
+	if (worker->state == OPENING)
+		doom(worker, "did not open its disk within %d s",
+		     OPEN_TIMEOUT_S);
+	else
+		doom(worker, "did not disconnect within %d s",
+		     DISCONNECT_TIMEOUT_S);
+	finish_if_dead(worker);
+}
+
+/* --- Resume ---------------------------------------------------------------- */
+
+static int ask_resume(struct worker *worker, bool accept_loss)
+{
+	struct msg_resume msg = { .accept_loss = accept_loss };
+	int r = ask(worker, &msg, sizeof(msg), MSG_RESUME, &worker->resume_seq);
+
+	if (r == 0)
+		start_timer(worker->resume_timer, RESUME_TIMEOUT_S);
+	return r;
+}
+
+static void end_resume(struct worker *worker, int err, const char *why)
+{
+	worker->resuming = false;
+	(void)evtimer_del(worker->resume_timer);
+	if (told(worker))
+		worker->events->resumed(worker->ctx, err, why);
+}
+
+static void on_resume_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	end_resume(arg, -ETIMEDOUT, "the worker does not answer");
+}
+
+/* The operator has looked: first the marks, then the worker. */
+static void poison_cleared(void *ctx, int err)
+{
+	struct worker *worker = ctx;
+
+	if (err == 0 && told(worker))
+		worker->events->condition(worker->ctx, MSG_POISONED, false, "");
+	if (!worker->resuming)
+		return; /* the process has died meanwhile */
+	if (err)
+		end_resume(worker, err, "the poison mark stays");
+	else if (worker->state <= OPENING)
+		end_resume(worker, 0, "");
+	else if (ask_resume(worker, true) < 0)
+		end_resume(worker, -EIO, "the worker cannot be told");
+}
+
+/* Ends a resume that had nothing to wait for. */
+static void on_later(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *worker = arg;
+
+	(void)fd;
+	(void)what;
+	if (worker->resuming)
+		poison_cleared(worker, 0);
+}
+
+int worker_resume(struct worker *worker, bool accept_loss)
+{
+	struct timeval now = { .tv_sec = 0 };
+	int r = 0;
+
+	if (worker->resuming)
+		return -EALREADY;
+	if (accept_loss) {
+		if (host_clear_poison(worker->host, poison_cleared) == 0)
+			(void)evtimer_add(worker->later, &now);
+	} else {
+		r = worker->state > OPENING ? ask_resume(worker, false) :
+					      -ENOTCONN;
+	}
+	worker->resuming = r == 0;
+	return r;
+}
+
+/* --- What it says ---------------------------------------------------------- */
+
+static bool sane_limits(const struct xd_limits *limits)
+{
+	uint32_t sector = limits->sector_size;
+
+	return (sector == 512 || sector == 1024 || sector == 2048 ||
+		sector == 4096) &&
+	       limits->size > 0 && limits->size <= INT64_MAX &&
+	       limits->size % sector == 0 &&
+	       limits->physical_sector_size >= sector &&
+	       limits->physical_sector_size % sector == 0;
+}
+
+static bool one_line(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
+static bool take_hello(struct worker *worker, const void *msg)
+{
+	const struct msg_hello *hello = msg;
+
+	worker->hello = true;
+	return hello->id.domid == worker->id.domid &&
+	       hello->id.devid == worker->id.devid &&
+	       hello->pid == (uint32_t)worker->process->pid;
+}
+
+static bool take_opened(struct worker *worker, const void *msg)
+{
+	const struct msg_opened *opened = msg;
+	const char *mark;
+
+	if (!sane_limits(&opened->limits) || opened->max_rings == 0 ||
+	    opened->max_rings > XD_MAX_RINGS ||
+	    opened->max_ring_order > XD_MAX_RING_ORDER)
+		return false;
+	for (uint32_t i = 0; i < opened->nr_identities; i++)
+		if (!opened->identity[i][0] || !one_line(opened->identity[i]))
+			return false;
+	(void)evtimer_del(worker->timer);
+	worker->state = OPEN;
+	host_identities(worker->host, opened);
+	mark = host_poisoned(worker->host);
+	if (mark)
+		worker->events->condition(worker->ctx, MSG_POISONED, true,
+					  mark);
+	worker->events->opened(worker->ctx, 0, opened, "");
+	return true;
+}
+
+/* An open that failed ends the process, too. */
+static bool take_failed(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+	int err = text->h.result < 0 ? text->h.result : -EIO;
+
+	if (worker->state == OPENING) {
+		kill_process(worker->process);
+		drop_process(worker);
+		worker->events->opened(worker->ctx, err, NULL, text->text);
+	} else if (worker->state == CONNECTING) {
+		worker->state = OPEN;
+		worker->events->connected(worker->ctx, err, text->text);
+	}
+	return true;
+}
+
+static bool take_connected(struct worker *worker, const void *msg)
+{
+	(void)msg;
+	/* Else it crossed a DISCONNECT, and nobody cares any more. */
+	if (worker->state == CONNECTING) {
+		worker->state = CONNECTED;
+		worker->events->connected(worker->ctx, 0, "");
+	}
+	return true;
+}
+
+static bool take_disconnected(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	(void)evtimer_del(worker->timer);
+	worker->state = OPEN;
+	worker->events->disconnected(worker->ctx, text->h.result, text->text);
+	return true;
+}
+
+static bool take_resumed(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	/* Else it came after our time-out. */
+	if (worker->resuming && text->h.seq == worker->resume_seq)
+		end_resume(worker, text->h.result, text->text);
+	return true;
+}
+
+static bool take_broken(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	if (worker->state != DISCONNECTING)
+		worker->events->broken(worker->ctx, text->text);
+	return true;
+}
+
+static bool take_condition(struct worker *worker, const void *msg)
+{
+	const struct msg_condition *condition = msg;
+
+	if (condition->kind >= MSG_NR_CONDITIONS)
+		return false;
+	worker->events->condition(worker->ctx,
+				  (enum msg_condition_kind)condition->kind,
+				  condition->set != 0, condition->reason);
+	return true;
+}
+
+static bool take_service(struct worker *worker, const void *msg)
+{
+	return host_request(worker->host, msg) == 0;
+}
+
+static void answer_service(void *ctx, struct msg_service_done *done, int fd)
+{
+	struct worker *worker = ctx;
+	int r = msg_send(worker->sock, done, sizeof(*done), MSG_SERVICE_DONE,
+			 fd);
+
+	if (r == -EAGAIN)
+		doom(worker, "does not read its messages");
+}
+
+#define IN(state) (1u << (state))
+#define WHEN_OPEN \
+	(IN(OPEN) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING))
+
+/* What a worker may say, and when.  take() returns false for rubbish; events
+ * are told at its very end. */
+static const struct rule {
+	uint16_t type;
+	unsigned int states;
+	bool answers; /* repeats main_seq, except in DISCONNECTING */
+	bool (*take)(struct worker *worker, const void *msg);
+} rules[] = {
+	{ MSG_HELLO, IN(OPENING), false, take_hello },
+	{ MSG_OPENED, IN(OPENING), true, take_opened },
+	{ MSG_FAILED, IN(OPENING) | IN(CONNECTING) | IN(DISCONNECTING), true,
+	  take_failed },
+	{ MSG_CONNECTED, IN(CONNECTING) | IN(DISCONNECTING), true,
+	  take_connected },
+	{ MSG_DISCONNECTED, IN(DISCONNECTING), true, take_disconnected },
+	{ MSG_RESUMED, WHEN_OPEN, false, take_resumed },
+	{ MSG_BROKEN, IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
+	  take_broken },
+	{ MSG_CONDITION, IN(OPENING) | WHEN_OPEN, false, take_condition },
+	{ MSG_SERVICE, IN(OPENING) | WHEN_OPEN, false, take_service },
+};
+
+static const struct rule *find_rule(const struct worker *worker,
+				    const struct msg_header *header)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		const struct rule *rule = &rules[i];
+		bool late = worker->state == DISCONNECTING &&
+			    header->type != MSG_DISCONNECTED;
+
+		if (rule->type != header->type)
+			continue;
+		if (!(rule->states & IN(worker->state)))
+			return NULL;
+		if (rule->answers && !late && header->seq != worker->main_seq)
+			return NULL;
+		return rule;
+	}
+	return NULL;
+}
+
+/* The worker may be gone afterwards. */
+static void take_message(struct worker *worker, const struct msg_header *header)
+{
+	const struct rule *rule = find_rule(worker, header);
+
+	if ((header->type == MSG_HELLO) == worker->hello)
+		rule = NULL;
+	if (!rule) {
+		doom(worker, "sent an unexpected %s", msg_name(header->type));
+		finish_if_dead(worker);
+	} else if (!rule->take(worker, header)) {
+		doom(worker, "sent a wrong %s", msg_name(header->type));
+		finish_if_dead(worker);
+	}
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	_Alignas(max_align_t) unsigned char buf[MSG_MAX];
+	const struct msg_header *header = (const void *)buf;
+	struct worker *worker = arg;
+	size_t length;
+	int passed;
+	int r = msg_receive(fd, buf, &length, &passed);
+
+	(void)what;
+	if (r == -EAGAIN)
+		return;
+	if (r == 0 && passed >= 0) {
+		(void)close(passed); /* we take nothing from a worker */
+		r = -EPROTO;
+	}
+	/* Even one that is closing may need something. */
+	if (r == 0 && (told(worker) || header->type == MSG_SERVICE)) {
+		take_message(worker, header);
+		return;
+	}
+	if (r == -EPROTO)
+		doom(worker, "sent rubbish");
+	if (r < 0) {
+		worker->ended = true;
+		(void)event_del(worker->readable);
+		/* It cannot be talked to, so it must not live on. */
+		kill_process(worker->process);
+		finish_if_dead(worker);
+	}
+}
+
+/* --- Starting a process ---------------------------------------------------- */
+
+static int take_slot(struct supervisor *supervisor, unsigned int *ret)
+{
+	for (unsigned int i = 0; i < NR_UIDS; i++) {
+		if (supervisor->slots[i])
+			continue;
+		supervisor->slots[i] = true;
+		*ret = i;
+		return 0;
+	}
+	return -EUSERS;
+}
+
+static uint32_t slot_uid(unsigned int slot)
+{
+	return geteuid() == 0 ? FIRST_UID + slot : 0;
+}
+
+static int start_process(struct worker *worker, unsigned int slot, int sock)
+{
+	struct supervisor *supervisor = worker->broker->supervisor;
+	struct process *process = calloc(1, sizeof(*process));
+	struct spawn_spec spec;
+	int r;
+
+	if (!process)
+		return -ENOMEM;
+	process->supervisor = supervisor;
+	process->slot = slot;
+	spec = (struct spawn_spec){ .id = &worker->id,
+				    .backend_dir =
+					    worker->broker->options.backend_dir,
+				    .uid = slot_uid(slot),
+				    .sock = sock };
+	r = spawn_worker(&spec, &process->pid);
+	if (r < 0) {
+		free(process);
+		return r;
+	}
+	r = child_watch(worker->broker->children, process->pid,
+			on_exit_of_process, process, NULL);
+	if (r < 0) {
+		kill_process(process);
+		free(process);
+		return r;
+	}
+	process->worker = worker;
+	worker->process = process;
+	DL_APPEND(supervisor->processes, process);
+	return 0;
+}
+
+static int make_socket(struct worker *worker, int *ret_other)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	worker->sock = pair[0];
+	*ret_other = pair[1];
+	if (fcntl(worker->sock, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	worker->readable = event_new(worker->broker->base, worker->sock,
+				     EV_READ | EV_PERSIST, on_readable, worker);
+	if (!worker->readable || event_add(worker->readable, NULL) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
+static int send_open(struct worker *worker)
+{
+	struct msg_open msg = { .id = worker->id };
+
+	if (worker->read_only)
+		msg.flags |= MSG_OPEN_READONLY;
+	snprintf(msg.expression, sizeof(msg.expression), "%s",
+		 worker->expression);
+	return ask(worker, &msg, sizeof(msg), MSG_OPEN, &worker->main_seq);
+}
+
+static int begin_host(struct worker *worker, uint32_t uid)
+{
+	struct expr_env env = broker_expr_env(worker->broker);
+	struct expr_error error;
+	struct layer *root;
+	int r = expr_parse(worker->expression, worker->read_only, &env, &root,
+			   &error);
+
+	if (r < 0)
+		return r;
+	r = host_begin(worker->host, root, worker->expression, uid);
+	expr_free(root);
+	return r;
+}
+
+int worker_open(struct worker *worker)
+{
+	struct supervisor *supervisor = worker->broker->supervisor;
+	cleanup_close int other = -1;
+	unsigned int slot;
+	int r;
+
+	if (worker->state != IDLE)
+		return -EALREADY;
+	if (supervisor->stopped)
+		return -ESHUTDOWN;
+	r = take_slot(supervisor, &slot);
+	if (r < 0)
+		return r;
+	worker->doom[0] = '\0';
+	r = begin_host(worker, slot_uid(slot));
+	if (r == 0)
+		r = make_socket(worker, &other);
+	if (r == 0)
+		r = start_process(worker, slot, other);
+	if (r < 0) {
+		supervisor->slots[slot] = false;
+		drop_process(worker);
+		return r;
+	}
+	worker->starts++;
+	worker->state = OPENING;
+	start_timer(worker->timer, OPEN_TIMEOUT_S);
+	r = send_open(worker);
+	if (r < 0)
+		doom(worker, "could not be told what to open: %s",
+		     strerror(-r));
+	return 0;
+}
+
+/* --- The supervisor --------------------------------------------------------- */
+
+static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct supervisor *supervisor = arg;
+	struct process *process;
+
+	(void)fd;
+	(void)what;
+	DL_FOREACH(supervisor->processes, process)
+		kill_process(process);
+	/* One that hangs in the kernel must not keep the daemon. */
+	supervisor->stopped(supervisor->stopped_ctx);
+}
+
+int supervisor_new(struct supervisor **ret, struct broker *broker)
+{
+	struct supervisor *supervisor = calloc(1, sizeof(*supervisor));
+
+	if (!supervisor)
+		return -ENOMEM;
+	supervisor->broker = broker;
+	supervisor->stop_timer =
+		evtimer_new(broker->base, on_stop_timeout, supervisor);
+	if (!supervisor->stop_timer) {
+		free(supervisor);
+		return -ENOMEM;
+	}
+	*ret = supervisor;
+	return 0;
+}
+
+void supervisor_free(struct supervisor *supervisor)
+{
+	struct process *process;
+	struct process *next;
+
+	if (!supervisor)
+		return;
+	DL_FOREACH_SAFE(supervisor->processes, process, next) {
+		kill_process(process);
+		free(process);
+	}
+	event_free(supervisor->stop_timer);
+	free(supervisor);
+}
+
+void supervisor_stop(struct supervisor *supervisor, void (*done)(void *ctx),
+		     void *ctx)
+{
+	struct process *process;
+
+	supervisor->stopped = done;
+	supervisor->stopped_ctx = ctx;
+	DL_FOREACH(supervisor->processes, process) {
+		struct msg_header msg = { .type = 0 };
+
+		if (!process->worker ||
+		    msg_send(process->worker->sock, &msg, sizeof(msg),
+			     MSG_CLOSE, -1) < 0)
+			kill_process(process);
+	}
+	start_timer(supervisor->stop_timer,
+		    supervisor->processes ? STOP_TIMEOUT_S : 0);
+}
