@@ -167,7 +167,9 @@ struct xd_sys {
 	const struct iovec *iov; /* borrowed until done */
 	uint64_t offset;
 	uint64_t length;
-	/* On the lane; res is what the system call returns, or -errno. */
+	/* On the lane; res is what the system call returns, or -errno.  A poll
+	 * or timer that still waits when its channel closes is done first, with
+	 * -ECANCELED, and must not be started again then. */
 	void (*done)(struct xd_sys *sys, int64_t res);
 	uint64_t host[4]; /* private to the host */
 };

@@ -16,8 +16,14 @@
 
 struct engine;
 
-/* Opens what it needs: call before isolate().  uring=false: threads. */
+/*
+ * Opens what it needs: call before isolate().  uring=false: threads.  The
+ * environment variable XENDISK_ENGINE ("uring", "threads") overrides it, for
+ * tests.  entries: how many calls may be handed to the kernel at once; more
+ * than that wait, none is refused.
+ */
 int engine_new(struct engine **ret, unsigned int entries, bool uring);
+/* No call may be under way: see engine_cancel(). */
 void engine_free(struct engine *engine);
 bool engine_is_uring(const struct engine *engine);
 
@@ -30,6 +36,13 @@ void engine_sys(struct engine *engine, struct xd_sys *sys);
  * runs the done() of all that completed.  Returns how many, or -errno.
  */
 int engine_run(struct engine *engine, uint64_t wait_ns);
+
+/*
+ * Ends all that is under way: polls and timers get -ECANCELED at once and must
+ * not be started again from their done(); all other calls are waited for.
+ * Before what they belong to is closed.
+ */
+void engine_cancel(struct engine *engine);
 
 /* Any thread: makes the running or next engine_run() return. */
 void engine_wake(struct engine *engine);
