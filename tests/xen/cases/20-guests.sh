@@ -10,6 +10,7 @@ t 'block-detach --force while in use' AB any detach_force
 t 'xl destroy with I/O in flight' AB any destroy_busy
 t 'the guest reads no params' AB xendisk params_hidden
 t 'a guest that reboots finds its disk' AB any reboot
+t 'save and restore with the disk mounted and at work' AB any save_restore
 
 # The phy disk comes first and stays; ours comes and goes beside it.
 beside_phy() {
@@ -187,5 +188,28 @@ reboot() {
 	no_keys "$old" xvdb
 	detach pv xvdb
 	image_is_good /srv/d.img
+	rm /srv/d.img
+}
+
+save_restore() {
+	local old
+	guest pv
+	image /srv/d.img 96M
+	attach pv xvdb /srv/d.img
+	gx -t 60 pv 'disk format xvdb'
+	gx pv '(i=0; while [ ! -e /tmp/stop ]; do i=$((i + 1)); echo $i >/mnt/n; sync /mnt/n; sleep 0.2; done; echo $i >/tmp/n) >/dev/null 2>&1 &'
+	old=$(domid pv)
+	patient xl save pv /srv/pv.save
+	rm -f /run/lab/tty.pv
+	no_keys "$old" xvdb
+	patient xl restore /srv/pv.save
+	rm /srv/pv.save
+	gx -t 180 pv true
+	sleep 1
+	gx -t 60 pv 'touch /tmp/stop; until [ -s /tmp/n ]; do sleep 0.2; done'
+	gx -t 60 pv 'umount /mnt; mount /dev/xvdb /mnt; cmp /mnt/n /tmp/n && umount /mnt'
+	gx pv 'rm /tmp/stop /tmp/n'
+	detach pv xvdb
+	e2fsck -fn /srv/d.img
 	rm /srv/d.img
 }

@@ -57,9 +57,10 @@ daemon_answers() {
 
 # The product may be installed with any prefix; xl looks in one place.
 install_script() {
-	local script
-	script=$(find /usr /opt -name block-xendisk -type f | head -1)
-	[ -z "$script" ] || ln -sf "$script" /etc/xen/scripts/block-xendisk
+	local ours=/etc/xen/scripts/block-xendisk script
+	[ ! -e $ours ] || return 0
+	script=$(find / -xdev -path '*/xen/scripts/block-xendisk' | head -1)
+	[ -z "$script" ] || ln -s "$script" $ours
 }
 
 # Its exit status is left in /run/lab/xendiskd.rc.
