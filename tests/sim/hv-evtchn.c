@@ -316,7 +316,8 @@ static void take_bit(struct hv_handle *h, uint32_t word, uint32_t *ret_port)
 
 	if (bits) {
 		bit = (uint32_t)__builtin_ctzll(bits);
-		bits = h->pending[word] &= ~(1ull << bit);
+		h->pending[word] &= ~(1ull << bit);
+		bits = h->pending[word];
 		*ret_port = word * 64 + bit;
 	}
 	if (!bits) {
