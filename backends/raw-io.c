@@ -393,7 +393,7 @@ static void zero_start(struct raw_io *io)
 	struct raw_lane *lane = io->ch->data;
 
 	io->way = lane->way;
-	if (req->flags & XD_NO_HOLE)
+	if ((req->flags & XD_NO_HOLE) || raw_of(io->ch)->keep_space)
 		io->way = MAX(io->way, ZERO_RANGE);
 	io->sys.offset = req->offset;
 	io->end = req->offset + req->length;

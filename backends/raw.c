@@ -278,6 +278,7 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw->dev = raw->is_device ? facts.st.st_rdev : facts.st.st_dev;
 	raw->ino = raw->is_device ? 0 : facts.st.st_ino;
 	raw->diskseq = facts.diskseq;
+	raw->keep_space = !xd_arg_bool(disk, "discard");
 	err = choose_cache(disk, raw, &facts);
 	if (err < 0)
 		return err;

@@ -23,6 +23,7 @@ struct raw {
 	uint64_t diskseq; /* 0: not a device, or Linux before 5.15 */
 	bool is_device;
 	bool direct; /* O_DIRECT: no page cache */
+	bool keep_space; /* discard=no: zeroing makes no holes either */
 	bool sync; /* O_DSYNC: a write is durable when it is done */
 };
 
