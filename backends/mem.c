@@ -439,11 +439,12 @@ static void mem_submit(struct xd_channel *ch, struct xd_request *req)
 	case XD_FLUSH:
 		break;
 	case XD_ZERO:
-		if (req->flags & XD_NO_HOLE) {
-			err = zero_in_place(ch, req);
-			break;
+		if (!(req->flags & XD_NO_HOLE)) {
+			discard(ch, req);
+			return;
 		}
-		/* fall through */
+		err = zero_in_place(ch, req);
+		break;
 	case XD_DISCARD:
 		discard(ch, req);
 		return;
