@@ -14,21 +14,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/node.h"
 #include "broker/supervise.h"
 #include "common/msg.h"
 
 struct broker;
 struct vbd;
 
-/* backend/vbd, backend/vbd3, backend/xendisk */
-enum vbd_kind { VBD_KIND_VBD, VBD_KIND_VBD3, VBD_KIND_XENDISK, VBD_NR_KINDS };
-const char *vbd_kind_name(enum vbd_kind kind);
+/* For bus.c, which keeps them. */
+int vbd_new(struct vbd **ret, struct broker *broker, struct store *store,
+	    const struct node_address *at);
+void vbd_free(struct vbd *vbd);
+/* Acts on what stands in xenstore now.  The vbd may be gone afterwards. */
+void vbd_look(struct vbd *vbd);
+/* Looks soon, from the event loop. */
+void vbd_touch(struct vbd *vbd);
+const struct node_address *vbd_address(const struct vbd *vbd);
+/* Its directory has been removed; it is only there until the worker is done. */
+bool vbd_is_gone(const struct vbd *vbd);
 
 /* The answer to list and show (INTERFACE: list --json). */
 struct vbd_view {
 	uint32_t domid;
 	uint32_t devid;
-	enum vbd_kind kind;
+	enum node_kind kind;
 	char vdev[32];
 	const char *expression;
 	const char *state; /* opening, waiting, connected, closing, ... */
@@ -50,12 +59,20 @@ struct vbd_view {
 };
 void vbd_view(const struct vbd *vbd, struct vbd_view *ret);
 
+/* May be called before the function that it was given to returns. */
 typedef void (*vbd_done_fn)(void *ctx, int err, const char *why);
 
 /*
  * The hotplug script.  xenbus_path is relative, "backend/vbd/5/51728", as libxl
  * gives it.  done is called once, with a sentence when err is not 0: within
  * 35 s, since xl kills the script after 40.
+ *
+ * The verdict stands in the backend directory, too: hotplug-status becomes
+ * "connected"; or "error", with the sentence in hotplug-error.  A disk of kind
+ * xendisk has no script: it is opened as soon as its directory is seen, in
+ * state Initialising, and goes on to InitWait when it is open; when it cannot
+ * be opened its state becomes Closed.  So whoever made the directory waits for
+ * hotplug-status.
  */
 void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
 		     vbd_done_fn done, void *ctx);

@@ -72,7 +72,7 @@ json_t *view_disk(struct broker *broker, const struct vbd *vbd)
 		"s:b, s:I, s:I, s:I, s:I}",
 		"domid", (json_int_t)view.domid, "domain",
 		domain_name(broker, view.domid), "vdev", view.vdev, "devid",
-		(json_int_t)view.devid, "kind", vbd_kind_name(view.kind),
+		(json_int_t)view.devid, "kind", node_kind_name(view.kind),
 		"expression", any_text(view.expression), "state", view.state,
 		"conditions", view_conditions(&view), "reason",
 		why ? any_text(why) : NULL, "size", (json_int_t)view.size,

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * blkback.c - xen-blkback through sysfs and modprobe.
+ *
+ * Unbinding leaves the node's state alone (the driver allows rebinding, Linux
+ * 5.6 on) and lets go of rings and event channel before the write returns.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "broker/blkback.h"
+#include "common/util.h"
+
+#define BUS		"/sys/bus/xen-backend"
+#define DRIVER		BUS "/drivers/vbd"
+#define MODPROBE_WAIT_S 10
+
+extern char **environ;
+
+bool blkback_present(void)
+{
+	return access(DRIVER, F_OK) == 0;
+}
+
+/* Waits for the child, or kills it. */
+static int wait_child(pid_t pid)
+{
+	cleanup_close int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	bool timeout = fd >= 0 && poll(&pfd, 1, MODPROBE_WAIT_S * 1000) == 0;
+	int status = 0;
+
+	if (timeout)
+		(void)kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (timeout)
+		return -ETIMEDOUT;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+int blkback_load(void)
+{
+	char program[] = "modprobe", quiet[] = "-q", module[] = "xen-blkback";
+	char *argv[] = { program, quiet, module, NULL };
+	pid_t pid;
+	int r;
+
+	if (access(BUS, F_OK) < 0 || blkback_present())
+		return 0;
+	r = posix_spawnp(&pid, program, NULL, NULL, argv, environ);
+	return r ? -r : wait_child(pid);
+}
+
+static void device_name(char *buf, size_t len, uint32_t domid, uint32_t devid)
+{
+	(void)snprintf(buf, len, "vbd-%u-%u", domid, devid);
+}
+
+bool blkback_owns(uint32_t domid, uint32_t devid)
+{
+	char name[32], path[96];
+
+	device_name(name, sizeof(name), domid, devid);
+	(void)snprintf(path, sizeof(path), DRIVER "/%s", name);
+	return access(path, F_OK) == 0;
+}
+
+int blkback_take(uint32_t domid, uint32_t devid)
+{
+	cleanup_close int fd = -1;
+	char name[32];
+	int n;
+
+	if (!blkback_owns(domid, devid))
+		return 0;
+	fd = open(DRIVER "/unbind", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	device_name(name, sizeof(name), domid, devid);
+	n = snprintf(NULL, 0, "%s", name);
+	return write(fd, name, (size_t)n) == n ? 0 : -errno;
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bus.c - the disks of this backend domain.
+ *
+ * A disk begins when its directory is seen under backend/KIND and ends when
+ * that has been removed.  New directories are found by scanning: a watch on
+ * each kind says only that there is something new.  Each disk then watches its
+ * own directory.  Disks of others (xen-blkback's) are left alone, and looked at
+ * again with every scan, since a directory may be removed and made anew.
+ */
+#include <string.h>
+#include <uthash.h>
+
+#include "broker/blkback.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "common/log.h"
+
+struct entry {
+	struct node_address at; /* the key; has no padding */
+	struct vbd *vbd;
+	UT_hash_handle hh;
+};
+
+struct bus {
+	struct broker *broker;
+	struct store *store;
+	struct event *wake;
+	struct store_mark *scan; /* something new */
+	struct store_mark *release; /* a domain has ended */
+	uint32_t domid;
+	struct entry *disks; /* by domid, devid, kind */
+};
+
+_Static_assert(sizeof(struct node_address) ==
+		       sizeof(enum node_kind) + 2 * sizeof(uint32_t),
+	       "a hash key must not have padding");
+
+/* --- The list ------------------------------------------------------------- */
+
+static int compare(const struct entry *a, const struct entry *b)
+{
+	if (a->at.domid != b->at.domid)
+		return a->at.domid < b->at.domid ? -1 : 1;
+	if (a->at.devid != b->at.devid)
+		return a->at.devid < b->at.devid ? -1 : 1;
+	return (int)a->at.kind - (int)b->at.kind;
+}
+
+static struct entry *find(struct bus *bus, const struct node_address *at)
+{
+	struct entry *entry;
+
+	HASH_FIND(hh, bus->disks, at, sizeof(*at), entry);
+	return entry;
+}
+
+struct vbd *bus_known(struct bus *bus, const struct node_address *at)
+{
+	struct entry *entry = find(bus, at);
+
+	return entry ? entry->vbd : NULL;
+}
+
+static int add(struct bus *bus, const struct node_address *at, struct vbd **ret)
+{
+	struct entry *entry = calloc(1, sizeof(*entry));
+	int r;
+
+	if (!entry)
+		return -ENOMEM;
+	entry->at = *at;
+	r = vbd_new(&entry->vbd, bus->broker, bus->store, at);
+	if (r < 0) {
+		free(entry);
+		return r;
+	}
+	HASH_ADD_INORDER(hh, bus->disks, at, sizeof(entry->at), entry, compare);
+	*ret = entry->vbd;
+	return 0;
+}
+
+void bus_forget(struct bus *bus, struct vbd *vbd)
+{
+	struct entry *entry = find(bus, vbd_address(vbd));
+
+	HASH_DEL(bus->disks, entry);
+	vbd_free(vbd);
+	free(entry);
+	store_mark_set(bus->scan); /* there may be a new one at its place */
+}
+
+void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
+	      void *ctx)
+{
+	struct entry *entry, *next;
+
+	HASH_ITER(hh, bus->disks, entry, next) {
+		if (!fn(ctx, entry->vbd))
+			return;
+	}
+}
+
+struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid)
+{
+	struct node_address at = { .domid = domid, .devid = devid };
+	struct vbd *vbd = NULL;
+
+	for (int kind = 0; kind < NODE_NR_KINDS && !vbd; kind++) {
+		at.kind = kind;
+		vbd = bus_known(bus, &at);
+	}
+	return vbd;
+}
+
+uint32_t bus_domid(const struct bus *bus)
+{
+	return bus->domid;
+}
+
+struct store *bus_store(struct bus *bus)
+{
+	return bus->store;
+}
+
+/* --- Looking for new ones ------------------------------------------------- */
+
+int bus_get(struct bus *bus, const struct node_address *at, struct vbd **ret)
+{
+	struct vbd *known = bus_known(bus, at);
+	cleanup_free char *path = NULL;
+	bool ours;
+	int r;
+
+	if (known && !vbd_is_gone(known)) {
+		*ret = known;
+		return 0;
+	}
+	path = node_backend_path(at, bus->domid);
+	if (!path)
+		return -ENOMEM;
+	r = node_is_ours(bus->store, at, path, &ours);
+	if (r < 0)
+		return r;
+	if (!ours)
+		return -ENODEV;
+	if (known)
+		bus_forget(bus, known);
+	return add(bus, at, ret);
+}
+
+static void look_at(struct bus *bus, const struct node_address *at)
+{
+	struct vbd *vbd;
+	int r;
+
+	if (bus_known(bus, at))
+		return;
+	r = bus_get(bus, at, &vbd);
+	if (r == 0)
+		vbd_look(vbd);
+	else if (r != -ENODEV && r != -ENOENT)
+		log_error("backend/%s/%u/%u cannot be served: %s",
+			  node_kind_name(at->kind), at->domid, at->devid,
+			  strerror(-r));
+}
+
+/* Calls fn for each child of dir whose name is a number. */
+static void each_number(struct bus *bus, const char *dir,
+			struct node_address *at,
+			void (*fn)(struct bus *bus, struct node_address *at,
+				   uint32_t number))
+{
+	cleanup_free char **names = NULL;
+	unsigned int nr;
+	uint32_t number;
+	int r = store_list(bus->store, dir, &names, &nr);
+
+	if (r < 0 && r != -ENOENT)
+		log_error("%s cannot be read: %s", dir, strerror(-r));
+	for (unsigned int i = 0; r == 0 && i < nr; i++)
+		if (parse_u32(names[i], UINT32_MAX, &number) == 0)
+			fn(bus, at, number);
+}
+
+static void scan_device(struct bus *bus, struct node_address *at,
+			uint32_t devid)
+{
+	at->devid = devid;
+	look_at(bus, at);
+}
+
+static void scan_domain(struct bus *bus, struct node_address *at,
+			uint32_t domid)
+{
+	char dir[STORE_PATH_MAX];
+
+	at->domid = domid;
+	(void)snprintf(dir, sizeof(dir), "/local/domain/%u/backend/%s/%u",
+		       bus->domid, node_kind_name(at->kind), domid);
+	each_number(bus, dir, at, scan_device);
+}
+
+static void print_base(char *buf, const struct bus *bus, enum node_kind kind)
+{
+	(void)snprintf(buf, STORE_PATH_MAX, "/local/domain/%u/backend/%s",
+		       bus->domid, node_kind_name(kind));
+}
+
+static void scan(void *ctx)
+{
+	struct bus *bus = ctx;
+	struct node_address at;
+	char dir[STORE_PATH_MAX];
+
+	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
+		at.kind = kind;
+		print_base(dir, bus, kind);
+		each_number(bus, dir, &at, scan_domain);
+	}
+}
+
+/*
+ * Is this event news to scan()?  "", DOMID and DOMID/DEVID are: directories
+ * come and go.  Of the keys below only "frontend", which every toolstack writes
+ * once: some write it without making the directory first.
+ */
+static bool is_new(const char *below)
+{
+	unsigned int depth = 0;
+
+	for (const char *p = below; *p; p++) {
+		if (*p == '/' && ++depth == 2)
+			return strcmp(p, "/frontend") == 0;
+	}
+	return true;
+}
+
+static bool touch(void *ctx, struct vbd *vbd)
+{
+	(void)ctx;
+	vbd_touch(vbd);
+	return true;
+}
+
+static void on_release(void *ctx)
+{
+	bus_each(ctx, touch, NULL);
+}
+
+/* --- Life ----------------------------------------------------------------- */
+
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+	struct bus *bus = arg;
+	int r = store_dispatch(bus->store);
+
+	(void)fd;
+	(void)what;
+	if (r == 0)
+		return;
+	log_error("the connection to xenstored is lost: disks go on, but none "
+		  "can be attached or detached until xendiskd is restarted");
+	(void)event_del(bus->wake);
+}
+
+static int watch_all(struct bus *bus)
+{
+	char base[STORE_PATH_MAX];
+	int r = store_mark_new(&bus->scan, bus->store, scan, bus);
+
+	if (r == 0)
+		r = store_mark_new(&bus->release, bus->store, on_release, bus);
+	if (r == 0)
+		r = store_watch(bus->release, "@releaseDomain", NULL);
+	for (int kind = 0; kind < NODE_NR_KINDS && r == 0; kind++) {
+		print_base(base, bus, kind);
+		r = store_watch(bus->scan, base, is_new);
+	}
+	return r;
+}
+
+/* A relative path is one below this domain's own directory. */
+static int read_domid(struct bus *bus)
+{
+	int r = store_read_u32(bus->store, "domid", NULL, UINT32_MAX,
+			       &bus->domid);
+
+	if (r < 0)
+		log_error("xenstore does not say which domain this is (key "
+			  "domid): %s",
+			  strerror(-r));
+	return r;
+}
+
+static void load_blkback(void)
+{
+	int r = blkback_load();
+
+	if (r < 0)
+		log_info("xen-blkback was not loaded (%s): it must not be "
+			 "loaded later, while disks are attached",
+			 strerror(-r));
+}
+
+static int start(struct bus *bus)
+{
+	int r = store_open(&bus->store);
+
+	if (r < 0)
+		log_error("xenstore cannot be reached: %s", strerror(-r));
+	if (r == 0)
+		r = read_domid(bus);
+	if (r < 0)
+		return r;
+	load_blkback();
+	bus->wake = event_new(bus->broker->base, store_fd(bus->store),
+			      EV_READ | EV_PERSIST, on_wake, bus);
+	if (!bus->wake || event_add(bus->wake, NULL) < 0)
+		return -ENOMEM;
+	r = watch_all(bus);
+	if (r < 0)
+		log_error("xenstore cannot be watched: %s", strerror(-r));
+	return r;
+}
+
+int bus_start(struct broker *broker, struct bus **ret)
+{
+	struct bus *bus = calloc(1, sizeof(*bus));
+	int r;
+
+	if (!bus)
+		return -ENOMEM;
+	bus->broker = broker;
+	r = start(bus);
+	if (r < 0) {
+		bus_stop(bus);
+		return r;
+	}
+	*ret = bus; /* the watches' first events make the first scan */
+	return 0;
+}
+
+void bus_stop(struct bus *bus)
+{
+	struct entry *entry, *next;
+
+	if (!bus)
+		return;
+	HASH_ITER(hh, bus->disks, entry, next) {
+		HASH_DEL(bus->disks, entry);
+		vbd_free(entry->vbd);
+		free(entry);
+	}
+	if (bus->wake)
+		event_free(bus->wake);
+	store_mark_free(bus->scan);
+	store_mark_free(bus->release);
+	store_close(bus->store);
+	free(bus);
+}

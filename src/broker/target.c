@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * target.c - one expression, one worker, and the worker's deaths.
+ *
+ * Two small state machines: `state`, is the stack open, and `link`, are the
+ * guest's rings connected to it.  A worker's death moves both (died()): an open
+ * stack is opened again, and a connection becomes LOST, to be taken up by the
+ * next process.  Pauses double from one death or failure to the next, up to
+ * MAX_PAUSE_MS, and start over when a connection has held for CALM_NS.
+ *
+ * Calls into supervise.h never call back, and what calls back here never calls
+ * the owner's code other than changed(), which only takes note.
+ */
+#include <event2/event.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "broker/broker.h"
+#include "broker/target.h"
+#include "common/log.h"
+
+#define FIRST_PAUSE_MS 250
+#define MAX_PAUSE_MS   30000
+#define CALM_NS	       (60ull * 1000000000)
+/* A disk that somebody else still has locked: a migration ends in a moment. */
+#define BUSY_PAUSE_MS 500
+
+struct target {
+	struct broker *broker;
+	struct msg_identity id;
+	struct log_who who;
+	void (*changed)(void *ctx);
+	void *ctx;
+
+	struct worker *worker;
+	char *expression;
+	bool shared; /* a layer says shared=yes */
+	enum target_state state;
+	int error;
+	char why[MSG_TEXT_MAX];
+	struct msg_opened *opened;
+	char *condition[MSG_NR_CONDITIONS];
+
+	enum target_link link;
+	bool recover; /* the connect under way follows a loss */
+	char refused[MSG_TEXT_MAX];
+	char broken[MSG_TEXT_MAX];
+	uint64_t up_since; /* ns */
+
+	struct event *timer; /* pending: pausing */
+	unsigned int pause_ms; /* the last one; 0: none yet */
+
+	void (*resumed)(void *ctx, int err, const char *why);
+	void *resumed_ctx;
+};
+
+static void copy_text(char *buf, const char *text)
+{
+	(void)snprintf(buf, MSG_TEXT_MAX, "%s", text ? text : "");
+}
+
+static void set_condition(struct target *target, enum msg_condition_kind kind,
+			  const char *reason)
+{
+	free(target->condition[kind]);
+	target->condition[kind] = reason ? strdup(reason) : NULL;
+}
+
+static void finish_resume(struct target *target, int err, const char *why)
+{
+	void (*done)(void *ctx, int err, const char *why) = target->resumed;
+
+	target->resumed = NULL;
+	if (done)
+		done(target->resumed_ctx, err, why);
+}
+
+/* --- Pauses --------------------------------------------------------------- */
+
+static void pause_for(struct target *target, unsigned int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000,
+			      .tv_usec = (ms % 1000) * 1000 };
+
+	(void)event_add(target->timer, &tv);
+}
+
+static void pause_longer(struct target *target)
+{
+	if (target->pause_ms == 0)
+		target->pause_ms = FIRST_PAUSE_MS;
+	else
+		target->pause_ms = MIN(target->pause_ms * 2, MAX_PAUSE_MS);
+	pause_for(target, target->pause_ms);
+}
+
+static void start_worker(struct target *target);
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct target *target = arg;
+
+	(void)fd;
+	(void)what;
+	if (target->state == TARGET_OPENING)
+		start_worker(target);
+	target->changed(target->ctx);
+}
+
+/* --- Opening -------------------------------------------------------------- */
+
+static void set_failed(struct target *target, int err, const char *why)
+{
+	target->state = TARGET_FAILED;
+	target->error = err;
+	copy_text(target->why, why);
+}
+
+/* Did a worker have it open before, this broker's or an earlier one's?  Then a
+ * failure is not the end: a server that is away comes back, and the guest is
+ * waiting. */
+static bool is_reopening(const struct target *target)
+{
+	return target->opened || target->link == TARGET_LOST;
+}
+
+static void open_failed(struct target *target, int err, const char *why)
+{
+	if (!is_reopening(target)) {
+		set_failed(target, err, why);
+		return;
+	}
+	set_condition(target, MSG_RECOVERING, why);
+	log_disk(&target->who, LOG_LEVEL_ERROR, "opening it again: %s", why);
+	pause_longer(target);
+}
+
+static void start_worker(struct target *target)
+{
+	int r = worker_open(target->worker);
+
+	if (r < 0)
+		open_failed(target, r, strerror(-r));
+}
+
+/* The worker is not believed: these numbers go to the guest. */
+static bool limits_make_sense(const struct xd_limits *limits)
+{
+	uint32_t sector = limits->sector_size;
+	uint32_t physical = limits->physical_sector_size;
+
+	return sector >= 512 && sector <= 4096 && !(sector & (sector - 1)) &&
+	       limits->size > 0 && limits->size % sector == 0 &&
+	       physical >= sector && physical % sector == 0;
+}
+
+static int remember_opened(struct target *target,
+			   const struct msg_opened *opened)
+{
+	struct msg_opened *copy = malloc(sizeof(*copy));
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *opened;
+	copy->nr_identities = MIN(copy->nr_identities, MSG_MAX_IDENTITIES);
+	free(target->opened);
+	target->opened = copy;
+	return 0;
+}
+
+static void on_opened(void *ctx, int err, const struct msg_opened *opened,
+		      const char *why)
+{
+	struct target *target = ctx;
+
+	if (err == 0 && !limits_make_sense(&opened->limits)) {
+		err = -EPROTO;
+		why = "the backend reports a size that makes no sense";
+	}
+	if (err == 0) {
+		err = remember_opened(target, opened);
+		why = strerror(-err);
+	}
+	if (err < 0)
+		open_failed(target, err, why);
+	else
+		target->state = TARGET_OPEN;
+	target->changed(target->ctx);
+}
+
+/* --- Connecting ----------------------------------------------------------- */
+
+static void on_connected(void *ctx, int err, const char *why)
+{
+	struct target *target = ctx;
+
+	if (err == 0) {
+		target->link = TARGET_UP;
+		target->up_since = now_ns();
+		set_condition(target, MSG_RECOVERING, NULL);
+		set_condition(target, MSG_PAUSED, NULL);
+	} else if (target->recover) {
+		target->link = TARGET_LOST;
+		set_condition(target, MSG_RECOVERING, why);
+		log_disk(&target->who, LOG_LEVEL_ERROR,
+			 "connecting it again: %s", why);
+		pause_longer(target);
+	} else if (err == -EBUSY) {
+		target->link = TARGET_DOWN;
+		set_condition(target, MSG_PAUSED, why);
+		pause_for(target, BUSY_PAUSE_MS);
+	} else {
+		target->link = TARGET_DOWN;
+		copy_text(target->refused, why);
+	}
+	target->changed(target->ctx);
+}
+
+static void on_disconnected(void *ctx, int err, const char *why)
+{
+	struct target *target = ctx;
+
+	if (err < 0)
+		log_disk(&target->who, LOG_LEVEL_ERROR,
+			 "the last flush failed: %s", why);
+	target->link = TARGET_DOWN;
+	target->changed(target->ctx);
+}
+
+static void on_broken(void *ctx, const char *why)
+{
+	struct target *target = ctx;
+
+	if (target->link != TARGET_UP && target->link != TARGET_CONNECTING)
+		return;
+	target->link = TARGET_BROKEN;
+	copy_text(target->broken, why);
+	target->changed(target->ctx);
+}
+
+static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
+			 const char *reason)
+{
+	struct target *target = ctx;
+
+	log_guest(&target->who, LOG_LEVEL_WARNING, "%s %s%s%s",
+		  kind == MSG_PAUSED   ? "paused" :
+		  kind == MSG_POISONED ? "poisoned" :
+					 "recovering",
+		  set ? "" : "no more", set ? ": " : "", set ? reason : "");
+	set_condition(target, kind, set ? reason : NULL);
+	target->changed(target->ctx);
+}
+
+static void on_resumed(void *ctx, int err, const char *why)
+{
+	struct target *target = ctx;
+
+	finish_resume(target, err, why);
+	target->changed(target->ctx);
+}
+
+/* --- Death ---------------------------------------------------------------- */
+
+/* Where a connection stands when its worker is gone. */
+static enum target_link link_after_death(const struct target *target)
+{
+	switch (target->link) {
+	case TARGET_UP:
+	case TARGET_LOST:
+		return TARGET_LOST;
+	case TARGET_CONNECTING:
+		return target->recover ? TARGET_LOST : TARGET_DOWN;
+	case TARGET_DOWN:
+	case TARGET_BROKEN:
+	case TARGET_DISCONNECTING:
+		break;
+	}
+	return TARGET_DOWN;
+}
+
+static void on_died(void *ctx, const char *how)
+{
+	struct target *target = ctx;
+
+	finish_resume(target, -EIO, "the worker died");
+	if (target->link == TARGET_UP && now_ns() - target->up_since > CALM_NS)
+		target->pause_ms = 0;
+	target->link = link_after_death(target);
+	if (target->state == TARGET_OPENING && !is_reopening(target)) {
+		set_failed(target, -EIO, how);
+	} else if (target->state != TARGET_FAILED) {
+		log_disk(&target->who, LOG_LEVEL_ERROR,
+			 "the worker died (%s); starting another", how);
+		target->state = TARGET_OPENING;
+		if (target->link == TARGET_LOST)
+			set_condition(target, MSG_RECOVERING, how);
+		if (!event_pending(target->timer, EV_TIMEOUT, NULL))
+			pause_longer(target);
+	}
+	target->changed(target->ctx);
+}
+
+static const struct worker_events events = {
+	.opened = on_opened,
+	.connected = on_connected,
+	.disconnected = on_disconnected,
+	.resumed = on_resumed,
+	.broken = on_broken,
+	.condition = on_condition,
+	.died = on_died,
+};
+
+/* --- Calls ---------------------------------------------------------------- */
+
+int target_new(struct target **ret, struct broker *broker,
+	       const struct msg_identity *id, void (*changed)(void *ctx),
+	       void *ctx)
+{
+	struct target *target = calloc(1, sizeof(*target));
+
+	if (!target)
+		return -ENOMEM;
+	target->timer = evtimer_new(broker->base, on_timer, target);
+	if (!target->timer) {
+		free(target);
+		return -ENOMEM;
+	}
+	target->broker = broker;
+	target->id = *id;
+	target->who =
+		(struct log_who){ .domid = id->domid, .devid = id->devid };
+	target->changed = changed;
+	target->ctx = ctx;
+	*ret = target;
+	return 0;
+}
+
+void target_close(struct target *target, bool discard)
+{
+	finish_resume(target, -ECANCELED, "the disk was closed");
+	(void)event_del(target->timer);
+	if (discard && target->worker)
+		worker_discard_kept(target->worker);
+	worker_free(TAKE_PTR(target->worker));
+	free(TAKE_PTR(target->opened));
+	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
+		set_condition(target, i, NULL);
+	target->state = TARGET_NONE;
+	target->link = TARGET_DOWN;
+	target->pause_ms = 0;
+}
+
+void target_free(struct target *target)
+{
+	if (!target)
+		return;
+	target_close(target, false);
+	event_free(target->timer);
+	free(target->expression);
+	free(target);
+}
+
+void target_fail(struct target *target, int err, const char *why)
+{
+	target_close(target, false);
+	set_failed(target, err, why);
+}
+
+/* Does a layer of it say shared=yes? */
+static bool is_shared(const struct layer *layer)
+{
+	const struct expr_value *value = expr_value(layer, "shared");
+	bool shared = value && value->set && value->number;
+
+	for (unsigned int i = 0; i < layer->nr_below && !shared; i++)
+		shared = is_shared(layer->below[i]);
+	return shared;
+}
+
+static int parse(struct target *target, const char *text, bool read_only,
+		 char *why)
+{
+	struct expr_env env = broker_expr_env(target->broker);
+	struct expr_error error = { 0 };
+	struct layer *root;
+	int r = expr_parse(text, read_only, &env, &root, &error);
+	char *canonical;
+
+	if (r == -EINVAL) {
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "%s (at byte %zu of \"%.200s\")", error.message,
+			       error.position, text);
+		return r;
+	}
+	if (r < 0)
+		return r;
+	canonical = expr_print(root);
+	target->shared = is_shared(root);
+	expr_free(root);
+	if (!canonical)
+		return -ENOMEM;
+	free(target->expression);
+	target->expression = canonical;
+	return 0;
+}
+
+void target_open(struct target *target, const char *text, bool read_only)
+{
+	struct worker_spec spec = { .id = target->id,
+				    .read_only = read_only,
+				    .ctx = target };
+	char why[MSG_TEXT_MAX] = "";
+	int r;
+
+	worker_free(TAKE_PTR(target->worker));
+	free(target->expression);
+	target->expression = strdup(text);
+	r = parse(target, text, read_only, why);
+	if (r == 0) {
+		spec.expression = target->expression;
+		r = worker_new(&target->worker, target->broker, &spec, &events);
+	}
+	if (r < 0) {
+		set_failed(target, r, *why ? why : strerror(-r));
+		return;
+	}
+	target->state = TARGET_OPENING;
+	start_worker(target);
+}
+
+void target_connect(struct target *target, const struct msg_connect *connect)
+{
+	struct msg_connect copy = *connect;
+	int r;
+
+	target->recover = target->link == TARGET_LOST;
+	target->refused[0] = '\0';
+	copy.flags =
+		(target->recover ? MSG_CONNECT_RECOVER : 0) |
+		(target->condition[MSG_POISONED] ? MSG_CONNECT_POISONED : 0);
+	target->link = TARGET_CONNECTING;
+	r = worker_connect(target->worker, &copy);
+	if (r < 0)
+		on_connected(target, r, strerror(-r));
+}
+
+void target_disconnect(struct target *target)
+{
+	int r;
+
+	target->link = TARGET_DISCONNECTING;
+	r = worker_disconnect(target->worker);
+	if (r < 0)
+		on_disconnected(target, r, strerror(-r));
+}
+
+void target_inherit(struct target *target)
+{
+	if (target->link == TARGET_DOWN)
+		target->link = TARGET_LOST;
+}
+
+void target_give_up(struct target *target)
+{
+	if (target->link == TARGET_LOST)
+		target->link = TARGET_DOWN;
+	target->refused[0] = '\0';
+	set_condition(target, MSG_RECOVERING, NULL);
+}
+
+int target_resume(struct target *target, bool accept_loss,
+		  void (*done)(void *ctx, int err, const char *why), void *ctx)
+{
+	int r;
+
+	if (target->resumed)
+		return -EBUSY;
+	if (target->state != TARGET_OPEN)
+		return -ENOTCONN;
+	r = worker_resume(target->worker, accept_loss);
+	if (r < 0)
+		return r;
+	target->resumed = done;
+	target->resumed_ctx = ctx;
+	return 0;
+}
+
+/* --- Facts ---------------------------------------------------------------- */
+
+bool target_ready(const struct target *target)
+{
+	return target->state == TARGET_OPEN &&
+	       (target->link == TARGET_DOWN || target->link == TARGET_LOST) &&
+	       !event_pending(target->timer, EV_TIMEOUT, NULL);
+}
+
+enum target_state target_state(const struct target *target)
+{
+	return target->state;
+}
+
+enum target_link target_link(const struct target *target)
+{
+	return target->link;
+}
+
+int target_error(const struct target *target)
+{
+	return target->error;
+}
+
+const char *target_why(const struct target *target)
+{
+	return target->why;
+}
+
+const char *target_expression(const struct target *target)
+{
+	return target->expression ? target->expression : "";
+}
+
+const struct msg_opened *target_opened(const struct target *target)
+{
+	return target->opened;
+}
+
+const char *target_condition(const struct target *target,
+			     enum msg_condition_kind kind)
+{
+	return target->condition[kind];
+}
+
+pid_t target_pid(const struct target *target)
+{
+	return target->worker ? worker_pid(target->worker) : 0;
+}
+
+unsigned int target_restarts(const struct target *target)
+{
+	return target->worker ? worker_restarts(target->worker) : 0;
+}
+
+const char *target_refused(const struct target *target)
+{
+	return target->refused[0] ? target->refused : NULL;
+}
+
+const char *target_broken(const struct target *target)
+{
+	return target->broken;
+}
+
+const char *target_conflict(const struct target *a, const struct target *b)
+{
+	if (!a->opened || !b->opened || (a->shared && b->shared))
+		return NULL;
+	for (uint32_t i = 0; i < a->opened->nr_identities; i++)
+		for (uint32_t j = 0; j < b->opened->nr_identities; j++)
+			if (strcmp(a->opened->identity[i],
+				   b->opened->identity[j]) == 0)
+				return a->opened->identity[i];
+	return NULL;
+}

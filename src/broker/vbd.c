@@ -1,0 +1,929 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vbd.c - the xenbus handshake of one disk.
+ *
+ * vbd_look() is where everything happens.  It reads the two states, finds the
+ * action in the table (vbd-states.def) and runs it; an action makes at most one
+ * step, of the worker (target.h) or of the backend's state, whose end brings
+ * the next look.  Whatever may matter to a disk only sets its mark: a write to
+ * xenstore, the worker, the hotplug script, the end of any domain.
+ *
+ * The backend's state is written by step() alone, in a transaction that gives
+ * up when it is not what the look has seen: the toolstack writes it too.
+ * "Connected" is written by act_connect() alone, when the worker has the rings.
+ *
+ * Who drives the directory: xen-blkback, if loaded, gets every new node in
+ * backend/vbd before us.  Until the hotplug script's call has taken the device
+ * from it nothing is written here, but that the guest loses its permission to
+ * read `params`.
+ *
+ * A guest that writes its state in a loop is looked at LOOKS_PER_S times a
+ * second; that delays nobody but itself.
+ */
+#include <event2/event.h>
+#include <string.h>
+#include <xen/io/xenbus.h>
+
+#include "broker/blkback.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/frontend.h"
+#include "broker/publish.h"
+#include "broker/target.h"
+#include "broker/vbd-states.h"
+#include "common/log.h"
+
+/* A disk that comes and goes takes about 10 looks each way. */
+#define LOOKS_PER_S 20
+#define LOOK_NS	    (1000000000ull / LOOKS_PER_S)
+#define LOOK_BURST  40
+#define RETRY_MS    100 /* xenstore was busy */
+
+struct promise {
+	vbd_done_fn done;
+	void *ctx;
+};
+
+struct vbd {
+	struct broker *broker;
+	struct store *store;
+	struct node_address at;
+	struct log_who who;
+	char *path; /* of the backend's directory */
+	char *frontend;
+	struct msg_identity id;
+	struct node node; /* as it was when the target was opened */
+	struct target *target;
+
+	struct store_mark *mark;
+	struct event *again; /* a look that was put off */
+	uint64_t looks_paid; /* ns: see may_look() */
+
+	/* As of this look. */
+	int backend_state;
+	int frontend_state;
+	bool online;
+	bool domain_ended;
+
+	bool driven; /* by us, for certain */
+	bool attached_before; /* by an earlier broker */
+	bool attaching; /* the target's verdict is still to be told */
+	bool removed; /* the script said so */
+	bool gone; /* the directory is */
+	bool frontend_connected; /* seen since we are Connected */
+	char refused[MSG_TEXT_MAX]; /* why this frontend is not served */
+	struct msg_connect connect; /* nr_rings 0: not known */
+	struct promise add;
+	struct promise remove;
+};
+
+static void keep_promise(struct promise *promise, int err, const char *why)
+{
+	vbd_done_fn done = promise->done;
+
+	promise->done = NULL;
+	if (done)
+		done(promise->ctx, err, err < 0 ? why : NULL);
+}
+
+/* --- Looking, but not too often ------------------------------------------- */
+
+static void look_in(struct vbd *vbd, unsigned int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000,
+			      .tv_usec = (ms % 1000) * 1000 };
+
+	(void)event_add(vbd->again, &tv);
+}
+
+/* Each look is paid for with LOOK_NS; LOOK_BURST may be owed. */
+static bool may_look(struct vbd *vbd)
+{
+	uint64_t now = now_ns();
+
+	if (vbd->looks_paid > now + LOOK_BURST * LOOK_NS)
+		return false;
+	vbd->looks_paid = MAX(vbd->looks_paid, now) + LOOK_NS;
+	return true;
+}
+
+static void on_change(void *ctx)
+{
+	struct vbd *vbd = ctx;
+
+	if (event_pending(vbd->again, EV_TIMEOUT, NULL))
+		return;
+	if (may_look(vbd))
+		vbd_look(vbd);
+	else
+		look_in(vbd, 1000 / LOOKS_PER_S);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	on_change(arg);
+}
+
+static void on_target_change(void *ctx)
+{
+	vbd_touch(ctx);
+}
+
+void vbd_touch(struct vbd *vbd)
+{
+	store_mark_set(vbd->mark);
+}
+
+/* --- Reading -------------------------------------------------------------- */
+
+static int read_backend(struct vbd *vbd)
+{
+	uint32_t state = XenbusStateUnknown, online = 0;
+	cleanup_free char *frontend = NULL;
+	int r = store_read(vbd->store, vbd->path, "frontend", &frontend);
+
+	if (r < 0)
+		return r;
+	r = store_read_u32(vbd->store, vbd->path, "state",
+			   XenbusStateReconfigured, &state);
+	if (r == 0 || r == -ENOENT || r == -EINVAL)
+		r = store_read_u32(vbd->store, vbd->path, "online", 1, &online);
+	if (r < 0 && r != -ENOENT && r != -EINVAL)
+		return r;
+	vbd->backend_state = (int)state;
+	vbd->online = online;
+	return 0;
+}
+
+/* A domain that was destroyed may leave its frontend behind. */
+static int read_frontend(struct vbd *vbd)
+{
+	bool alive = true;
+	int state = XenbusStateUnknown;
+	int r = frontend_state(vbd->store, vbd->frontend, &state);
+
+	if (r == 0 && vbd->at.domid != vbd->id.backend_domid)
+		r = store_domain_alive(vbd->store, vbd->at.domid, &alive);
+	if (r < 0)
+		return r;
+	vbd->domain_ended = !alive;
+	vbd->frontend_state = alive ? state : XenbusStateClosed;
+	return 0;
+}
+
+static int read_states(struct vbd *vbd)
+{
+	int backend = vbd->backend_state, frontend = vbd->frontend_state;
+	int r = read_backend(vbd);
+
+	if (r == 0)
+		r = read_frontend(vbd);
+	if (r == 0 &&
+	    (backend != vbd->backend_state || frontend != vbd->frontend_state))
+		log_guest(&vbd->who, LOG_LEVEL_DEBUG, "backend %s, frontend %s",
+			  vbd_state_name(vbd->backend_state),
+			  vbd_state_name(vbd->frontend_state));
+	return r;
+}
+
+/*
+ * The frontend's state for the table.  One that was connected and is on its
+ * way again, without a Closed that we have seen, has begun anew with other
+ * rings: as if it had been caught in Initialising.
+ */
+static int effective_frontend(struct vbd *vbd)
+{
+	if (vbd->backend_state != XenbusStateConnected)
+		vbd->frontend_connected = false;
+	else if (vbd->frontend_state == XenbusStateConnected)
+		vbd->frontend_connected = true;
+	else if (vbd->frontend_state == XenbusStateInitialised &&
+		 vbd->frontend_connected)
+		return XenbusStateInitialising;
+	return vbd->frontend_state;
+}
+
+/* --- Writing -------------------------------------------------------------- */
+
+struct step {
+	struct vbd *vbd;
+	int state;
+	int (*also)(struct vbd *vbd);
+};
+
+static int write_step(struct store *store, void *ctx)
+{
+	const struct step *step = ctx;
+	const struct vbd *vbd = step->vbd;
+	uint32_t now = XenbusStateUnknown;
+	int r = store_read_u32(store, vbd->path, "state",
+			       XenbusStateReconfigured, &now);
+
+	if (r < 0)
+		return r;
+	if ((int)now != vbd->backend_state)
+		return -ESTALE;
+	if (step->also)
+		r = step->also(step->vbd);
+	return r < 0 ? r :
+		       store_write(store, vbd->path, "state", "%d",
+				   step->state);
+}
+
+/* Changes the backend's state, and with it whatever also() writes. */
+static void step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
+{
+	struct step step = { vbd, state, also };
+	int r = store_transact(vbd->store, write_step, &step);
+
+	if (r == 0)
+		vbd->backend_state = state;
+	else if (r == -ESTALE || r == -EAGAIN)
+		look_in(vbd, RETRY_MS);
+	else if (r != -ENOENT) /* removed: the next look will see it */
+		log_guest(&vbd->who, LOG_LEVEL_ERROR,
+			  "xenstore: %s cannot be written: %s", vbd->path,
+			  strerror(-r));
+}
+
+/* As the kernel's backends do: error/BACKEND, next to backend/. */
+static void print_error_dir(const struct vbd *vbd, char *buf, size_t len)
+{
+	(void)snprintf(buf, len, "/local/domain/%u/error/backend/%s/%u/%u",
+		       vbd->id.backend_domid, node_kind_name(vbd->at.kind),
+		       vbd->at.domid, vbd->at.devid);
+}
+
+static void write_error(struct vbd *vbd, int err, const char *why)
+{
+	char dir[STORE_PATH_MAX];
+
+	print_error_dir(vbd, dir, sizeof(dir));
+	(void)store_write(vbd->store, dir, "error", "%d %s", -err, why);
+}
+
+static void remove_error(struct vbd *vbd)
+{
+	char dir[STORE_PATH_MAX];
+
+	print_error_dir(vbd, dir, sizeof(dir));
+	(void)store_remove(vbd->store, dir, NULL);
+}
+
+static int publish(struct vbd *vbd,
+		   int (*keys)(struct store *store, const char *dir,
+			       const struct publish *publish))
+{
+	const struct msg_opened *opened = target_opened(vbd->target);
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct publish publish = {
+		.queues = (uint32_t)MAX(1, MIN(cpus, XD_MAX_RINGS)),
+		.limits = opened ? &opened->limits : NULL,
+		.read_only = vbd->node.read_only,
+		.cdrom = vbd->node.cdrom,
+		.removable = vbd->node.removable,
+		.discard = vbd->node.discard,
+	};
+
+	return keys(vbd->store, vbd->path, &publish);
+}
+
+static int also_transport(struct vbd *vbd)
+{
+	return publish(vbd, publish_transport);
+}
+
+static int also_disk(struct vbd *vbd)
+{
+	return publish(vbd, publish_disk);
+}
+
+/* Only while the frontend is Closed: else they may be new ones. */
+static int also_forget_rings(struct vbd *vbd)
+{
+	int state = XenbusStateUnknown;
+	int r = frontend_state(vbd->store, vbd->frontend, &state);
+
+	if (r == 0 && state == XenbusStateClosed)
+		frontend_forget_rings(vbd->store, vbd->frontend);
+	return r;
+}
+
+/* --- Actions -------------------------------------------------------------- */
+
+/* This frontend is not served, until it begins anew. */
+static void refuse(struct vbd *vbd, int err, const char *why)
+{
+	(void)snprintf(vbd->refused, sizeof(vbd->refused), "%s", why);
+	log_guest(&vbd->who, LOG_LEVEL_ERROR, "closed: %s", why);
+	write_error(vbd, err, why);
+}
+
+static void note_trouble(struct vbd *vbd)
+{
+	if (vbd->refused[0])
+		return;
+	if (target_link(vbd->target) == TARGET_BROKEN)
+		refuse(vbd, -EPROTO, target_broken(vbd->target));
+	else if (target_refused(vbd->target))
+		refuse(vbd, -EIO, target_refused(vbd->target));
+}
+
+static void connect_target(struct vbd *vbd)
+{
+	char why[MSG_TEXT_MAX];
+	int r = 0;
+
+	if (!target_ready(vbd->target))
+		return;
+	/* Once per connection: what the guest writes later does not count. */
+	if (vbd->connect.nr_rings == 0)
+		r = frontend_rings(vbd->store, vbd->frontend, &vbd->connect,
+				   why);
+	if (r < 0) {
+		refuse(vbd, r, why);
+		vbd_touch(vbd);
+		return;
+	}
+	vbd->connect.discard = vbd->node.discard;
+	target_connect(vbd->target, &vbd->connect);
+}
+
+/* True when nothing is connected any more; else sees to that. */
+static bool disconnected(struct vbd *vbd)
+{
+	switch (target_link(vbd->target)) {
+	case TARGET_UP:
+	case TARGET_BROKEN:
+		target_disconnect(vbd->target);
+		return target_link(vbd->target) == TARGET_DOWN;
+	case TARGET_CONNECTING:
+	case TARGET_DISCONNECTING:
+		return false;
+	case TARGET_LOST:
+	case TARGET_DOWN:
+		break;
+	}
+	target_give_up(vbd->target);
+	return true;
+}
+
+static void act_nothing(struct vbd *vbd)
+{
+	(void)vbd;
+}
+
+static void act_offer(struct vbd *vbd)
+{
+	enum target_state state = target_state(vbd->target);
+	bool fresh = vbd->backend_state == XenbusStateInitialising;
+
+	if (!vbd->online || vbd->removed)
+		return;
+	if (vbd->at.kind == NODE_XENDISK && fresh && state == TARGET_FAILED) {
+		step(vbd, XenbusStateClosed, NULL);
+		return;
+	}
+	/* libxl runs the script, which opens the target, only in InitWait. */
+	if (state != TARGET_OPEN && !(fresh && vbd->at.kind != NODE_XENDISK))
+		return;
+	if (vbd->refused[0])
+		remove_error(vbd);
+	vbd->refused[0] = '\0';
+	target_give_up(vbd->target);
+	vbd->connect.nr_rings = 0;
+	step(vbd, XenbusStateInitWait, also_transport);
+}
+
+static void act_connect(struct vbd *vbd)
+{
+	if (vbd->refused[0]) {
+		step(vbd, XenbusStateClosing, NULL);
+	} else if (target_link(vbd->target) == TARGET_UP) {
+		step(vbd, XenbusStateConnected, also_disk);
+		if (vbd->backend_state == XenbusStateConnected)
+			log_guest(&vbd->who, LOG_LEVEL_INFO,
+				  "connected: %u rings of %u pages",
+				  vbd->connect.nr_rings,
+				  vbd->connect.ring[0].nr_refs);
+	} else {
+		connect_target(vbd);
+	}
+}
+
+static void act_serve(struct vbd *vbd)
+{
+	if (vbd->refused[0]) {
+		step(vbd, XenbusStateClosing, NULL);
+		return;
+	}
+	if (vbd->removed)
+		return;
+	/* The guest takes itself for connected: make it true. */
+	target_inherit(vbd->target);
+	if (target_link(vbd->target) == TARGET_LOST)
+		connect_target(vbd);
+}
+
+static void act_restart(struct vbd *vbd)
+{
+	if (disconnected(vbd))
+		act_offer(vbd);
+}
+
+static void act_closing(struct vbd *vbd)
+{
+	step(vbd, XenbusStateClosing, NULL);
+}
+
+static void act_close(struct vbd *vbd)
+{
+	if (!disconnected(vbd))
+		return;
+	vbd->connect.nr_rings = 0;
+	step(vbd, XenbusStateClosed, also_forget_rings);
+	if (vbd->backend_state == XenbusStateClosed)
+		log_guest(&vbd->who, LOG_LEVEL_INFO, "disconnected");
+}
+
+static void act_hold(struct vbd *vbd)
+{
+	enum target_link link = target_link(vbd->target);
+
+	if (vbd->refused[0] || link == TARGET_DOWN)
+		act_close(vbd);
+	else if (link == TARGET_LOST)
+		connect_target(vbd);
+}
+
+static void (*const actions[VBD_NR_ACTIONS])(struct vbd *vbd) = {
+	[VBD_IGNORE] = act_nothing,  [VBD_WAIT] = act_nothing,
+	[VBD_OFFER] = act_offer,     [VBD_CONNECT] = act_connect,
+	[VBD_SERVE] = act_serve,     [VBD_RESTART] = act_restart,
+	[VBD_CLOSING] = act_closing, [VBD_HOLD] = act_hold,
+	[VBD_CLOSE] = act_close,
+};
+
+/* --- The target ----------------------------------------------------------- */
+
+static void attach(struct vbd *vbd)
+{
+	char why[MSG_TEXT_MAX] = "";
+	int r;
+
+	node_clear(&vbd->node);
+	r = node_read(vbd->store, &vbd->at, vbd->path, &vbd->node, why);
+	vbd->removed = false;
+	vbd->attaching = true;
+	if (r < 0)
+		target_fail(vbd->target, r, *why ? why : strerror(-r));
+	else
+		target_open(vbd->target, vbd->node.target, vbd->node.read_only);
+	vbd_touch(vbd);
+}
+
+/* Opens without being told by a script: where there is none, and where an
+ * earlier broker was told. */
+static void want_target(struct vbd *vbd)
+{
+	bool ended = vbd->backend_state == XenbusStateClosed && !vbd->online;
+	bool told = vbd->at.kind == NODE_XENDISK || vbd->attached_before;
+
+	if (target_state(vbd->target) != TARGET_NONE || ended || !told ||
+	    vbd->removed || vbd->attaching)
+		return;
+	if (vbd->backend_state == XenbusStateConnected ||
+	    (vbd->backend_state == XenbusStateClosing &&
+	     vbd->frontend_state != XenbusStateClosed))
+		target_inherit(vbd->target);
+	attach(vbd);
+}
+
+struct rival {
+	const struct vbd *vbd;
+	const struct vbd *found;
+	const char *storage;
+};
+
+/* The two halves of a guest that migrates to its own host are one guest. */
+static bool is_same_guest(const struct vbd *a, const struct vbd *b)
+{
+	return a->at.domid == b->at.domid ||
+	       (a->id.vm[0] && strcmp(a->id.vm, b->id.vm) == 0);
+}
+
+static bool is_no_rival(void *ctx, struct vbd *other)
+{
+	struct rival *rival = ctx;
+
+	if (other == rival->vbd || is_same_guest(other, rival->vbd))
+		return true;
+	rival->storage = target_conflict(rival->vbd->target, other->target);
+	rival->found = rival->storage ? other : NULL;
+	return !rival->found;
+}
+
+static void check_rivals(struct vbd *vbd)
+{
+	struct rival rival = { .vbd = vbd };
+	char why[MSG_TEXT_MAX];
+
+	bus_each(vbd->broker->bus, is_no_rival, &rival);
+	if (!rival.found)
+		return;
+	(void)snprintf(why, sizeof(why), "%.300s is in use by domain %u (%s)",
+		       rival.storage, rival.found->at.domid,
+		       rival.found->node.vdev);
+	target_fail(vbd->target, -EBUSY, why);
+}
+
+static void tell_failed(struct vbd *vbd)
+{
+	const char *why = target_why(vbd->target);
+	int err = target_error(vbd->target);
+
+	log_disk(&vbd->who, LOG_LEVEL_ERROR, "%s cannot be attached: %s",
+		 vbd->node.vdev, why);
+	(void)store_write(vbd->store, vbd->path, "hotplug-error", "%s", why);
+	(void)store_write(vbd->store, vbd->path, "hotplug-status", "error");
+	keep_promise(&vbd->add, err, why);
+}
+
+static void tell_opened(struct vbd *vbd)
+{
+	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
+		 target_expression(vbd->target),
+		 vbd->node.read_only ? ", read-only" : "");
+	(void)store_remove(vbd->store, vbd->path, "hotplug-error");
+	(void)store_write(vbd->store, vbd->path, "hotplug-status", "connected");
+	keep_promise(&vbd->add, 0, NULL);
+}
+
+static void settle_attach(struct vbd *vbd)
+{
+	if (!vbd->attaching || target_state(vbd->target) == TARGET_OPENING)
+		return;
+	vbd->attaching = false;
+	/* What the guest was connected to before is not taken from it. */
+	if (target_state(vbd->target) == TARGET_OPEN &&
+	    target_link(vbd->target) != TARGET_LOST)
+		check_rivals(vbd);
+	if (target_state(vbd->target) == TARGET_FAILED)
+		tell_failed(vbd);
+	else
+		tell_opened(vbd);
+}
+
+/* Closes the target for good.  False: later. */
+static bool end_target(struct vbd *vbd)
+{
+	if (!disconnected(vbd))
+		return false;
+	target_close(vbd->target, true);
+	vbd->attaching = false;
+	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
+	keep_promise(&vbd->remove, 0, NULL);
+	return true;
+}
+
+/* --- The look ------------------------------------------------------------- */
+
+/* Is it ours to write to?  See the top of the file. */
+static bool is_driven(struct vbd *vbd)
+{
+	if (!vbd->driven)
+		vbd->driven = vbd->at.kind != NODE_VBD || !blkback_present() ||
+			      (vbd->attached_before &&
+			       !blkback_owns(vbd->at.domid, vbd->at.devid));
+	return vbd->driven;
+}
+
+/* libxl does not know this kind: nobody else removes the directory. */
+static void remove_orphan(struct vbd *vbd)
+{
+	cleanup_free char **names = NULL;
+	cleanup_free char *parent = NULL;
+	unsigned int nr;
+
+	if (vbd->at.kind != NODE_XENDISK || !vbd->domain_ended ||
+	    vbd->backend_state != XenbusStateClosed)
+		return;
+	(void)store_remove(vbd->store, vbd->path, NULL);
+	parent = strdup(vbd->path);
+	if (!parent)
+		return;
+	*strrchr(parent, '/') = '\0';
+	if (store_list(vbd->store, parent, &names, &nr) == 0 && nr == 0)
+		(void)store_remove(vbd->store, parent, NULL);
+}
+
+void vbd_look(struct vbd *vbd)
+{
+	int r = read_states(vbd);
+	int action;
+
+	if (r < 0 && r != -ENOENT) {
+		log_guest(&vbd->who, LOG_LEVEL_ERROR,
+			  "xenstore cannot be read: %s", strerror(-r));
+		return;
+	}
+	if (r == -ENOENT || vbd->gone) {
+		vbd->gone = true;
+		if (end_target(vbd))
+			bus_forget(vbd->broker->bus, vbd);
+		return;
+	}
+	settle_attach(vbd);
+	if (vbd->removed)
+		(void)end_target(vbd);
+	if (!is_driven(vbd))
+		return;
+	want_target(vbd);
+	note_trouble(vbd);
+	action = vbd_answer(vbd->backend_state, effective_frontend(vbd));
+	actions[action](vbd);
+	remove_orphan(vbd);
+}
+
+/* --- Life ----------------------------------------------------------------- */
+
+/* Our own keys are written here as well: they are no news. */
+static bool is_backend_news(const char *below)
+{
+	return *below == '\0' || strcmp(below, "state") == 0 ||
+	       strcmp(below, "online") == 0;
+}
+
+/* A guest can make nodes below its state. */
+static bool is_frontend_news(const char *below)
+{
+	return *below == '\0';
+}
+
+static int watch_states(struct vbd *vbd)
+{
+	cleanup_free char *state = xasprintf("%s/state", vbd->frontend);
+	int r = state ? store_watch(vbd->mark, vbd->path, is_backend_news) :
+			-ENOMEM;
+
+	return r < 0 ? r : store_watch(vbd->mark, state, is_frontend_news);
+}
+
+static bool was_attached(struct vbd *vbd)
+{
+	cleanup_free char *status = NULL;
+
+	return store_read(vbd->store, vbd->path, "hotplug-status", &status) ==
+		       0 &&
+	       strcmp(status, "connected") == 0;
+}
+
+static int make(struct vbd *vbd)
+{
+	int r;
+
+	vbd->path = node_backend_path(&vbd->at, vbd->id.backend_domid);
+	vbd->frontend = node_frontend_path(&vbd->at);
+	vbd->again = evtimer_new(vbd->broker->base, on_again, vbd);
+	if (!vbd->path || !vbd->frontend || !vbd->again)
+		return -ENOMEM;
+	/* libxl lets the guest read the whole directory. */
+	r = store_hide(vbd->store, vbd->path, "params", vbd->id.backend_domid);
+	if (r < 0 && r != -ENOENT)
+		log_disk(&vbd->who, LOG_LEVEL_WARNING,
+			 "the guest can read params: %s", strerror(-r));
+	node_vm(vbd->store, &vbd->at, vbd->id.vm, sizeof(vbd->id.vm));
+	vbd->attached_before = was_attached(vbd);
+	r = target_new(&vbd->target, vbd->broker, &vbd->id, on_target_change,
+		       vbd);
+	if (r == 0)
+		r = store_mark_new(&vbd->mark, vbd->store, on_change, vbd);
+	return r < 0 ? r : watch_states(vbd);
+}
+
+int vbd_new(struct vbd **ret, struct broker *broker, struct store *store,
+	    const struct node_address *at)
+{
+	struct vbd *vbd = calloc(1, sizeof(*vbd));
+	int r;
+
+	if (!vbd)
+		return -ENOMEM;
+	vbd->broker = broker;
+	vbd->store = store;
+	vbd->at = *at;
+	vbd->id = (struct msg_identity){
+		.domid = at->domid,
+		.devid = at->devid,
+		.backend_domid = bus_domid(broker->bus),
+	};
+	vbd->who = (struct log_who){ .domid = at->domid, .devid = at->devid };
+	r = make(vbd);
+	if (r < 0) {
+		vbd_free(vbd);
+		return r;
+	}
+	*ret = vbd;
+	return 0;
+}
+
+void vbd_free(struct vbd *vbd)
+{
+	if (!vbd)
+		return;
+	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
+	keep_promise(&vbd->remove, 0, NULL);
+	if (vbd->gone)
+		remove_error(vbd);
+	target_free(vbd->target);
+	store_mark_free(vbd->mark);
+	if (vbd->again)
+		event_free(vbd->again);
+	node_clear(&vbd->node);
+	free(vbd->path);
+	free(vbd->frontend);
+	free(vbd);
+}
+
+const struct node_address *vbd_address(const struct vbd *vbd)
+{
+	return &vbd->at;
+}
+
+bool vbd_is_gone(const struct vbd *vbd)
+{
+	return vbd->gone;
+}
+
+/* --- The hotplug script --------------------------------------------------- */
+
+/* Makes the device ours, whoever has it now. */
+static int take_over(struct vbd *vbd, char *why)
+{
+	int r = 0;
+
+	if (vbd->at.kind == NODE_VBD)
+		r = blkback_take(vbd->at.domid, vbd->at.devid);
+	if (r < 0) {
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "it cannot be taken from xen-blkback: %s",
+			       strerror(-r));
+		return r;
+	}
+	vbd->driven = true;
+	/* What xen-blkback has offered may be more than we can do. */
+	r = also_transport(vbd);
+	if (r < 0)
+		(void)snprintf(why, MSG_TEXT_MAX, "xenstore: %s", strerror(-r));
+	return r;
+}
+
+static int find_for_script(struct broker *broker, const char *xenbus_path,
+			   struct vbd **ret, char *why)
+{
+	struct node_address at;
+	int r = node_parse(xenbus_path, &at);
+
+	if (r < 0) {
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "XENBUS_PATH names no block device: %.200s",
+			       xenbus_path);
+		return r;
+	}
+	r = bus_get(broker->bus, &at, ret);
+	if (r == -ENODEV)
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "%s is not there, or has another script",
+			       xenbus_path);
+	else if (r < 0)
+		(void)snprintf(why, MSG_TEXT_MAX, "%s: %s", xenbus_path,
+			       strerror(-r));
+	return r;
+}
+
+void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
+		     vbd_done_fn done, void *ctx)
+{
+	char why[MSG_TEXT_MAX] = "";
+	struct vbd *vbd = NULL;
+	int r = find_for_script(broker, xenbus_path, &vbd, why);
+
+	if (r == 0 && vbd->add.done) {
+		r = -EBUSY;
+		(void)snprintf(why, sizeof(why), "it is being attached");
+	}
+	if (r == 0)
+		r = take_over(vbd, why);
+	if (r < 0) {
+		done(ctx, r, why);
+		return;
+	}
+	vbd->add = (struct promise){ done, ctx };
+	if (target_state(vbd->target) == TARGET_NONE ||
+	    target_state(vbd->target) == TARGET_FAILED)
+		attach(vbd);
+	vbd->attaching = true; /* also when it is open already */
+	vbd_touch(vbd);
+}
+
+void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
+			vbd_done_fn done, void *ctx)
+{
+	struct node_address at;
+	struct vbd *vbd = NULL;
+
+	if (node_parse(xenbus_path, &at) == 0)
+		vbd = bus_known(broker->bus, &at);
+	if (!vbd) {
+		done(ctx, 0, NULL);
+		return;
+	}
+	if (vbd->remove.done) {
+		done(ctx, -EBUSY, "it is being removed");
+		return;
+	}
+	vbd->removed = true;
+	vbd->remove = (struct promise){ done, ctx };
+	vbd_touch(vbd);
+}
+
+/* --- For the control socket ----------------------------------------------- */
+
+void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
+{
+	int r = target_resume(vbd->target, accept_loss, done, ctx);
+
+	if (r < 0)
+		done(ctx, r,
+		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));
+}
+
+static const char *failure(const struct vbd *vbd)
+{
+	if (target_state(vbd->target) == TARGET_FAILED)
+		return target_why(vbd->target);
+	return vbd->refused[0] ? vbd->refused : NULL;
+}
+
+static const char *state_word(const struct vbd *vbd)
+{
+	if (failure(vbd))
+		return "failed";
+	if (target_state(vbd->target) == TARGET_NONE && !vbd->removed)
+		return "opening";
+	switch (vbd->backend_state) {
+	case XenbusStateConnected:
+		return "connected";
+	case XenbusStateClosing:
+		return "closing";
+	case XenbusStateClosed:
+		return "closed";
+	default:
+		return target_state(vbd->target) == TARGET_OPEN ? "waiting" :
+								  "opening";
+	}
+}
+
+static void view_connection(const struct vbd *vbd, struct vbd_view *view)
+{
+	if (vbd->connect.nr_rings == 0)
+		return;
+	view->queues = vbd->connect.nr_rings;
+	while (1u << view->ring_page_order < vbd->connect.ring[0].nr_refs)
+		view->ring_page_order++;
+}
+
+void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
+{
+	const struct msg_opened *opened = target_opened(vbd->target);
+	struct vbd_view view = {
+		.domid = vbd->at.domid,
+		.devid = vbd->at.devid,
+		.kind = vbd->at.kind,
+		.expression = target_expression(vbd->target),
+		.state = state_word(vbd),
+		.readonly = vbd->node.read_only,
+		.worker_pid = target_pid(vbd->target),
+		.restarts = target_restarts(vbd->target),
+		.failure = failure(vbd),
+		.notes = opened ? opened->notes : "",
+		.backend_path = vbd->path,
+		.frontend_path = vbd->frontend,
+		.backend_state = vbd->backend_state,
+		.frontend_state = vbd->frontend_state,
+	};
+
+	(void)snprintf(view.vdev, sizeof(view.vdev), "%s", vbd->node.vdev);
+	if (opened) {
+		view.size = opened->limits.size;
+		view.sector_size = opened->limits.sector_size;
+		view.physical_sector_size = opened->limits.physical_sector_size;
+		view.readonly |= opened->limits.readonly;
+	}
+	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
+		view.condition[i] = target_condition(vbd->target, i);
+	view_connection(vbd, &view);
+	*ret = view;
+}
