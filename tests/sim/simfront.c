@@ -29,6 +29,7 @@
 #include <xen/io/xenbus.h>
 #include <xenstore.h>
 
+#define LOOK_MS	      200
 #define PATH_SIZE     256
 #define BIT(state)    (1u << (state))
 #define BACKEND_GONE  BIT(XenbusStateUnknown)
@@ -470,8 +471,10 @@ static int check_disk(struct simfront *f)
 
 static void look_at_backend(struct simfront *f)
 {
-	unsigned int state = backend_state(f);
+	unsigned int state = XenbusStateUnknown;
 
+	if (xensim_guest_alive(f->guest))
+		state = backend_state(f);
 	if (state == XenbusStateConnected)
 		__atomic_store_n(&f->sectors,
 				 read_number(f, f->backend, "sectors"),
@@ -492,12 +495,16 @@ static void *monitor_main(void *arg)
 	};
 
 	look_at_backend(f);
-	while (poll(pfds, 2, -1) >= 0 || errno == EINTR) {
-		if (pfds[0].revents)
+	/* Nobody tells a domain that it is destroyed: look now and then. */
+	while (poll(pfds, 2, LOOK_MS) >= 0 || errno == EINTR) {
+		if (pfds[0].revents || !xensim_guest_alive(f->guest))
 			break;
+		if (!pfds[1].revents)
+			continue;
 		drain_watches(f);
 		look_at_backend(f);
 	}
+	look_at_backend(f);
 	return NULL;
 }
 
@@ -626,7 +633,8 @@ struct simqueue *simfront_queue(struct simfront *front, unsigned int index)
 
 bool simfront_closing(const struct simfront *front)
 {
-	return __atomic_load_n(&front->closing, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&front->closing, __ATOMIC_ACQUIRE) ||
+	       !xensim_guest_alive(front->guest);
 }
 
 uint64_t simfront_sectors(const struct simfront *front)

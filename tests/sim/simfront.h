@@ -68,7 +68,10 @@ const struct simfront_disk *simfront_disk(const struct simfront *front);
 const struct simfront_shape *simfront_shape(const struct simfront *front);
 struct simqueue *simfront_queue(struct simfront *front, unsigned int index);
 
-/* The backend wants the disk closed, or is gone: finish and disconnect. */
+/*
+ * The backend wants the disk closed, or is gone: finish and disconnect.  Or
+ * the domain is destroyed.
+ */
 bool simfront_closing(const struct simfront *front);
 /* The disk's size now, in sectors: it may change while connected. */
 uint64_t simfront_sectors(const struct simfront *front);

@@ -176,13 +176,13 @@ static void *lane_main(void *arg)
 	struct lane *lane = arg;
 	int r = 0;
 
-	while (r != -EPROTO && !stopped(lane->server)) {
+	while ((r >= 0 || r == -EINTR) && !stopped(lane->server)) {
 		r = serve_lane(lane);
 		if (r == 0 || r == -EINTR)
 			simqueue_wait(lane->queue, 200);
 	}
 	pthread_mutex_lock(&lane->lock);
-	if (r == -EPROTO)
+	if (r < 0 && r != -EINTR)
 		lane->failure = r;
 	pthread_cond_broadcast(&lane->changed);
 	pthread_mutex_unlock(&lane->lock);

@@ -43,6 +43,8 @@ static const struct option_row rows[] = {
 	    "end without closing the disk, as a guest that stops"),
 	ROW("size", NUMBER, size, "BYTES", "use the disk's first BYTES"),
 	ROW("seconds", NUMBER, seconds, "N", "how long verify and load run"),
+	ROW("requests", NUMBER, requests, "N",
+	    "verify: at most N per queue and connection"),
 	ROW("depth", NUMBER, depth, "N", "requests in flight per queue"),
 	ROW("bs", RANGE, bs, "MIN[-MAX]", "bytes of a request"),
 	ROW("seed", NUMBER, seed, "N", "of all random choices"),

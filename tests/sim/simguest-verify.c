@@ -55,6 +55,7 @@ struct worker {
 	unsigned int depth, busy;
 	uint64_t random;
 	int64_t last_answer; /* ns */
+	uint64_t started;
 	struct counts counts;
 	pthread_t thread;
 };
@@ -87,6 +88,9 @@ __attribute__((format(printf, 2, 3))) static void fail(struct verify *v,
 {
 	va_list args;
 
+	/* Much fails in a destroyed domain, and none of it is a fault. */
+	if (!xensim_guest_alive(simfront_guest(v->guest->front)))
+		return;
 	pthread_mutex_lock(&v->lock);
 	va_start(args, format);
 	if (!v->failed)
@@ -96,9 +100,13 @@ __attribute__((format(printf, 2, 3))) static void fail(struct verify *v,
 	pthread_mutex_unlock(&v->lock);
 }
 
-static bool stopping(const struct verify *v)
+static bool stopping(const struct worker *w)
 {
-	return __atomic_load_n(&v->failed, __ATOMIC_ACQUIRE) ||
+	const struct verify *v = w->verify;
+	uint64_t limit = v->guest->opt.requests;
+
+	return (limit && w->started >= limit) ||
+	       __atomic_load_n(&v->failed, __ATOMIC_ACQUIRE) ||
 	       simfront_closing(v->guest->front) || simio_now_ns() >= v->end;
 }
 
@@ -296,6 +304,7 @@ static int start(struct slot *slot)
 		fill_write(slot);
 	slot->busy = true;
 	w->busy++;
+	w->started++;
 	return simqueue_submit(w->queue, &slot->req);
 }
 
@@ -329,8 +338,8 @@ static void *worker_main(void *arg)
 	int r = 0;
 
 	w->last_answer = simio_now_ns();
-	while (r >= 0 && (!stopping(v) || w->busy > 0)) {
-		if (!stopping(v))
+	while (r >= 0 && (!stopping(w) || w->busy > 0)) {
+		if (!stopping(w))
 			r = start_some(w);
 		if (r >= 0 && w->busy > 0)
 			r = reap_some(w);

@@ -82,9 +82,11 @@ int simguest_queue_failed(const struct simqueue *queue, int r)
 		simguest_complain("disk disabled: %s", simqueue_fault(queue));
 	else if (r == -ETIMEDOUT)
 		simguest_complain("no answer from the backend");
+	else if (r == -ESHUTDOWN)
+		simguest_complain("the domain was destroyed");
 	else
 		simguest_complain("request: %s", strerror(-r));
-	return SIMGUEST_FAULT;
+	return r == -ESHUTDOWN ? SIMGUEST_OK : SIMGUEST_FAULT;
 }
 
 static bool pin(const char *cpu)
@@ -138,7 +140,7 @@ static int run_verb(struct simguest *g, const struct verb *verb, int argc,
 		simguest_complain("standard output: %s", strerror(errno));
 		code = SIMGUEST_FAULT;
 	}
-	if (g->opt.stay || (code == SIMGUEST_FAULT && has_pending(g)))
+	if (!xensim_guest_alive(simfront_guest(g->front)) || g->opt.stay || (code == SIMGUEST_FAULT && has_pending(g)))
 		return code; /* the guest just stops */
 	if (simfront_disconnect(g->front) < 0 && code != SIMGUEST_FAULT) {
 		simguest_complain("close: %s", simfront_error(g->front));

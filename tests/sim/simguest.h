@@ -23,7 +23,7 @@ struct simguest_options {
 	bool no_indirect, stay;
 	const char *cpu;
 
-	uint64_t size, seconds, depth, seed, reconnect;
+	uint64_t size, seconds, requests, depth, seed, reconnect;
 	struct simguest_range bs;
 	const char *ops, *persist;
 	bool discard_zeroes, atomic_sectors, volatile_cache, power_cut;
@@ -63,7 +63,10 @@ struct simfront_shape simguest_shape(const struct simguest_options *options);
 unsigned int simguest_max_segments(const struct simguest *guest);
 bool simguest_may_indirect(const struct simguest *guest);
 
-/* Complains about a negative errno of a queue and returns the exit code. */
+/*
+ * Complains about a negative errno of a queue and returns the exit code (0 for
+ * -ESHUTDOWN: that a domain is destroyed is nobody's fault).
+ */
 int simguest_queue_failed(const struct simqueue *queue, int r);
 
 /*

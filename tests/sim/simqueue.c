@@ -287,6 +287,8 @@ int simqueue_submit(struct simqueue *queue, struct simqueue_request *req)
 	grants->count = 0;
 	r = indirect ? build_indirect(queue, grants, req, &out) :
 		       build_direct(queue, grants, req, &out);
+	if (r < 0 && !xensim_guest_alive(queue->config.guest))
+		return -ESHUTDOWN;
 	if (r < 0)
 		return break_queue(queue, "the grant table is full");
 	queue->counters.requests++;
@@ -369,6 +371,8 @@ int simqueue_reap(struct simqueue *queue, int timeout_ms)
 	/* An event may be of an answer that was taken before: wait on. */
 	while ((r = take_all(queue)) == 0) {
 		r = await_event(queue, left);
+		if (r < 0 && !xensim_guest_alive(queue->config.guest))
+			return -ESHUTDOWN;
 		if (r < 0)
 			return r == -ETIMEDOUT ? 0 : r;
 		if (timeout_ms > 0)

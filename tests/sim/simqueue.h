@@ -71,14 +71,17 @@ const char *simqueue_fault(const struct simqueue *queue);
 void simqueue_counters(const struct simqueue *queue,
 		       struct simqueue_counters *ret_counters);
 
-/* -EAGAIN: the ring is full; -EINVAL: too many segments; -EPROTO: broken. */
+/*
+ * -EAGAIN: the ring is full; -EINVAL: too many segments; -ESHUTDOWN: the
+ * domain was destroyed; -EPROTO: broken.
+ */
 int simqueue_submit(struct simqueue *queue, struct simqueue_request *req);
 /* Publishes what was submitted; sends an event if the backend wants one. */
 void simqueue_push(struct simqueue *queue);
 /*
  * Takes all answers; when there are none waits for one up to timeout_ms
  * (negative: for ever).  Returns how many were taken (0: time is up),
- * -EINTR: kicked, -EPROTO: broken.
+ * -EINTR: kicked, -ESHUTDOWN: the domain was destroyed, -EPROTO: broken.
  */
 int simqueue_reap(struct simqueue *queue, int timeout_ms);
 /*

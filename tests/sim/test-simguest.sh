@@ -25,6 +25,7 @@ trap 'stop_backend; rm -rf "$dir"' EXIT
 # start_backend [OPTION...]: on a disk of 16 MiB, returns when it offers it.
 start_backend() {
 	stop_backend
+	: >"$dir/ready"
 	[ -e "$dir/disk" ] || truncate -s 16M "$dir/disk"
 	"$sim/minibackend" "$dir/disk" "$domain" 51728 "$@" >"$dir/ready" &
 	backend=$!
@@ -32,6 +33,7 @@ start_backend() {
 }
 
 guest() { "$sim/simguest" "$domain" xvdb "$@"; }
+verify() { guest verify --seconds 20 --requests 1000 "$@"; }
 
 # check NAME STATUS PATTERN COMMAND...: its exit status, and what it says.
 check() {
@@ -71,18 +73,20 @@ check "an answer that was not expected" 1 "status 0, not -1" guest script <<<"fl
 for abi in native x86_32 x86_64; do
 	for order in 0 2 4; do
 		check "verify, $abi, order $order" 0 "verify: ok" \
-			guest verify --seconds 1 --abi $abi --order $order --queues $((order + 1)) --size 4M
+			verify --abi $abi --order $order --queues $((order + 1)) --size 4M
 	done
 done
-check "verify, num-ring-pages" 0 "verify: ok" guest verify --seconds 1 --ring-key pages --order 3
-check "verify, no indirect requests" 0 "verify: ok" guest verify --seconds 1 --no-indirect
-check "verify, five connections" 0 "verify: ok" guest verify --seconds 2 --queues 4 --order 3 --reconnect 4
+check "verify, num-ring-pages" 0 "verify: ok" verify --ring-key pages --order 3
+check "verify, no indirect requests" 0 "verify: ok" verify --no-indirect
+check "verify, five connections" 0 "verify: ok" verify --queues 4 --order 3 --reconnect 4
+check "a guest that just stops" 0 "verify: ok" verify --queues 2 --stay
+check "the next one takes the disk over" 0 "verify: ok" verify
 check "load" 0 '"errors":0' guest load --seconds 1 --depth 32 --json
 
 start_detach() { (sleep 0.5; xenstore-write "/local/domain/0/backend/minibackend/$domain/51728/state" 5) & }
 if command -v xenstore-write >/dev/null; then
 	start_detach
-	check "closed by the toolstack" 0 "closed by the backend" guest verify --seconds 20
+	check "closed by the toolstack" 0 "closed by the backend" verify --requests 0
 	start_backend
 fi
 
@@ -94,7 +98,7 @@ fi
 
 caught() { # FAULT STATUS PATTERN [OPTION...]
 	start_backend --fault "$1"
-	check "caught: $1" "$2" "$3" guest verify --seconds 1 "${@:4}"
+	check "caught: $1" "$2" "$3" verify "${@:4}"
 }
 caught answer-twice 1 "disk disabled"
 caught wrong-id 1 "an id that was never given out"
@@ -114,11 +118,15 @@ caught fail-write 3 "status -1"
 power_cut() { # NAME STATUS PATTERN BACKEND-OPTION...
 	rm -f "$dir/model"
 	start_backend --volatile "${@:4}"
-	guest verify --seconds 1 --persist "$dir/model" --volatile >/dev/null
+	verify --persist "$dir/model" --volatile >/dev/null
 	start_backend
-	check "$1" "$2" "$3" guest verify --seconds 1 --persist "$dir/model" --power-cut
+	check "$1" "$2" "$3" verify --persist "$dir/model" --power-cut
 }
 power_cut "a power cut loses nothing that was flushed" 0 "verify: ok"
 power_cut "caught: early-flush" 1 "wrong data" --fault early-flush
+
+start_backend
+(sleep 0.5; "$sim/xensim" domain destroy "$domain") &
+check "the domain is destroyed" 0 "closed by the backend" verify --requests 0
 
 echo "1..$count"
