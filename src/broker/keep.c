@@ -18,6 +18,7 @@
 struct keep {
 	/* Indexed by enum xd_keep_kind. */
 	int dirs[2];
+	char *pages_path; /* of the second */
 	uint64_t limit;
 	uint64_t charged;
 };
@@ -59,17 +60,13 @@ static uint64_t hash_text(const char *text)
 	return hash;
 }
 
-static int open_pages_dir(const char *run_dir)
+static char *pages_path(const char *run_dir)
 {
 	cleanup_free char *real = realpath(run_dir, NULL);
-	cleanup_free char *path = NULL;
 
-	if (!real)
-		return -errno;
 	if (strcmp(run_dir, BROKER_RUN_DIR) == 0)
-		return open_private_dir(SHM_DIR);
-	path = xasprintf(SHM_DIR "-%016" PRIx64, hash_text(real));
-	return path ? open_private_dir(path) : -ENOMEM;
+		return strdup(SHM_DIR);
+	return real ? xasprintf(SHM_DIR "-%016" PRIx64, hash_text(real)) : NULL;
 }
 
 int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
@@ -83,8 +80,12 @@ int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
 	keep->limit = mem_limit;
 	keep->dirs[XD_KEEP_PAGES] = -1;
 	r = keep->dirs[XD_KEEP_STATE] = open_private_dir(path);
-	if (r >= 0)
-		r = keep->dirs[XD_KEEP_PAGES] = open_pages_dir(run_dir);
+	if (r >= 0) {
+		keep->pages_path = pages_path(run_dir);
+		r = keep->pages_path ? open_private_dir(keep->pages_path) :
+				       -ENOMEM;
+		keep->dirs[XD_KEEP_PAGES] = r;
+	}
 	if (r < 0)
 		goto failed;
 	*ret = keep;
@@ -103,6 +104,9 @@ void keep_free(struct keep *keep)
 	for (size_t i = 0; i < ARRAY_SIZE(keep->dirs); i++)
 		if (keep->dirs[i] >= 0)
 			(void)close(keep->dirs[i]);
+	if (keep->pages_path)
+		(void)rmdir(keep->pages_path);
+	free(keep->pages_path);
 	free(keep);
 }
 

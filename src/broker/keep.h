@@ -32,6 +32,7 @@ struct keep;
 /* Makes both folders, mode 0700.  -EPERM: one exists and is not ours.
  * mem_limit: bytes of pages for all disks together; 0: no limit. */
 int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit);
+/* Leaves all state; an empty folder in /dev/shm goes. */
 void keep_free(struct keep *keep);
 
 /* Before a worker is started: removes what another guest of that number, or

@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Supervision against a fake worker: this program itself, started by the code
+ * under test as `/proc/self/exe --worker DOMID/DEVID`.  How it behaves is the
+ * first argument of its expression, fake(BEHAVIOUR).
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "broker-fixture.h"
+#include "broker/poison.h"
+#include "broker/supervise.h"
+#include "common/log.h"
+#include "common/util.h"
+
+#define STORAGE "fake storage"
+
+/* --- The fake worker --------------------------------------------------------- */
+
+static int sock;
+static _Alignas(max_align_t) unsigned char buf[MSG_MAX];
+
+static void say(void *msg, size_t length, enum msg_type type, uint32_t seq)
+{
+	((struct msg_header *)msg)->seq = seq;
+	if (msg_send(sock, msg, length, type, -1) < 0)
+		_exit(11);
+}
+
+static void say_text(enum msg_type type, uint32_t seq, int result,
+		     const char *text)
+{
+	struct msg_text msg = { .h.result = result };
+
+	snprintf(msg.text, sizeof(msg.text), "%s", text);
+	say(&msg, sizeof(msg), type, seq);
+}
+
+static const struct msg_header *hear(int *ret_fd)
+{
+	size_t length;
+	int r = msg_receive(sock, buf, &length, ret_fd);
+
+	if (r < 0)
+		_exit(r == -ECONNRESET ? 0 : 12);
+	return (const struct msg_header *)buf;
+}
+
+/* Asks for a file and puts its first bytes into notes. */
+static void fake_open(char *notes, size_t size, uint32_t flags,
+		      const char *name)
+{
+	struct msg_service msg = { .kind = MSG_SERVICE_OPEN, .flags = flags };
+	const struct msg_service_done *done;
+	ssize_t n;
+	int fd;
+
+	snprintf(msg.name, sizeof(msg.name), "%s", name);
+	say(&msg, sizeof(msg), MSG_SERVICE, 99);
+	done = (const struct msg_service_done *)hear(&fd);
+	if (done->h.type != MSG_SERVICE_DONE || done->h.seq != 99)
+		_exit(13);
+	snprintf(notes, size, "%.200s", done->text);
+	if (fd < 0)
+		return;
+	n = read(fd, notes, size - 1);
+	notes[n < 0 ? 0 : n] = '\0';
+	(void)close(fd);
+}
+
+static void fake_opened(uint32_t seq, const char *notes)
+{
+	struct msg_opened msg = {
+		.limits = { .size = 1 << 20,
+			    .sector_size = 512,
+			    .physical_sector_size = 4096 },
+		.max_rings = 4,
+		.max_ring_order = 4,
+		.nr_identities = 1,
+		.identity = { STORAGE },
+	};
+
+	snprintf(msg.notes, sizeof(msg.notes), "%s", notes);
+	say(&msg, sizeof(msg), MSG_OPENED, seq);
+}
+
+static void fake_rubbish(const char *how, uint32_t seq)
+{
+	struct msg_service service = { .kind = MSG_SERVICE_BUDGET };
+	struct msg_condition condition = { .kind = MSG_NR_CONDITIONS };
+	struct msg_header header = { .type = 0 };
+	struct msg_opened opened = { .limits.size = 511 };
+
+	if (strcmp(how, "bytes") == 0)
+		(void)!write(sock, "rubbish", 7);
+	else if (strcmp(how, "descriptor") == 0)
+		(void)msg_send(sock, &service, sizeof(service), MSG_SERVICE, 2);
+	else if (strcmp(how, "limits") == 0)
+		say(&opened, sizeof(opened), MSG_OPENED, seq);
+	else if (strcmp(how, "seq") == 0)
+		fake_opened(seq + 1, "");
+	else if (strcmp(how, "early") == 0)
+		say(&header, sizeof(header), MSG_CONNECTED, seq);
+	else if (strcmp(how, "condition") == 0)
+		say(&condition, sizeof(condition), MSG_CONDITION, 0);
+	else if (strcmp(how, "service") == 0) {
+		service.kind = 77;
+		say(&service, sizeof(service), MSG_SERVICE, 0);
+	}
+	(void)pause();
+}
+
+static void fake_answer(const struct msg_header *header, const char *behaviour)
+{
+	struct msg_header plain = { .type = 0 };
+	uint32_t seq = header->seq;
+	char notes[256] = "";
+
+	switch (header->type) {
+	case MSG_OPEN:
+		if (strcmp(behaviour, "fail") == 0)
+			say_text(MSG_FAILED, seq, -ENOENT, "no such thing");
+		else if (strcmp(behaviour, "crash") == 0)
+			(void)raise(SIGSEGV);
+		else if (strncmp(behaviour, "rubbish-", 8) == 0)
+			fake_rubbish(behaviour + 8, seq);
+		if (strcmp(behaviour, "read") == 0)
+			fake_open(notes, sizeof(notes), O_RDONLY, "file");
+		else if (strcmp(behaviour, "write") == 0)
+			fake_open(notes, sizeof(notes), O_RDWR, "file");
+		else if (strcmp(behaviour, "create") == 0)
+			fake_open(notes, sizeof(notes), O_RDWR | O_CREAT,
+				  "file");
+		else if (strcmp(behaviour, "ungranted") == 0)
+			fake_open(notes, sizeof(notes), O_RDONLY, "behaviour");
+		fake_opened(seq, notes);
+		break;
+	case MSG_CONNECT:
+		if (strcmp(behaviour, "die") == 0)
+			_exit(3);
+		if (((const struct msg_connect *)header)->flags &
+		    MSG_CONNECT_POISONED)
+			say_text(MSG_FAILED, seq, -EIO, "poisoned");
+		else
+			say(&plain, sizeof(plain), MSG_CONNECTED, seq);
+		break;
+	case MSG_DISCONNECT:
+		say_text(MSG_DISCONNECTED, seq, -EIO, "the last flush");
+		break;
+	case MSG_RESUME:
+		say_text(MSG_RESUMED, seq, 0, "");
+		break;
+	case MSG_CLOSE:
+		_exit(0);
+	default:
+		_exit(14);
+	}
+}
+
+static _Noreturn void fake_worker(void)
+{
+	struct msg_hello hello = { .id = { 5, 51728, 0, "vm" },
+				   .pid = (uint32_t)getpid() };
+	char behaviour[32] = "";
+	int fd;
+
+	sock = atoi(getenv("XENDISK_WORKER_SOCKET"));
+	say(&hello, sizeof(hello), MSG_HELLO, 0);
+	for (;;) {
+		const struct msg_header *header = hear(&fd);
+
+		if (header->type == MSG_OPEN)
+			sscanf(((const struct msg_open *)header)->expression,
+			       "fake(%31[a-z-]", behaviour);
+		fake_answer(header, behaviour);
+	}
+}
+
+/* --- What it is made of: fake(BEHAVIOUR, file=PATH) --------------------------- */
+
+static struct xd_param fake_params[] = {
+	{ "behaviour", XD_STRING, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "" },
+	{ "file", XD_PATH, 0, NULL, NULL, "" },
+	{ .type = XD_END },
+};
+static char fake_name[] = "fake";
+static const struct backend_info fake_info = { .name = fake_name,
+					       .summary = fake_name,
+					       .params = fake_params,
+					       .nr_params = 2 };
+
+static const struct backend_info *find_fake(void *ctx, const char *name)
+{
+	(void)ctx;
+	return strcmp(name, "fake") == 0 ? &fake_info : NULL;
+}
+
+struct expr_env broker_expr_env(struct broker *broker)
+{
+	return (struct expr_env){ .ctx = broker,
+				  .backend = find_fake,
+				  .scheme = find_fake };
+}
+
+/* --- The listener ------------------------------------------------------------- */
+
+struct seen {
+	struct fixture *fixture;
+	struct worker *worker;
+	bool any; /* one of the events below has come */
+	const char *event;
+	int err;
+	char text[MSG_NOTES_MAX];
+	bool poisoned;
+	bool stopped;
+};
+
+static void note(struct seen *seen, const char *event, int err,
+		 const char *text)
+{
+	seen->any = true;
+	seen->event = event;
+	seen->err = err;
+	snprintf(seen->text, sizeof(seen->text), "%s", text);
+}
+
+static void on_opened(void *ctx, int err, const struct msg_opened *opened,
+		      const char *why)
+{
+	assert_true((err == 0) == (opened != NULL));
+	note(ctx, "opened", err, opened ? opened->notes : why);
+}
+
+static void on_connected(void *ctx, int err, const char *why)
+{
+	note(ctx, "connected", err, why);
+}
+
+static void on_disconnected(void *ctx, int err, const char *why)
+{
+	note(ctx, "disconnected", err, why);
+}
+
+static void on_resumed(void *ctx, int err, const char *why)
+{
+	note(ctx, "resumed", err, why);
+}
+
+static void on_broken(void *ctx, const char *why)
+{
+	note(ctx, "broken", 0, why);
+}
+
+static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
+			 const char *reason)
+{
+	struct seen *seen = ctx;
+
+	(void)reason;
+	if (kind == MSG_POISONED)
+		seen->poisoned = set;
+}
+
+static void on_died(void *ctx, const char *how)
+{
+	note(ctx, "died", 0, how);
+}
+
+static const struct worker_events events = {
+	on_opened, on_connected, on_disconnected, on_resumed,
+	on_broken, on_condition, on_died,
+};
+
+static void expect(struct seen *seen, const char *event, int err)
+{
+	assert_true(fixture_run(seen->fixture, &seen->any));
+	assert_string_equal(seen->event, event);
+	assert_int_equal(seen->err, err);
+	seen->any = false;
+}
+
+static struct seen *start_as(void **state, bool read_only, const char *fmt, ...)
+	PRINTF(3, 4);
+
+static struct seen *start_as(void **state, bool read_only, const char *fmt, ...)
+{
+	struct seen *seen = *state;
+	char expression[512];
+	struct worker_spec spec = { .id = { 5, 51728, 0, "vm" },
+				    .read_only = read_only,
+				    .expression = expression,
+				    .ctx = seen };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(expression, sizeof(expression), fmt, ap);
+	va_end(ap);
+	assert_int_equal(worker_new(&seen->worker, &seen->fixture->broker,
+				    &spec, &events),
+			 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	assert_int_not_equal(worker_pid(seen->worker), 0);
+	assert_int_equal(worker_open(seen->worker), -EALREADY);
+	return seen;
+}
+
+#define start(state, ...) start_as(state, false, __VA_ARGS__)
+
+static int setup(void **state)
+{
+	struct seen *seen = calloc(1, sizeof(*seen));
+
+	seen->fixture = fixture_new();
+	assert_int_equal(supervisor_new(&seen->fixture->broker.supervisor,
+					&seen->fixture->broker),
+			 0);
+	*state = seen;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct seen *seen = *state;
+
+	worker_free(seen->worker);
+	supervisor_free(seen->fixture->broker.supervisor);
+	fixture_free(seen->fixture);
+	free(seen);
+	return 0;
+}
+
+/* --- The tests ------------------------------------------------------------------ */
+
+static void test_life(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = start(state, "fake(good)");
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), -EINVAL);
+	expect(seen, "connected", 0);
+	assert_int_equal(worker_resume(seen->worker, false), 0);
+	expect(seen, "resumed", 0);
+	assert_int_equal(worker_disconnect(seen->worker), 0);
+	expect(seen, "disconnected", -EIO);
+	assert_string_equal(seen->text, "the last flush");
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "connected", 0);
+	assert_int_equal(worker_restarts(seen->worker), 0);
+}
+
+static void test_command_line(void **state)
+{
+	struct seen *seen = start(state, "fake(good)");
+	char path[64];
+	char line[64] = "";
+	FILE *file;
+
+	expect(seen, "opened", 0);
+	snprintf(path, sizeof(path), "/proc/%d/cmdline",
+		 (int)worker_pid(seen->worker));
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fread(line, 1, sizeof(line), file), 26);
+	fclose(file);
+	assert_memory_equal(line, "xendiskd\0--worker\0005/51728", 26);
+}
+
+static void test_failed_open(void **state)
+{
+	struct seen *seen = start(state, "fake(fail)");
+
+	expect(seen, "opened", -ENOENT);
+	assert_string_equal(seen->text, "no such thing");
+	assert_int_equal(worker_pid(seen->worker), 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", -ENOENT);
+}
+
+static void test_crash_while_opening(void **state)
+{
+	struct seen *seen = start(state, "fake(crash)");
+
+	expect(seen, "opened", -EIO);
+	assert_non_null(strstr(seen->text, "signal 11"));
+}
+
+static void test_death_and_restart(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = start(state, "fake(die)");
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "died", 0);
+	assert_string_equal(seen->text, "the worker exited with status 3");
+	assert_int_equal(worker_pid(seen->worker), 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_restarts(seen->worker), 1);
+}
+
+static void test_rubbish(void **state)
+{
+	static const char *const kinds[] = { "bytes",  "descriptor",
+					     "limits", "seq",
+					     "early",  "condition",
+					     "service" };
+	struct seen *seen = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		start(state, "fake(rubbish-%s)", kinds[i]);
+		expect(seen, "opened", -EIO);
+		assert_non_null(strstr(seen->text, "the worker sent "));
+		worker_free(TAKE_PTR(seen->worker));
+	}
+}
+
+static void test_open_service(void **state)
+{
+	struct seen *seen = *state;
+
+	fixture_write(seen->fixture, "image", "content");
+	start(state, "fake(read, file=%s)",
+	      fixture_path(seen->fixture, "image"));
+	expect(seen, "opened", 0);
+	assert_string_equal(seen->text, "content");
+}
+
+/* The very file that was there when the disk was attached. */
+static void test_open_after_rename(void **state)
+{
+	struct seen *seen = *state;
+	const char *path = fixture_path(seen->fixture, "image");
+
+	fixture_write(seen->fixture, "image", "content");
+	start(state, "fake(read, file=%s)", path);
+	expect(seen, "opened", 0);
+	/* A second process of the same disk looks the path up anew. */
+	assert_int_equal(unlink(path), 0);
+	(void)kill(worker_pid(seen->worker), SIGKILL);
+	expect(seen, "died", 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", 0);
+	assert_non_null(strstr(seen->text, "No such file"));
+}
+
+static void test_open_refusals(void **state)
+{
+	struct seen *seen = *state;
+	const char *path = fixture_path(seen->fixture, "image");
+
+	fixture_write(seen->fixture, "image", "content");
+	start_as(state, true, "fake(write, file=%s)", path);
+	expect(seen, "opened", 0);
+	assert_non_null(strstr(seen->text, "Read-only"));
+	worker_free(TAKE_PTR(seen->worker));
+
+	start(state, "fake(create, file=%s)", path);
+	expect(seen, "opened", 0);
+	assert_non_null(strstr(seen->text, "Invalid argument"));
+	worker_free(TAKE_PTR(seen->worker));
+
+	start(state, "fake(ungranted, file=%s)", path);
+	expect(seen, "opened", 0);
+	assert_non_null(strstr(seen->text, "behaviour is no path"));
+}
+
+static void try_below_root(void **state, const char *name, const char *answer)
+{
+	struct seen *seen = *state;
+
+	start(state, "fake(read, file=%s/root/%s)", seen->fixture->dir, name);
+	expect(seen, "opened", 0);
+	assert_non_null(strstr(seen->text, answer));
+	worker_free(TAKE_PTR(seen->worker));
+}
+
+static void test_image_roots(void **state)
+{
+	struct seen *seen = *state;
+	struct fixture *fixture = seen->fixture;
+	char root[80];
+	char *roots[] = { root };
+
+	snprintf(root, sizeof(root), "%s/root/", fixture->dir);
+	assert_int_equal(mkdir(root, 0755), 0);
+	fixture->settings.image_roots = roots;
+	fixture->settings.nr_image_roots = 1;
+	fixture_write(fixture, "secret", "secret");
+	fixture_write(fixture, "root/image", "content");
+	assert_int_equal(symlink("image", fixture_path(fixture, "root/link")),
+			 0);
+	assert_int_equal(
+		symlink("../secret", fixture_path(fixture, "root/out")), 0);
+	assert_int_equal(symlink("/etc", fixture_path(fixture, "root/etc")), 0);
+	try_below_root(state, "image", "content");
+	try_below_root(state, "link", "content");
+	try_below_root(state, "out", "image-roots");
+	try_below_root(state, "../secret", "image-roots");
+	try_below_root(state, "etc/passwd", "image-roots");
+	try_below_root(state, "../rootless", "image-roots");
+	try_below_root(state, "absent", "No such file");
+}
+
+static void on_marked(void *ctx, int err)
+{
+	struct seen *seen = ctx;
+
+	note(seen, "marked", err, "");
+}
+
+static void test_poison(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = *state;
+	struct broker *broker = &seen->fixture->broker;
+
+	assert_int_equal(poison_mark(broker, STORAGE, "9/9", "fsync", on_marked,
+				     seen),
+			 0);
+	expect(seen, "marked", 0);
+	start(state, "fake(good)");
+	expect(seen, "opened", 0);
+	assert_true(seen->poisoned);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "connected", -EIO);
+	assert_int_equal(worker_resume(seen->worker, true), 0);
+	assert_int_equal(worker_resume(seen->worker, true), -EALREADY);
+	expect(seen, "resumed", 0);
+	assert_false(seen->poisoned);
+	assert_null(poison_find(broker->poison, STORAGE));
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "connected", 0);
+}
+
+static void on_stopped(void *ctx)
+{
+	struct seen *seen = ctx;
+
+	seen->stopped = true;
+}
+
+static void test_stop(void **state)
+{
+	struct seen *seen = start(state, "fake(good)");
+
+	expect(seen, "opened", 0);
+	supervisor_stop(seen->fixture->broker.supervisor, on_stopped, seen);
+	assert_true(fixture_run(seen->fixture, &seen->stopped));
+	assert_false(seen->any); /* its death is no event any more */
+	assert_int_equal(worker_pid(seen->worker), 0);
+	assert_int_equal(worker_open(seen->worker), -ESHUTDOWN);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_life),
+		TEST(test_command_line),
+		TEST(test_failed_open),
+		TEST(test_crash_while_opening),
+		TEST(test_death_and_restart),
+		TEST(test_rubbish),
+		TEST(test_open_service),
+		TEST(test_open_after_rename),
+		TEST(test_open_refusals),
+		TEST(test_image_roots),
+		TEST(test_poison),
+		TEST(test_stop),
+	};
+
+	if (argc > 1 && strcmp(argv[1], "--worker") == 0)
+		fake_worker();
+	log_init("test", LOG_LEVEL_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
