@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static int usage(FILE *to)
 	      "                 [--script PATH] [--readonly] [--backend DOMID]\n"
 	      "                 [--key NAME=VALUE]...    as xl block-attach\n"
 	      "xensim toolstack detach DOMID VDEV [--force]   as xl block-detach\n"
+	      "xensim qemu DOMID [OPTION...]   QEMU, serving backend/qdisk\n"
 	      "xensim counters\n"
 	      "The machine is the one named by XENSIM_DIR.\n",
 	      to);
@@ -312,6 +314,48 @@ static int cmd_toolstack(int argc, char **argv)
 	return r < 0 ? 1 : 0;
 }
 
+/* --- qemu ------------------------------------------------------------------------------ */
+
+/* QEMU as libxl starts it for PV guests; it serves backend/qdisk. */
+static int cmd_qemu(int argc, char **argv)
+{
+	static const char *const fixed[] = {
+		"-machine",
+		"xenpv",
+		"-xen-attach",
+		"-nodefaults",
+		"-no-user-config",
+		"-display",
+		"none",
+		"-monitor",
+		"none",
+		"-m",
+		"32",
+		"-xen-domid",
+	};
+	const size_t nr_fixed = sizeof(fixed) / sizeof(fixed[0]);
+	const char *program = getenv("XENSIM_QEMU");
+	char preload[PATH_MAX];
+	char *args[64];
+	size_t n = 0;
+
+	if (argc < 2 || (size_t)argc + nr_fixed >= 64)
+		return usage(stderr);
+	if (!program)
+		program = "/usr/libexec/xen-qemu-system-i386";
+	args[n++] = strdup(program);
+	for (size_t i = 0; i < nr_fixed; i++)
+		args[n++] = strdup(fixed[i]);
+	for (int i = 1; i < argc; i++)
+		args[n++] = argv[i];
+	args[n] = NULL;
+	snprintf(preload, sizeof(preload), "%s/preload-qemu.so",
+		 machine_lib_dir());
+	setenv("LD_PRELOAD", preload, 1);
+	execv(program, args);
+	return fail(program, -errno);
+}
+
 static int cmd_counters(int argc, char **argv)
 {
 	struct xensim *m = join();
@@ -344,10 +388,11 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} commands[] = {
-		{ "start", cmd_start },	      { "stop", cmd_stop },
-		{ "run", cmd_run },	      { "env", cmd_env },
-		{ "domain", cmd_domain },     { "toolstack", cmd_toolstack },
-		{ "counters", cmd_counters }, { "--help", cmd_help },
+		{ "start", cmd_start },	  { "stop", cmd_stop },
+		{ "run", cmd_run },	  { "env", cmd_env },
+		{ "domain", cmd_domain }, { "toolstack", cmd_toolstack },
+		{ "qemu", cmd_qemu },	  { "counters", cmd_counters },
+		{ "--help", cmd_help },
 	};
 
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
