@@ -117,13 +117,11 @@ void simabi_decode(const struct simabi *abi, const uint8_t *slot,
 bool simabi_padding_clean(const struct simabi *abi, const uint8_t *slot,
 			  const uint8_t *request)
 {
-	if (slot[9] != 0)
-		return false;
-	for (unsigned int i = 12; i < abi->response; i++)
-		if (slot[i] != 0)
-			return false;
-	for (unsigned int i = abi->response; i < abi->slot; i++)
+	for (unsigned int i = 9; i < abi->slot; i++) {
+		if (i == 10 || i == 11) /* the status */
+			continue;
 		if (slot[i] != 0 && slot[i] != request[i])
 			return false;
+	}
 	return true;
 }

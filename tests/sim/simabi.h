@@ -81,8 +81,8 @@ void simabi_decode(const struct simabi *abi, const uint8_t *slot,
 
 /*
  * True when the answer in slot gives away nothing of the backend's memory
- * (XSA-216): padding inside the response is zero, and the bytes behind it
- * are zero or still those of the request that the slot held before.
+ * (XSA-216): all but id, operation and status is zero or still what the
+ * request left in the slot (QEMU and blkback write the fields in place).
  */
 bool simabi_padding_clean(const struct simabi *abi, const uint8_t *slot,
 			  const uint8_t *request);

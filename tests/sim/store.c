@@ -164,6 +164,7 @@ static void put_domain(struct writer *w, const char *name, const char *uuid)
 	put(w, READABLE, NULL, "/local/domain/%u", id);
 	put(w, READABLE, NULL, "%s", vm);
 	put(w, PRIVATE, NULL, "/libxl/%u", id);
+	put(w, PRIVATE, "pv", "/libxl/%u/type", id);
 	put(w, READABLE, uuid, "%s/uuid", vm);
 	put(w, READABLE, name, "%s/name", vm);
 	put(w, READABLE, vm, "/local/domain/%u/vm", id);
