@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vbd.c - the xenbus handshake of one disk.
+ * vbd.c - the xenbus handshake of one disk.  See vbd-private.h for the parts.
  *
  * vbd_look() is where everything happens.  It reads the two states, finds the
  * action in the table (vbd-states.def) and runs it; an action makes at most one
@@ -29,62 +29,14 @@
 #include "broker/bus.h"
 #include "broker/frontend.h"
 #include "broker/publish.h"
-#include "broker/target.h"
+#include "broker/vbd-private.h"
 #include "broker/vbd-states.h"
-#include "common/log.h"
 
 /* A disk that comes and goes takes about 10 looks each way. */
 #define LOOKS_PER_S 20
 #define LOOK_NS	    (1000000000ull / LOOKS_PER_S)
 #define LOOK_BURST  40
 #define RETRY_MS    100 /* xenstore was busy */
-
-struct promise {
-	vbd_done_fn done;
-	void *ctx;
-};
-
-struct vbd {
-	struct broker *broker;
-	struct store *store;
-	struct node_address at;
-	struct log_who who;
-	char *path; /* of the backend's directory */
-	char *frontend;
-	struct msg_identity id;
-	struct node node; /* as it was when the target was opened */
-	struct target *target;
-
-	struct store_mark *mark;
-	struct event *again; /* a look that was put off */
-	uint64_t looks_paid; /* ns: see may_look() */
-
-	/* As of this look. */
-	int backend_state;
-	int frontend_state;
-	bool online;
-	bool domain_ended;
-
-	bool driven; /* by us, for certain */
-	bool attached_before; /* by an earlier broker */
-	bool attaching; /* the target's verdict is still to be told */
-	bool removed; /* the script said so */
-	bool gone; /* the directory is */
-	bool frontend_connected; /* seen since we are Connected */
-	char refused[MSG_TEXT_MAX]; /* why this frontend is not served */
-	struct msg_connect connect; /* nr_rings 0: not known */
-	struct promise add;
-	struct promise remove;
-};
-
-static void keep_promise(struct promise *promise, int err, const char *why)
-{
-	vbd_done_fn done = promise->done;
-
-	promise->done = NULL;
-	if (done)
-		done(promise->ctx, err, err < 0 ? why : NULL);
-}
 
 /* --- Looking, but not too often ------------------------------------------- */
 
@@ -290,7 +242,7 @@ static int publish(struct vbd *vbd,
 	return keys(vbd->store, vbd->path, &publish);
 }
 
-static int also_transport(struct vbd *vbd)
+int vbd_publish_transport(struct vbd *vbd)
 {
 	return publish(vbd, publish_transport);
 }
@@ -351,8 +303,7 @@ static void connect_target(struct vbd *vbd)
 	target_connect(vbd->target, &vbd->connect);
 }
 
-/* True when nothing is connected any more; else sees to that. */
-static bool disconnected(struct vbd *vbd)
+bool vbd_disconnected(struct vbd *vbd)
 {
 	switch (target_link(vbd->target)) {
 	case TARGET_UP:
@@ -394,7 +345,7 @@ static void act_offer(struct vbd *vbd)
 	vbd->refused[0] = '\0';
 	target_give_up(vbd->target);
 	vbd->connect.nr_rings = 0;
-	step(vbd, XenbusStateInitWait, also_transport);
+	step(vbd, XenbusStateInitWait, vbd_publish_transport);
 }
 
 static void act_connect(struct vbd *vbd)
@@ -429,7 +380,7 @@ static void act_serve(struct vbd *vbd)
 
 static void act_restart(struct vbd *vbd)
 {
-	if (disconnected(vbd))
+	if (vbd_disconnected(vbd))
 		act_offer(vbd);
 }
 
@@ -440,7 +391,7 @@ static void act_closing(struct vbd *vbd)
 
 static void act_close(struct vbd *vbd)
 {
-	if (!disconnected(vbd))
+	if (!vbd_disconnected(vbd))
 		return;
 	vbd->connect.nr_rings = 0;
 	step(vbd, XenbusStateClosed, also_forget_rings);
@@ -465,128 +416,6 @@ static void (*const actions[VBD_NR_ACTIONS])(struct vbd *vbd) = {
 	[VBD_CLOSING] = act_closing, [VBD_HOLD] = act_hold,
 	[VBD_CLOSE] = act_close,
 };
-
-/* --- The target ----------------------------------------------------------- */
-
-static void attach(struct vbd *vbd)
-{
-	char why[MSG_TEXT_MAX] = "";
-	int r;
-
-	node_clear(&vbd->node);
-	r = node_read(vbd->store, &vbd->at, vbd->path, &vbd->node, why);
-	vbd->removed = false;
-	vbd->attaching = true;
-	if (r < 0)
-		target_fail(vbd->target, r, *why ? why : strerror(-r));
-	else
-		target_open(vbd->target, vbd->node.target, vbd->node.read_only);
-	vbd_touch(vbd);
-}
-
-/* Opens without being told by a script: where there is none, and where an
- * earlier broker was told. */
-static void want_target(struct vbd *vbd)
-{
-	bool ended = vbd->backend_state == XenbusStateClosed && !vbd->online;
-	bool told = vbd->at.kind == NODE_XENDISK || vbd->attached_before;
-
-	if (target_state(vbd->target) != TARGET_NONE || ended || !told ||
-	    vbd->removed || vbd->attaching)
-		return;
-	if (vbd->backend_state == XenbusStateConnected ||
-	    (vbd->backend_state == XenbusStateClosing &&
-	     vbd->frontend_state != XenbusStateClosed))
-		target_inherit(vbd->target);
-	attach(vbd);
-}
-
-struct rival {
-	const struct vbd *vbd;
-	const struct vbd *found;
-	const char *storage;
-};
-
-/* The two halves of a guest that migrates to its own host are one guest. */
-static bool is_same_guest(const struct vbd *a, const struct vbd *b)
-{
-	return a->at.domid == b->at.domid ||
-	       (a->id.vm[0] && strcmp(a->id.vm, b->id.vm) == 0);
-}
-
-static bool is_no_rival(void *ctx, struct vbd *other)
-{
-	struct rival *rival = ctx;
-
-	if (other == rival->vbd || is_same_guest(other, rival->vbd))
-		return true;
-	rival->storage = target_conflict(rival->vbd->target, other->target);
-	rival->found = rival->storage ? other : NULL;
-	return !rival->found;
-}
-
-static void check_rivals(struct vbd *vbd)
-{
-	struct rival rival = { .vbd = vbd };
-	char why[MSG_TEXT_MAX];
-
-	bus_each(vbd->broker->bus, is_no_rival, &rival);
-	if (!rival.found)
-		return;
-	(void)snprintf(why, sizeof(why), "%.300s is in use by domain %u (%s)",
-		       rival.storage, rival.found->at.domid,
-		       rival.found->node.vdev);
-	target_fail(vbd->target, -EBUSY, why);
-}
-
-static void tell_failed(struct vbd *vbd)
-{
-	const char *why = target_why(vbd->target);
-	int err = target_error(vbd->target);
-
-	log_disk(&vbd->who, LOG_LEVEL_ERROR, "%s cannot be attached: %s",
-		 vbd->node.vdev, why);
-	(void)store_write(vbd->store, vbd->path, "hotplug-error", "%s", why);
-	(void)store_write(vbd->store, vbd->path, "hotplug-status", "error");
-	keep_promise(&vbd->add, err, why);
-}
-
-static void tell_opened(struct vbd *vbd)
-{
-	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
-		 target_expression(vbd->target),
-		 vbd->node.read_only ? ", read-only" : "");
-	(void)store_remove(vbd->store, vbd->path, "hotplug-error");
-	(void)store_write(vbd->store, vbd->path, "hotplug-status", "connected");
-	keep_promise(&vbd->add, 0, NULL);
-}
-
-static void settle_attach(struct vbd *vbd)
-{
-	if (!vbd->attaching || target_state(vbd->target) == TARGET_OPENING)
-		return;
-	vbd->attaching = false;
-	/* What the guest was connected to before is not taken from it. */
-	if (target_state(vbd->target) == TARGET_OPEN &&
-	    target_link(vbd->target) != TARGET_LOST)
-		check_rivals(vbd);
-	if (target_state(vbd->target) == TARGET_FAILED)
-		tell_failed(vbd);
-	else
-		tell_opened(vbd);
-}
-
-/* Closes the target for good.  False: later. */
-static bool end_target(struct vbd *vbd)
-{
-	if (!disconnected(vbd))
-		return false;
-	target_close(vbd->target, true);
-	vbd->attaching = false;
-	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
-	keep_promise(&vbd->remove, 0, NULL);
-	return true;
-}
 
 /* --- The look ------------------------------------------------------------- */
 
@@ -631,16 +460,16 @@ void vbd_look(struct vbd *vbd)
 	}
 	if (r == -ENOENT || vbd->gone) {
 		vbd->gone = true;
-		if (end_target(vbd))
+		if (vbd_attach_end(vbd))
 			bus_forget(vbd->broker->bus, vbd);
 		return;
 	}
-	settle_attach(vbd);
+	vbd_attach_settle(vbd);
 	if (vbd->removed)
-		(void)end_target(vbd);
+		(void)vbd_attach_end(vbd);
 	if (!is_driven(vbd))
 		return;
-	want_target(vbd);
+	vbd_attach_unasked(vbd);
 	note_trouble(vbd);
 	action = vbd_answer(vbd->backend_state, effective_frontend(vbd));
 	actions[action](vbd);
@@ -733,8 +562,7 @@ void vbd_free(struct vbd *vbd)
 {
 	if (!vbd)
 		return;
-	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
-	keep_promise(&vbd->remove, 0, NULL);
+	vbd_attach_cancel(vbd);
 	if (vbd->gone)
 		remove_error(vbd);
 	target_free(vbd->target);
@@ -755,175 +583,4 @@ const struct node_address *vbd_address(const struct vbd *vbd)
 bool vbd_is_gone(const struct vbd *vbd)
 {
 	return vbd->gone;
-}
-
-/* --- The hotplug script --------------------------------------------------- */
-
-/* Makes the device ours, whoever has it now. */
-static int take_over(struct vbd *vbd, char *why)
-{
-	int r = 0;
-
-	if (vbd->at.kind == NODE_VBD)
-		r = blkback_take(vbd->at.domid, vbd->at.devid);
-	if (r < 0) {
-		(void)snprintf(why, MSG_TEXT_MAX,
-			       "it cannot be taken from xen-blkback: %s",
-			       strerror(-r));
-		return r;
-	}
-	vbd->driven = true;
-	/* What xen-blkback has offered may be more than we can do. */
-	r = also_transport(vbd);
-	if (r < 0)
-		(void)snprintf(why, MSG_TEXT_MAX, "xenstore: %s", strerror(-r));
-	return r;
-}
-
-static int find_for_script(struct broker *broker, const char *xenbus_path,
-			   struct vbd **ret, char *why)
-{
-	struct node_address at;
-	int r = node_parse(xenbus_path, &at);
-
-	if (r < 0) {
-		(void)snprintf(why, MSG_TEXT_MAX,
-			       "XENBUS_PATH names no block device: %.200s",
-			       xenbus_path);
-		return r;
-	}
-	r = bus_get(broker->bus, &at, ret);
-	if (r == -ENODEV)
-		(void)snprintf(why, MSG_TEXT_MAX,
-			       "%s is not there, or has another script",
-			       xenbus_path);
-	else if (r < 0)
-		(void)snprintf(why, MSG_TEXT_MAX, "%s: %s", xenbus_path,
-			       strerror(-r));
-	return r;
-}
-
-void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
-		     vbd_done_fn done, void *ctx)
-{
-	char why[MSG_TEXT_MAX] = "";
-	struct vbd *vbd = NULL;
-	int r = find_for_script(broker, xenbus_path, &vbd, why);
-
-	if (r == 0 && vbd->add.done) {
-		r = -EBUSY;
-		(void)snprintf(why, sizeof(why), "it is being attached");
-	}
-	if (r == 0)
-		r = take_over(vbd, why);
-	if (r < 0) {
-		done(ctx, r, why);
-		return;
-	}
-	vbd->add = (struct promise){ done, ctx };
-	if (target_state(vbd->target) == TARGET_NONE ||
-	    target_state(vbd->target) == TARGET_FAILED)
-		attach(vbd);
-	vbd->attaching = true; /* also when it is open already */
-	vbd_touch(vbd);
-}
-
-void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
-			vbd_done_fn done, void *ctx)
-{
-	struct node_address at;
-	struct vbd *vbd = NULL;
-
-	if (node_parse(xenbus_path, &at) == 0)
-		vbd = bus_known(broker->bus, &at);
-	if (!vbd) {
-		done(ctx, 0, NULL);
-		return;
-	}
-	if (vbd->remove.done) {
-		done(ctx, -EBUSY, "it is being removed");
-		return;
-	}
-	vbd->removed = true;
-	vbd->remove = (struct promise){ done, ctx };
-	vbd_touch(vbd);
-}
-
-/* --- For the control socket ----------------------------------------------- */
-
-void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
-{
-	int r = target_resume(vbd->target, accept_loss, done, ctx);
-
-	if (r < 0)
-		done(ctx, r,
-		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));
-}
-
-static const char *failure(const struct vbd *vbd)
-{
-	if (target_state(vbd->target) == TARGET_FAILED)
-		return target_why(vbd->target);
-	return vbd->refused[0] ? vbd->refused : NULL;
-}
-
-static const char *state_word(const struct vbd *vbd)
-{
-	if (failure(vbd))
-		return "failed";
-	if (target_state(vbd->target) == TARGET_NONE && !vbd->removed)
-		return "opening";
-	switch (vbd->backend_state) {
-	case XenbusStateConnected:
-		return "connected";
-	case XenbusStateClosing:
-		return "closing";
-	case XenbusStateClosed:
-		return "closed";
-	default:
-		return target_state(vbd->target) == TARGET_OPEN ? "waiting" :
-								  "opening";
-	}
-}
-
-static void view_connection(const struct vbd *vbd, struct vbd_view *view)
-{
-	if (vbd->connect.nr_rings == 0)
-		return;
-	view->queues = vbd->connect.nr_rings;
-	while (1u << view->ring_page_order < vbd->connect.ring[0].nr_refs)
-		view->ring_page_order++;
-}
-
-void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
-{
-	const struct msg_opened *opened = target_opened(vbd->target);
-	struct vbd_view view = {
-		.domid = vbd->at.domid,
-		.devid = vbd->at.devid,
-		.kind = vbd->at.kind,
-		.expression = target_expression(vbd->target),
-		.state = state_word(vbd),
-		.readonly = vbd->node.read_only,
-		.worker_pid = target_pid(vbd->target),
-		.restarts = target_restarts(vbd->target),
-		.failure = failure(vbd),
-		.notes = opened ? opened->notes : "",
-		.backend_path = vbd->path,
-		.frontend_path = vbd->frontend,
-		.backend_state = vbd->backend_state,
-		.frontend_state = vbd->frontend_state,
-	};
-
-	(void)snprintf(view.vdev, sizeof(view.vdev), "%s", vbd->node.vdev);
-	if (opened) {
-		view.size = opened->limits.size;
-		view.sector_size = opened->limits.sector_size;
-		view.physical_sector_size = opened->limits.physical_sector_size;
-		view.readonly |= opened->limits.readonly;
-	}
-	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
-		view.condition[i] = target_condition(vbd->target, i);
-	view_connection(vbd, &view);
-	*ret = view;
 }

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vbd-attach.c - from the toolstack's wish to an open target, and its end.
+ *
+ * Opening takes as long as it takes, and nobody waits for it but the hotplug
+ * script: vbd_hotplug_add() starts it, the target's change brings a look, and
+ * vbd_attach_settle() tells the verdict.
+ */
+#include <string.h>
+#include <xen/io/xenbus.h>
+
+#include "broker/blkback.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/vbd-private.h"
+
+static void keep_promise(struct promise *promise, int err, const char *why)
+{
+	vbd_done_fn done = promise->done;
+
+	promise->done = NULL;
+	if (done)
+		done(promise->ctx, err, err < 0 ? why : NULL);
+}
+
+static void attach(struct vbd *vbd)
+{
+	char why[MSG_TEXT_MAX] = "";
+	int r;
+
+	node_clear(&vbd->node);
+	r = node_read(vbd->store, &vbd->at, vbd->path, &vbd->node, why);
+	vbd->removed = false;
+	vbd->attaching = true;
+	if (r < 0)
+		target_fail(vbd->target, r, *why ? why : strerror(-r));
+	else
+		target_open(vbd->target, vbd->node.target, vbd->node.read_only);
+	vbd_touch(vbd);
+}
+
+void vbd_attach_unasked(struct vbd *vbd)
+{
+	bool ended = vbd->backend_state == XenbusStateClosed && !vbd->online;
+	bool told = vbd->at.kind == NODE_XENDISK || vbd->attached_before;
+
+	if (target_state(vbd->target) != TARGET_NONE || ended || !told ||
+	    vbd->removed || vbd->attaching)
+		return;
+	if (vbd->backend_state == XenbusStateConnected ||
+	    (vbd->backend_state == XenbusStateClosing &&
+	     vbd->frontend_state != XenbusStateClosed))
+		target_inherit(vbd->target);
+	attach(vbd);
+}
+
+struct rival {
+	const struct vbd *vbd;
+	const struct vbd *found;
+	const char *storage;
+};
+
+/* The two halves of a guest that migrates to its own host are one guest. */
+static bool is_same_guest(const struct vbd *a, const struct vbd *b)
+{
+	return a->at.domid == b->at.domid ||
+	       (a->id.vm[0] && strcmp(a->id.vm, b->id.vm) == 0);
+}
+
+static bool is_no_rival(void *ctx, struct vbd *other)
+{
+	struct rival *rival = ctx;
+
+	if (other == rival->vbd || is_same_guest(other, rival->vbd))
+		return true;
+	rival->storage = target_conflict(rival->vbd->target, other->target);
+	rival->found = rival->storage ? other : NULL;
+	return !rival->found;
+}
+
+static void check_rivals(struct vbd *vbd)
+{
+	struct rival rival = { .vbd = vbd };
+	char why[MSG_TEXT_MAX];
+
+	bus_each(vbd->broker->bus, is_no_rival, &rival);
+	if (!rival.found)
+		return;
+	(void)snprintf(why, sizeof(why), "%.300s is in use by domain %u (%s)",
+		       rival.storage, rival.found->at.domid,
+		       rival.found->node.vdev);
+	target_fail(vbd->target, -EBUSY, why);
+}
+
+static void tell_failed(struct vbd *vbd)
+{
+	const char *why = target_why(vbd->target);
+	int err = target_error(vbd->target);
+
+	log_disk(&vbd->who, LOG_LEVEL_ERROR, "%s cannot be attached: %s",
+		 vbd->node.vdev, why);
+	(void)store_write(vbd->store, vbd->path, "hotplug-error", "%s", why);
+	(void)store_write(vbd->store, vbd->path, "hotplug-status", "error");
+	keep_promise(&vbd->add, err, why);
+}
+
+static void tell_opened(struct vbd *vbd)
+{
+	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
+		 target_expression(vbd->target),
+		 vbd->node.read_only ? ", read-only" : "");
+	(void)store_remove(vbd->store, vbd->path, "hotplug-error");
+	(void)store_write(vbd->store, vbd->path, "hotplug-status", "connected");
+	keep_promise(&vbd->add, 0, NULL);
+}
+
+void vbd_attach_settle(struct vbd *vbd)
+{
+	if (!vbd->attaching || target_state(vbd->target) == TARGET_OPENING)
+		return;
+	vbd->attaching = false;
+	/* What the guest was connected to before is not taken from it. */
+	if (target_state(vbd->target) == TARGET_OPEN &&
+	    target_link(vbd->target) != TARGET_LOST)
+		check_rivals(vbd);
+	if (target_state(vbd->target) == TARGET_FAILED)
+		tell_failed(vbd);
+	else
+		tell_opened(vbd);
+}
+
+void vbd_attach_cancel(struct vbd *vbd)
+{
+	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
+	keep_promise(&vbd->remove, 0, NULL);
+}
+
+bool vbd_attach_end(struct vbd *vbd)
+{
+	if (!vbd_disconnected(vbd))
+		return false;
+	target_close(vbd->target, true);
+	vbd->attaching = false;
+	vbd_attach_cancel(vbd);
+	return true;
+}
+
+/* --- The hotplug script --------------------------------------------------- */
+
+/* Makes the device ours, whoever has it now. */
+static int take_over(struct vbd *vbd, char *why)
+{
+	int r = 0;
+
+	if (vbd->at.kind == NODE_VBD)
+		r = blkback_take(vbd->at.domid, vbd->at.devid);
+	if (r < 0) {
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "it cannot be taken from xen-blkback: %s",
+			       strerror(-r));
+		return r;
+	}
+	vbd->driven = true;
+	/* What xen-blkback has offered may be more than we can do. */
+	r = vbd_publish_transport(vbd);
+	if (r < 0)
+		(void)snprintf(why, MSG_TEXT_MAX, "xenstore: %s", strerror(-r));
+	return r;
+}
+
+static int find_for_script(struct broker *broker, const char *xenbus_path,
+			   struct vbd **ret, char *why)
+{
+	struct node_address at;
+	int r = node_parse(xenbus_path, &at);
+
+	if (r < 0) {
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "XENBUS_PATH names no block device: %.200s",
+			       xenbus_path);
+		return r;
+	}
+	r = bus_get(broker->bus, &at, ret);
+	if (r == -ENODEV)
+		(void)snprintf(why, MSG_TEXT_MAX,
+			       "%s is not there, or has another script",
+			       xenbus_path);
+	else if (r < 0)
+		(void)snprintf(why, MSG_TEXT_MAX, "%s: %s", xenbus_path,
+			       strerror(-r));
+	return r;
+}
+
+void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
+		     vbd_done_fn done, void *ctx)
+{
+	char why[MSG_TEXT_MAX] = "";
+	struct vbd *vbd = NULL;
+	int r = find_for_script(broker, xenbus_path, &vbd, why);
+
+	if (r == 0 && vbd->add.done) {
+		r = -EBUSY;
+		(void)snprintf(why, sizeof(why), "it is being attached");
+	}
+	if (r == 0)
+		r = take_over(vbd, why);
+	if (r < 0) {
+		done(ctx, r, why);
+		return;
+	}
+	vbd->add = (struct promise){ done, ctx };
+	if (target_state(vbd->target) == TARGET_NONE ||
+	    target_state(vbd->target) == TARGET_FAILED)
+		attach(vbd);
+	vbd->attaching = true; /* also when it is open already */
+	vbd_touch(vbd);
+}
+
+void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
+			vbd_done_fn done, void *ctx)
+{
+	struct node_address at;
+	struct vbd *vbd = NULL;
+
+	if (node_parse(xenbus_path, &at) == 0)
+		vbd = bus_known(broker->bus, &at);
+	if (!vbd) {
+		done(ctx, 0, NULL);
+		return;
+	}
+	if (vbd->remove.done) {
+		done(ctx, -EBUSY, "it is being removed");
+		return;
+	}
+	vbd->removed = true;
+	vbd->remove = (struct promise){ done, ctx };
+	vbd_touch(vbd);
+}
+
+/* --- For the control socket ----------------------------------------------- */
+
+void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
+{
+	int r = target_resume(vbd->target, accept_loss, done, ctx);
+
+	if (r < 0)
+		done(ctx, r,
+		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vbd-private.h - a disk, for the files that make it up.
+ *
+ *	vbd.c		reads the states and takes the steps between them
+ *	vbd-attach.c	from the toolstack's wish to an open target, and the end
+ *	vbd-view.c	what is told about it
+ */
+#ifndef XENDISK_VBD_PRIVATE_H
+#define XENDISK_VBD_PRIVATE_H
+
+#include "broker/target.h"
+#include "broker/vbd.h"
+#include "common/log.h"
+
+struct promise {
+	vbd_done_fn done;
+	void *ctx;
+};
+
+struct vbd {
+	struct broker *broker;
+	struct store *store;
+	struct node_address at;
+	struct log_who who;
+	char *path; /* of the backend's directory */
+	char *frontend;
+	struct msg_identity id;
+	struct node node; /* as it was when the target was opened */
+	struct target *target;
+
+	struct store_mark *mark;
+	struct event *again; /* a look that was put off */
+	uint64_t looks_paid; /* ns: see may_look() */
+
+	/* As of this look. */
+	int backend_state;
+	int frontend_state;
+	bool online;
+	bool domain_ended;
+
+	bool driven; /* by us, for certain */
+	bool attached_before; /* by an earlier broker */
+	bool attaching; /* the target's verdict is still to be told */
+	bool removed; /* the script said so */
+	bool gone; /* the directory is */
+	bool frontend_connected; /* seen since we are Connected */
+	char refused[MSG_TEXT_MAX]; /* why this frontend is not served */
+	struct msg_connect connect; /* nr_rings 0: not known */
+	struct promise add;
+	struct promise remove;
+};
+
+/* vbd.c: publishes what can be offered before anything is open. */
+int vbd_publish_transport(struct vbd *vbd);
+/* vbd.c: true when nothing is connected any more; else sees to that. */
+bool vbd_disconnected(struct vbd *vbd);
+
+/* vbd-attach.c, in the order of a disk's life.  Opens without being told by a
+ * script: where there is none, and where an earlier broker was told. */
+void vbd_attach_unasked(struct vbd *vbd);
+/* Tells the verdict on the target when there is one. */
+void vbd_attach_settle(struct vbd *vbd);
+/* Closes the target for good.  False: later. */
+bool vbd_attach_end(struct vbd *vbd);
+/* Nobody is left waiting. */
+void vbd_attach_cancel(struct vbd *vbd);
+
+#endif
