@@ -151,6 +151,8 @@ enum msg_service_kind {
 			     * durably, before a guest hears of the failure */
 };
 
+#define MSG_LAYER_NONE UINT32_MAX /* the worker itself */
+
 struct msg_service {
 	struct msg_header h;
 	uint32_t kind; /* enum msg_service_kind */

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * flush.c - durability.
+ *
+ * Theory of operation
+ *
+ * A FLUSH is answered OKAY only if a flush of the stack that began after the
+ * request was taken has succeeded: every write answered before is then on
+ * stable storage.  What arrives while a flush runs waits for the next one, and
+ * shares it with all others that wait.
+ *
+ * Only one flush runs at a time on a disk, on whichever lane (the gate).  The
+ * kernel tells of a lost write once, to one fdatasync() of the file: with two at
+ * a time, the one that succeeds might be answered before the one that failed is
+ * known.  For the same reason a flush that has failed is never tried again and
+ * believed.  Instead the disk is poisoned:
+ *
+ *   CLEAN     -> FAILED     a flush failed.  From here on writes are answered
+ *                           ERROR, and no flush succeeds
+ *   FAILED    -> POISONED   the broker has the mark on stable storage.  Only now
+ *                           the flushes are answered: not with ERROR or
+ *                           EOPNOTSUPP, which Linux takes to mean that flushes
+ *                           are not needed, but with FLUSH_FAILED; or not at
+ *                           all (flush-error=hold)
+ *   any       -> CLEAN      the operator accepts the loss
+ *
+ * -EAGAIN alone is no failure: nothing was tried.
+ */
+#include "worker/flush.h"
+
+#include <string.h>
+
+#include "common/log.h"
+#include "common/util.h"
+#include "worker/io.h"
+#include "worker/services.h"
+
+#define MARK_TIMEOUT_NS (10 * 1000000000ull)
+#define MARK_AGAIN_NS	1000000000ull
+
+void flush_gate_init(struct flush_gate *gate)
+{
+	memset(gate, 0, sizeof(*gate));
+	(void)pthread_mutex_init(&gate->mutex, NULL);
+}
+
+void flush_gate_destroy(struct flush_gate *gate)
+{
+	(void)pthread_mutex_destroy(&gate->mutex);
+}
+
+static bool gate_enter(struct io_lane *lane)
+{
+	struct flush_gate *gate = &lane->disk->gate;
+	bool entered;
+
+	if (lane->disk->nr_lanes > 1)
+		(void)pthread_mutex_lock(&gate->mutex);
+	entered = !gate->busy;
+	gate->busy = true;
+	if (!entered)
+		gate->waiting |= 1u << lane->index;
+	if (lane->disk->nr_lanes > 1)
+		(void)pthread_mutex_unlock(&gate->mutex);
+	return entered;
+}
+
+static void gate_leave(struct io_lane *lane)
+{
+	struct flush_gate *gate = &lane->disk->gate;
+
+	if (lane->disk->nr_lanes > 1)
+		(void)pthread_mutex_lock(&gate->mutex);
+	gate->busy = false;
+	lane->wake |= gate->waiting;
+	gate->waiting = 0;
+	if (lane->disk->nr_lanes > 1)
+		(void)pthread_mutex_unlock(&gate->mutex);
+}
+
+bool flush_needed(const struct io_disk *disk)
+{
+	return disk->limits->flush;
+}
+
+void flush_want(struct io *io)
+{
+	io_append(&io->ring->lane->flush.waiting, io);
+}
+
+/* --- Poison -------------------------------------------------------------------- */
+
+/* Asks the broker to remember it, for each piece of storage in the stack. */
+static int make_mark(struct io_disk *disk)
+{
+	for (uint32_t i = 0; i < disk->opened->nr_identities; i++) {
+		struct msg_service request = { .kind = MSG_SERVICE_POISON };
+		struct msg_service_done done;
+		int r;
+
+		(void)snprintf(request.name, sizeof(request.name), "%s",
+			       disk->opened->identity[i]);
+		(void)snprintf(request.reason, sizeof(request.reason),
+			       "a flush failed");
+		r = services_call(disk->services, &request, &done, NULL,
+				  MARK_TIMEOUT_NS);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static void poison(struct io_disk *disk, int err)
+{
+	int clean = IO_CLEAN;
+
+	if (!atomic_compare_exchange_strong(&disk->poison, &clean, IO_FAILED))
+		return;
+	log_disk(disk->who, LOG_LEVEL_ERROR,
+		 "a flush failed (%s): writes that the guest takes for safe "
+		 "may be lost; the disk is poisoned",
+		 strerror(-err));
+	io_condition(disk, MSG_POISONED, true,
+		     "a flush failed (%s): what was written since the last "
+		     "flush may be lost",
+		     strerror(-err));
+}
+
+/* FAILED becomes POISONED, or is tried again in a second. */
+static void try_to_mark(struct io_lane *lane)
+{
+	struct io_disk *disk = lane->disk;
+	int failed = IO_FAILED;
+	int r;
+
+	if (lane->flush.mark_at && now_ns() < lane->flush.mark_at)
+		return;
+	lane->flush.mark_at = 0;
+	r = make_mark(disk);
+	if (r) {
+		lane->flush.mark_at = now_ns() + MARK_AGAIN_NS;
+		log_guest(disk->who, LOG_LEVEL_ERROR,
+			  "the poison mark cannot be made (%s): the flush is "
+			  "not answered yet",
+			  strerror(-r));
+		return;
+	}
+	(void)atomic_compare_exchange_strong(&disk->poison, &failed,
+					     IO_POISONED);
+}
+
+/* Those whose flush failed get the answer that their policy says, once it is
+ * certain that the failure is not forgotten. */
+static void settle_failed(struct io_lane *lane)
+{
+	struct flush_lane *flush = &lane->flush;
+	struct io_list failed;
+	struct io *io;
+
+	if (atomic_load(&lane->disk->poison) == IO_FAILED)
+		try_to_mark(lane);
+	switch (atomic_load(&lane->disk->poison)) {
+	case IO_FAILED:
+		return;
+	case IO_POISONED:
+		if (lane->disk->policy->flush_error == FLUSH_ERROR_HOLD)
+			return;
+		failed = io_take_all(&flush->failed);
+		while ((io = io_pop(&failed)))
+			io_finish(io, BLKIF_STATUS_FLUSH_FAILED);
+		return;
+	default: /* forgiven: begin again */
+		failed = io_take_all(&flush->failed);
+		while ((io = io_pop(&failed)))
+			io_append(&flush->waiting, io);
+		return;
+	}
+}
+
+void flush_failed(struct io *io, int err)
+{
+	struct io_lane *lane = io->ring->lane;
+
+	poison(lane->disk, err);
+	io_append(&lane->flush.failed, io);
+}
+
+/* --- The flush itself ------------------------------------------------------------ */
+
+static void flush_done(struct xd_request *req, int err)
+{
+	struct io_lane *lane = req->owner;
+	struct flush_lane *flush = &lane->flush;
+	struct io_list ended = io_take_all(&flush->running);
+	struct io *io;
+
+	io_returned(lane);
+	flush->busy = false;
+	if (err && err != -EAGAIN)
+		poison(lane->disk, err);
+	gate_leave(lane);
+	while ((io = io_pop(&ended))) {
+		if (err == -EAGAIN)
+			hold_add(io, err);
+		else if (err)
+			io_append(&flush->failed, io);
+		else
+			io_step_done(io);
+	}
+}
+
+static void begin(struct io_lane *lane)
+{
+	struct flush_lane *flush = &lane->flush;
+	struct xd_request *req = &flush->req;
+
+	if (!gate_enter(lane))
+		return;
+	flush->busy = true;
+	flush->running = io_take_all(&flush->waiting);
+	req->op = XD_FLUSH;
+	req->flags = 0;
+	req->offset = 0;
+	req->length = 0;
+	req->iov = NULL;
+	req->iovcnt = 0;
+	req->done = flush_done;
+	req->owner = lane;
+	io_submit(lane, req);
+}
+
+void flush_pump(struct io_lane *lane)
+{
+	struct flush_lane *flush = &lane->flush;
+	struct io *io;
+
+	if (atomic_load_explicit(&lane->disk->poison, memory_order_relaxed) !=
+	    IO_CLEAN)
+		while ((io = io_pop(&flush->waiting)))
+			io_append(&flush->failed, io);
+	if (flush->failed.first)
+		settle_failed(lane);
+	if (flush->waiting.first && !flush->busy &&
+	    !atomic_load(&lane->disk->stop))
+		begin(lane);
+}
+
+uint64_t flush_next(const struct io_lane *lane)
+{
+	return lane->flush.mark_at ? lane->flush.mark_at : UINT64_MAX;
+}
+
+/* --- Main thread ----------------------------------------------------------------- */
+
+struct last_flush {
+	bool done;
+	int err;
+};
+
+static void last_done(struct xd_request *req, int err)
+{
+	struct last_flush *last = req->owner;
+
+	last->err = err;
+	last->done = true;
+}
+
+int flush_last(struct io_lane *lane)
+{
+	struct io_disk *disk = lane->disk;
+	struct last_flush last = { .done = false };
+	struct xd_request *req = &lane->flush.req;
+
+	if (!flush_needed(disk) || disk->limits->readonly)
+		return 0;
+	memset(req, 0, sizeof(*req));
+	req->op = XD_FLUSH;
+	req->done = last_done;
+	req->owner = &last;
+	xd_submit(lane->top, req);
+	stack_kick(lane->top);
+	while (!last.done) {
+		if (stack_reap(lane->top))
+			continue;
+		(void)engine_run(lane->engine, UINT64_MAX);
+	}
+	if (last.err) {
+		poison(disk, last.err);
+		(void)make_mark(disk);
+	}
+	return last.err;
+}
+
+void flush_forgive(struct io_disk *disk)
+{
+	if (atomic_exchange(&disk->poison, IO_CLEAN) != IO_CLEAN)
+		io_condition(disk, MSG_POISONED, false, "%s", "");
+}

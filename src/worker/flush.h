@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * flush.h - what an answered flush promises, and what happens when it cannot.
+ */
+#ifndef XENDISK_FLUSH_H
+#define XENDISK_FLUSH_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/io-list.h"
+#include "xendisk-backend.h"
+
+struct io;
+struct io_disk;
+struct io_lane;
+
+/* One flush at a time for the whole disk. */
+struct flush_gate {
+	pthread_mutex_t mutex; /* used when there is more than one lane */
+	bool busy;
+	uint32_t waiting; /* mask of lanes */
+};
+
+/* A lane's part. */
+struct flush_lane {
+	struct io_list waiting; /* for a flush that begins after now */
+	struct io_list running; /* for the one that runs */
+	struct io_list failed; /* theirs has failed */
+	bool busy; /* this lane's flush is the one that runs */
+	uint64_t mark_at; /* when to try again to make the mark */
+	struct xd_request req;
+};
+
+void flush_gate_init(struct flush_gate *gate);
+void flush_gate_destroy(struct flush_gate *gate);
+
+/* Is a flush needed at all? */
+bool flush_needed(const struct io_disk *disk);
+
+/* The request waits for a flush that begins from now on. */
+void flush_want(struct io *io);
+
+/* The request's flush cannot be had: the same as if it had failed with err. */
+void flush_failed(struct io *io, int err);
+
+/* In each round: begins a flush for all that wait, settles those that failed. */
+void flush_pump(struct io_lane *lane);
+
+/* When flush_pump() has to be called at the latest; UINT64_MAX: never. */
+uint64_t flush_next(const struct io_lane *lane);
+
+/* Main thread, lane not running: one last flush.  0 or -errno; what fails
+ * poisons the disk. */
+int flush_last(struct io_lane *lane);
+
+/* Main thread: the operator accepts what was lost. */
+void flush_forgive(struct io_disk *disk);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hold.c - requests that wait for an error to pass.
+ *
+ * A request that is held keeps its place in the overlap interlock and gives its
+ * memory back; it begins its current step again.  All that a lane holds is
+ * tried together.  The disk is paused, for those who look at it, from the first
+ * request held until the last of them is answered.
+ */
+#include "worker/hold.h"
+
+#include <string.h>
+
+#include "common/log.h"
+#include "common/util.h"
+#include "worker/io.h"
+
+#define FIRST_DELAY_NS 100000000ull
+#define MAX_DELAY_NS   (30 * 1000000000ull)
+
+static const struct {
+	int err;
+	const char *reason;
+} passing[] = {
+	{ -ENOSPC, "no space is left on the storage (ENOSPC)" },
+	{ -EDQUOT, "the quota of the storage is used up (EDQUOT)" },
+	{ -ENOMEM, "there is no memory (ENOMEM)" },
+	{ -EAGAIN, "the storage cannot be reached now (EAGAIN)" },
+};
+
+static const char *reason(int err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(passing); i++)
+		if (passing[i].err == err)
+			return passing[i].reason;
+	return "";
+}
+
+bool hold_wanted(const struct io_disk *disk, int err)
+{
+	return err && disk->policy->on_error == ON_ERROR_HOLD && *reason(err);
+}
+
+void hold_add(struct io *io, int err)
+{
+	struct hold_lane *hold = &io->ring->lane->hold;
+	struct io_disk *disk = io->ring->lane->disk;
+
+	if (!io->held) {
+		io->held = true;
+		if (atomic_fetch_add(&disk->nr_held, 1) == 0) {
+			log_guest(disk->who, LOG_LEVEL_WARNING,
+				  "paused: %s; requests wait until it works",
+				  reason(err));
+			io_condition(disk, MSG_PAUSED, true, "%s", reason(err));
+		}
+	}
+	io_append(&hold->list, io);
+	if (hold->at)
+		return;
+	hold->delay = hold->delay ? MIN(2 * hold->delay, MAX_DELAY_NS) :
+				    FIRST_DELAY_NS;
+	hold->at = now_ns() + hold->delay;
+}
+
+void hold_done(struct io *io)
+{
+	struct hold_lane *hold = &io->ring->lane->hold;
+	struct io_disk *disk = io->ring->lane->disk;
+
+	io->held = false;
+	hold->delay = 0;
+	if (hold->at)
+		hold->at = 1; /* it works: try the others now */
+	if (atomic_fetch_sub(&disk->nr_held, 1) == 1) {
+		log_guest(disk->who, LOG_LEVEL_INFO, "%s",
+			  "not paused any more");
+		io_condition(disk, MSG_PAUSED, false, "%s", "");
+	}
+}
+
+void hold_pump(struct io_lane *lane)
+{
+	struct hold_lane *hold = &lane->hold;
+	struct io_list list;
+	struct io *io;
+
+	if (!hold->at)
+		return;
+	if (!atomic_exchange(&lane->resume, false) && now_ns() < hold->at)
+		return;
+	hold->at = 0;
+	list = io_take_all(&hold->list);
+	while ((io = io_pop(&list)))
+		io_advance(io);
+}
+
+uint64_t hold_next(const struct io_lane *lane)
+{
+	return lane->hold.at ? lane->hold.at : UINT64_MAX;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * io.h - one request's life, and what the requests of a lane share.
+ *
+ * Used by the parts of the data path that know what a request is: io.c (its
+ * life), flush.c (durability), hold.c (errors that pass), lane.c (the thread).
+ */
+#ifndef XENDISK_IO_H
+#define XENDISK_IO_H
+
+#include <stdatomic.h>
+
+#include "common/util.h"
+
+#include "worker/blkif.h"
+#include "worker/buffer.h"
+#include "worker/disk.h"
+#include "worker/evtchn.h"
+#include "worker/flush.h"
+#include "worker/grant.h"
+#include "worker/hold.h"
+#include "worker/inflight.h"
+#include "worker/io-list.h"
+#include "worker/range.h"
+#include "worker/ring.h"
+
+/* Data on its way in a lane at any time.  At least one request of
+ * BLKIF_LENGTH_MAX fits. */
+#define IO_ARENA_BYTES (8u << 20)
+#define IO_MAX_LANES   XD_MAX_RINGS
+
+struct io_lane;
+struct io_ring;
+
+/*
+ * What is still to be done for a request, in this order; a mask of bits.  When
+ * none is left it is answered.
+ */
+enum io_step {
+	IO_LIST, /* indirect: fetch and judge the list of segments */
+	IO_DRAIN, /* wait until all before it on this ring is answered */
+	IO_LOCK, /* wait until nobody else is writing there */
+	IO_PREFLUSH,
+	IO_DATA,
+	IO_POSTFLUSH,
+	IO_NR_STEPS
+};
+
+#define IO_STEP(step) (uint8_t)(1u << (step))
+
+/* A request between its two visits to the ring.  Made once per ring entry. */
+struct io {
+	struct io *next; /* in whatever list it waits */
+	struct io_ring *ring;
+	uint16_t entry; /* of the in-flight log */
+	uint8_t steps; /* mask of 1 << enum io_step */
+	bool locked; /* range is in the table */
+	bool mapped; /* the data goes to memory that the stack lent */
+	bool held; /* waits for an error to pass, or is being tried again */
+	bool recovered; /* was in flight when a worker died */
+	int16_t status; /* the answer */
+	int copy_err; /* see grant_batch_add() */
+	void *buffer;
+	uint64_t done; /* bytes of the data step that are done */
+	struct iovec iov;
+	struct range range;
+	struct blkif_segment *segments;
+	struct blkif_job job;
+	struct xd_request req;
+};
+
+/* One of the guest's rings; belongs to a lane. */
+struct io_ring {
+	struct io_lane *lane;
+	struct ring ring;
+	struct inflight_ring log;
+	void *pages;
+	unsigned int nr_pages;
+	uint32_t port; /* ours */
+	struct io *ios; /* one per entry */
+	struct blkif_segment *lists; /* BLKIF_INDIRECT_MAX per entry */
+	uint16_t *free; /* stack of entries, the hottest on top */
+	uint32_t nr_free;
+	bool broken; /* by the guest: it is not touched any more */
+	bool barrier; /* nothing is taken until the barrier is answered */
+	struct io *draining; /* the barrier, while it waits for others */
+	struct io_list answers; /* to be published */
+	struct inflight_plan *plan; /* until the lane has begun; or NULL */
+};
+
+/* Poison: a flush has failed (flush.c). */
+enum io_poison { IO_CLEAN, IO_FAILED, IO_POISONED };
+
+/* The disk as its lanes see it.  Set up by the main thread while none runs;
+ * what changes later is atomic or has its own lock. */
+struct io_disk {
+	struct services *services;
+	struct grant *grant;
+	const struct xd_limits *limits;
+	const struct stack_policy *policy;
+	const struct msg_opened *opened; /* the identities */
+	struct log_who *who;
+	struct blkif_limits judge;
+	struct range_table *ranges;
+	struct flush_gate gate;
+	struct io_lane *lanes[IO_MAX_LANES];
+	unsigned int nr_lanes;
+	_Atomic(bool) stop; /* finish what the stack has, then end */
+	_Atomic(bool) broken; /* the guest broke a ring: take nothing more */
+	_Atomic(int) poison; /* enum io_poison */
+	_Atomic(uint32_t) nr_held; /* requests that wait for an error to pass */
+	_Atomic(uint32_t) nr_recovered; /* recovered and not answered yet */
+};
+
+/* One thread's share. */
+struct io_lane {
+	struct io_disk *disk;
+	struct engine *engine;
+	struct evtchn *evtchn;
+	struct xd_channel *top;
+	unsigned int index;
+	struct io_ring *rings[XD_MAX_RINGS];
+	unsigned int nr_rings;
+	struct buffer_arena *arena;
+	struct grant_batch *batch;
+	struct io_list copying; /* in the batch */
+	struct io_list want_range;
+	struct io_list want_buffer;
+	bool retry_ranges;
+	bool unkicked; /* submitted since the last stack_kick() */
+	uint32_t submitted; /* requests that the stack has */
+	uint32_t wake; /* mask of other lanes to wake */
+	struct flush_lane flush;
+	struct hold_lane hold;
+	_Atomic(bool) poked; /* look at everything that waits */
+	_Atomic(bool) resume; /* try what is held at once */
+};
+
+/* --- Main thread, while the lane does not run ----------------------------- */
+
+int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
+		unsigned int nr_pages, enum blkif_layout layout);
+void io_ring_free(struct io_ring *ring);
+/* The log is ready.  plan: what a dead worker left, for io_ring_recover();
+ * taken over; NULL: nothing. */
+void io_ring_begin(struct io_ring *ring, struct inflight_ring log,
+		   struct inflight_plan *plan);
+
+/* --- Lane ------------------------------------------------------------------ */
+
+/* What a dead worker left: publishes, and begins again. */
+void io_ring_recover(struct io_ring *ring);
+
+/* One round: takes what is on the rings, moves everything on as far as it
+ * goes, answers.  True: there is more to do at once. */
+bool io_pump(struct io_lane *lane);
+
+/* Nothing to wait for: how long the lane may sleep. */
+uint64_t io_sleep_ns(struct io_lane *lane);
+/* It has slept that long and nothing came. */
+void io_idle(struct io_lane *lane);
+
+/* Any thread. */
+void io_poke(struct io_lane *lane);
+
+/* --- Between the parts of the data path ------------------------------------ */
+
+/* The struct of an entry that has just been filled; what it asks for. */
+struct io *io_prepare(struct io_ring *ring, uint16_t entry);
+void io_judge(struct io *io);
+
+/* Tries the current step (again). */
+void io_advance(struct io *io);
+/* The current step is done. */
+void io_step_done(struct io *io);
+/* No further step: this is the answer. */
+void io_finish(struct io *io, enum blkif_status status);
+
+/* Hands a request to the stack; it ends in done(). */
+void io_submit(struct io_lane *lane, struct xd_request *req);
+/* To be called first in each done(). */
+void io_returned(struct io_lane *lane);
+
+/* Any thread.  Tells the broker. */
+void io_condition(struct io_disk *disk, enum msg_condition_kind kind, bool set,
+		  const char *fmt, ...) PRINTF(4, 5);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * lane.c - a thread that serves rings.
+ *
+ * Theory of operation
+ *
+ * The thread sleeps in one place, engine_run(): events of the guest come as the
+ * completion of a poll on the event-channel handle, I/O as its own completion,
+ * the main thread and other lanes by engine_wake().  Each time it wakes it does
+ * rounds (io_pump()) until nothing is left to do.
+ *
+ * No event gets lost: a port is unmasked before the rings are looked at, and
+ * before sleeping each ring is told to ring with the next request and looked at
+ * once more.  An event only ever means "look": all rings of the lane are looked
+ * at, whichever rang.  At the start the rings are looked at and the guest is
+ * notified without being asked, since either side's event may have been lost
+ * with the worker that was here before.
+ *
+ * The end comes in two steps: disk->stop makes the lane take nothing more and
+ * leave once the stack has nothing of it; then the main thread takes apart what
+ * is left.  Requests that wait for something are abandoned.
+ */
+#include "config.h"
+
+#include "worker/lane.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "common/log.h"
+
+/* Calls handed to the kernel at once. */
+#define ENGINE_ENTRIES 64
+
+struct lane {
+	struct io_lane io;
+	struct engine *engine;
+	struct evtchn *evtchn;
+	struct xd_sys poll;
+	bool polling;
+	bool rang; /* the handle is readable */
+	bool running;
+	pthread_t thread;
+};
+
+int lane_new(struct lane **ret, uint32_t domid, unsigned int index)
+{
+	struct lane *lane = calloc(1, sizeof(*lane));
+	int r;
+
+	if (!lane)
+		return -ENOMEM;
+	lane->io.index = index;
+	r = evtchn_open(&lane->evtchn, domid);
+	if (!r)
+		r = engine_new(&lane->engine, ENGINE_ENTRIES, true);
+	if (r) {
+		lane_free(lane);
+		return r;
+	}
+	*ret = lane;
+	return 0;
+}
+
+void lane_free(struct lane *lane)
+{
+	if (!lane)
+		return;
+	engine_free(lane->engine);
+	evtchn_close(lane->evtchn);
+	free(lane);
+}
+
+struct io_lane *lane_io(struct lane *lane)
+{
+	return &lane->io;
+}
+
+/* --- The thread ---------------------------------------------------------------- */
+
+static void polled(struct xd_sys *sys, int64_t res)
+{
+	struct lane *lane = container_of(sys, struct lane, poll);
+
+	lane->polling = false;
+	lane->rang = res > 0;
+}
+
+static void start_poll(struct lane *lane)
+{
+	if (lane->polling)
+		return;
+	lane->poll.op = XD_SYS_POLL;
+	lane->poll.fd = evtchn_fd(lane->evtchn);
+	lane->poll.flags = POLLIN;
+	lane->poll.done = polled;
+	lane->polling = true;
+	engine_sys(lane->engine, &lane->poll);
+}
+
+/* One event at a time: more than one port has fired only where rings share a
+ * lane, and the poll comes back at once for the others. */
+static void take_event(struct lane *lane)
+{
+	uint32_t port;
+
+	if (!lane->rang)
+		return;
+	lane->rang = false;
+	if (evtchn_take(lane->evtchn, &port) == 0)
+		evtchn_unmask(lane->evtchn, port);
+}
+
+static void begin(struct lane *lane)
+{
+	struct io_lane *io = &lane->io;
+
+	for (unsigned int i = 0; i < io->nr_rings; i++) {
+		if (io->rings[i]->plan)
+			io_ring_recover(io->rings[i]);
+		evtchn_notify(lane->evtchn, io->rings[i]->port);
+	}
+}
+
+static bool ended(const struct io_lane *io)
+{
+	return atomic_load(&io->disk->stop) && io->submitted == 0;
+}
+
+static void *run(void *arg)
+{
+	struct lane *lane = arg;
+	struct io_lane *io = &lane->io;
+
+	begin(lane);
+	for (;;) {
+		bool more = io_pump(io);
+		uint64_t wait;
+		int n;
+
+		if (ended(io) && !more)
+			break;
+		wait = more ? 0 : io_sleep_ns(io);
+		start_poll(lane);
+		n = engine_run(lane->engine, wait);
+		if (n == 0 && wait > 0)
+			io_idle(io);
+		take_event(lane);
+	}
+	return NULL;
+}
+
+/* --- Main thread ----------------------------------------------------------------- */
+
+int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
+		char *ret_why)
+{
+	struct io_lane *io = &lane->io;
+	unsigned int index = io->index;
+	int r;
+
+	memset(io, 0, sizeof(*io));
+	io->disk = disk;
+	io->index = index;
+	io->engine = lane->engine;
+	io->evtchn = lane->evtchn;
+	r = buffer_arena_new(&io->arena, IO_ARENA_BYTES);
+	if (!r)
+		r = grant_batch_new(&io->batch, disk->grant);
+	if (r) {
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory for a lane");
+		lane_detach(lane);
+		return r;
+	}
+	r = stack_channel_open(stack, lane->engine, index, &io->top, ret_why);
+	if (r)
+		lane_detach(lane);
+	return r;
+}
+
+int lane_add_ring(struct lane *lane, struct io_ring *ring, uint32_t remote_port)
+{
+	int r = evtchn_bind(lane->evtchn, remote_port, &ring->port);
+
+	if (r)
+		return r;
+	lane->io.rings[lane->io.nr_rings++] = ring;
+	return 0;
+}
+
+int lane_start(struct lane *lane)
+{
+	int r = -pthread_create(&lane->thread, NULL, run, lane);
+
+	lane->running = r == 0;
+	return r;
+}
+
+void lane_join(struct lane *lane)
+{
+	if (!lane->running)
+		return;
+	io_poke(&lane->io);
+	(void)pthread_join(lane->thread, NULL);
+	lane->running = false;
+}
+
+void lane_detach(struct lane *lane)
+{
+	struct io_lane *io = &lane->io;
+
+	engine_cancel(lane->engine);
+	for (unsigned int i = 0; i < io->nr_rings; i++)
+		evtchn_unbind(lane->evtchn, io->rings[i]->port);
+	io->nr_rings = 0;
+	if (io->top)
+		stack_channel_close(io->top);
+	io->top = NULL;
+	grant_batch_free(io->batch);
+	io->batch = NULL;
+	buffer_arena_free(io->arena);
+	io->arena = NULL;
+}
