@@ -144,6 +144,68 @@ static void test_death_unmaps(void **state)
 	assert_int_equal(xensim_grant_end(b->guest, ref), 0);
 }
 
+/* Map, copy, unmap and bind without end, in two threads. */
+struct busy {
+	uint32_t domid, ref, port;
+};
+
+static _Noreturn void *be_busy(void *arg)
+{
+	const struct busy *busy = arg;
+	xengnttab_handle *h = xengnttab_open(NULL, 0);
+	xenevtchn_handle *e = xenevtchn_open(NULL, 0);
+	char buf[64] = "";
+
+	for (;;) {
+		void *p =
+			xengnttab_map_grant_ref(h, busy->domid, busy->ref, RW);
+		int port =
+			xenevtchn_bind_interdomain(e, busy->domid, busy->port);
+		xengnttab_grant_copy_segment_t seg = {
+			.source.virt = buf,
+			.dest.foreign = { .ref = busy->ref,
+					  .domid = (uint16_t)busy->domid },
+			.len = sizeof(buf),
+			.flags = GNTCOPY_dest_gref,
+		};
+
+		require(p && xengnttab_grant_copy(h, 1, &seg) == 0);
+		require(xengnttab_unmap(h, p, 1) == 0);
+		require(port < 0 || xenevtchn_unbind(e, (unsigned)port) == 0);
+	}
+}
+
+static void be_busy_twice(void *arg)
+{
+	pthread_t threads[2];
+
+	for (int i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, be_busy, arg);
+}
+
+/* Whatever they were doing when they were killed. */
+static void test_many_deaths(void **state)
+{
+	struct both *b = *state;
+	void *page = xensim_alloc_pages(b->guest, 1);
+	struct busy busy = { .domid = b->domid,
+			     .ref = grant(b, 0, page, false) };
+	struct xensim_evtchn_status status;
+
+	xensim_evtchn_alloc_unbound(b->events, 0, &busy.port);
+	for (int i = 0; i < 40; i++) {
+		pid_t pid = spawn(be_busy_twice, &busy);
+
+		usleep(3000 + 500 * (unsigned)(i % 8));
+		assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+		kill_child(pid);
+		assert_int_equal(xensim_grants_mapped(b->guest), 0);
+		xensim_evtchn_status(b->machine, b->domid, busy.port, &status);
+		assert_int_equal(status.state, XENSIM_EVTCHN_UNBOUND);
+	}
+	xensim_free_pages(b->guest, page, 1);
+}
+
 static void test_table_limits(void **state)
 {
 	struct both *b = *state;
@@ -378,6 +440,7 @@ int main(int argc, char **argv)
 		TEST(test_end_access),
 		TEST(test_map_outlives_its_handle),
 		TEST(test_death_unmaps),
+		TEST(test_many_deaths),
 		TEST(test_table_limits),
 		TEST(test_copy),
 		TEST(test_copy_statuses),
