@@ -297,8 +297,11 @@ static void copy_out(const struct mem *mem, const struct xd_request *req)
 		uint64_t end = at + req->iov[i].iov_len;
 		uint64_t length;
 
-		for (; at < end; at += length, to += length)
-			memcpy(to, find(mem, at, end, &length), length);
+		for (; at < end; at += length, to += length) {
+			const char *from = find(mem, at, end, &length);
+
+			memcpy(to, from, length);
+		}
 	}
 }
 
@@ -627,8 +630,8 @@ static void mem_channel_close(struct xd_channel *ch)
 
 static const struct xd_param mem_params[] = {
 	{ "size", XD_SIZE,
-	  XD_POSITIONAL | XD_REQUIRED | XD_WHOLE_SECTORS | XD_SIZE_OF_SIBLING,
-	  NULL, NULL, "size of the disk" },
+	  XD_POSITIONAL | XD_WHOLE_SECTORS | XD_SIZE_OF_SIBLING, NULL, NULL,
+	  "size of the disk" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
 };
 
