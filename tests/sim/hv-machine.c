@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define CLOSE_WAIT_MS 100
+
 /* --- Making and mapping the machine ---------------------------------------- */
 
 static int machine_init_lock(pthread_mutex_t *lock)
@@ -290,6 +292,21 @@ int hv_writer(struct hv *hv, uint32_t index, uint32_t serial)
 	return fd < 0 ? -ENOENT : fd;
 }
 
+/* Nothing is opened: a locked-down process may be given descriptors. */
+static void adopt_writer(struct hv *hv, uint32_t index, uint32_t serial, int fd)
+{
+	struct hv_writer *w = &hv->writers[index];
+
+	pthread_mutex_lock(&hv->writer_lock);
+	if (w->serial != serial) {
+		if (w->serial)
+			close(w->fd);
+		w->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		w->serial = w->fd < 0 ? 0 : serial;
+	}
+	pthread_mutex_unlock(&hv->writer_lock);
+}
+
 static void forget_writer(struct hv *hv, uint32_t index, uint32_t serial)
 {
 	struct hv_writer *w = &hv->writers[index];
@@ -389,8 +406,9 @@ int hv_device_adopt(struct hv *hv, int fd, struct hv_device *ret_dev)
 			.index = i,
 			.serial = h->serial,
 			.fd = fd,
+			.adopted = true,
 		};
-		hv_writer(hv, i, h->serial);
+		adopt_writer(hv, i, h->serial, fd);
 		r = 0;
 	}
 	hv_unlock(hv);
@@ -466,11 +484,11 @@ bool hv_handle_alive(struct hv *hv, uint32_t index)
  * If somebody else holds the file (a child, a peer it was passed to, a mapping
  * that was not unmapped) the handle lives on, as a device does.
  */
-void hv_device_close(struct hv_device *dev)
+static void close_own(struct hv_device *dev)
 {
 	struct hv *hv = dev->hv;
 	struct hv_handle *h = hv_device_handle(dev);
-	bool fifo = h->kind == HV_EVENTS_FIFO, held;
+	bool fifo = h->kind == HV_EVENTS_FIFO, held = true;
 
 	hv_lock(hv);
 	close(dev->fd);
@@ -481,8 +499,20 @@ void hv_device_close(struct hv_device *dev)
 			handle_reap(hv, dev->index);
 	}
 	hv_unlock(hv);
-	if (fifo)
+	if (fifo && !held)
 		forget_writer(hv, dev->index, dev->serial);
+}
+
+void hv_device_close(struct hv_device *dev)
+{
+	if (!dev->adopted) {
+		close_own(dev);
+		return;
+	}
+	/* Only another description can tell whether somebody else holds it. */
+	forget_writer(dev->hv, dev->index, dev->serial);
+	close(dev->fd);
+	hv_server_ask(dev->hv, CLOSE_WAIT_MS);
 }
 
 void hv_reap(struct hv *hv)

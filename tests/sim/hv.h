@@ -197,6 +197,7 @@ struct hv_device {
 	uint32_t index; /* of the handle */
 	uint32_t serial; /* the handle is ours while this matches */
 	int fd; /* carries the OFD lock; the FIFO of events */
+	bool adopted; /* by hv_device_adopt() */
 };
 
 /* --- hv-machine.c --------------------------------------------------------- */

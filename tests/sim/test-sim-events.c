@@ -289,6 +289,7 @@ static void lock_down(void)
 		SCMP_SYS(munmap),     SCMP_SYS(madvise),      SCMP_SYS(futex),
 		SCMP_SYS(fcntl),      SCMP_SYS(poll),	      SCMP_SYS(close),
 		SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(brk),
+		SCMP_SYS(newfstatat), SCMP_SYS(fstat),
 	};
 	scmp_filter_ctx ctx;
 
@@ -330,7 +331,16 @@ static void serve_order(xengnttab_handle *gnttab, xenevtchn_handle *evtchn,
 	require(xenevtchn_unbind(evtchn, (unsigned)port) == 0);
 }
 
-static _Noreturn void locked_down_main(int orders)
+/* A device that was opened elsewhere: nothing may be opened for it here. */
+static void check_adoption(int fd)
+{
+	xenevtchn_handle *h = xenevtchn_fdopen(NULL, fd, 0);
+
+	require(h != NULL);
+	require(xenevtchn_close(h) == 0);
+}
+
+static _Noreturn void locked_down_main(int orders, int device)
 {
 	xengnttab_handle *gnttab = xengnttab_open(NULL, 0);
 	xenevtchn_handle *evtchn = xenevtchn_open(NULL, 0);
@@ -338,6 +348,7 @@ static _Noreturn void locked_down_main(int orders)
 
 	require(gnttab && evtchn);
 	lock_down();
+	check_adoption(device);
 	while (read(orders, &order, sizeof(order)) == sizeof(order))
 		serve_order(gnttab, evtchn, &order);
 	require(xenevtchn_close(evtchn) == 0 && xengnttab_close(gnttab) == 0);
@@ -371,7 +382,7 @@ static void test_locked_down(void **state)
 	pid = fork();
 	if (pid == 0) {
 		close(orders[1]);
-		locked_down_main(orders[0]);
+		locked_down_main(orders[0], xenevtchn_fd(b->evtchn));
 	}
 	order_once(b, orders[1], NULL);
 	both_setup((void **)&second);
