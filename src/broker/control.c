@@ -2,7 +2,7 @@
 /*
  * Theory of operation
  *
- * Each client has one call at a time: bytes that come while it waits for its
+ * Each client has one call at a time: bytes that come before it has taken its
  * answer stay in the input buffer.  A client is dropped, with a line in the
  * log, when
  *   - it is neither root nor our own user;
@@ -278,17 +278,24 @@ static bool has_all(struct client *client)
 	       evbuffer_get_length(bufferevent_get_output(client->bev)) == 0;
 }
 
-/* As many calls as are there and can be answered at once.  The client may be
- * gone afterwards. */
+/* Is there an answer that must go out first? */
+static bool busy(struct client *client)
+{
+	return client->waiting ||
+	       evbuffer_get_length(bufferevent_get_output(client->bev)) > 0;
+}
+
+/* As many calls as are there, as long as the answers are taken.  The client may
+ * be gone afterwards. */
 static void read_calls(struct client *client)
 {
 	struct evbuffer *input = bufferevent_get_input(client->bev);
 	ssize_t length = -1;
 
-	while (!client->gone && !client->waiting &&
+	while (!client->gone && !busy(client) &&
 	       (length = find_message(input)) >= 0 && length <= MESSAGE_MAX)
 		take_message(client, input, (size_t)length);
-	if (!client->gone && !client->waiting &&
+	if (!client->gone && !busy(client) &&
 	    (length > MESSAGE_MAX || evbuffer_get_length(input) > MESSAGE_MAX))
 		client->gone = "its request is too long";
 	if (client->gone || has_all(client)) {
@@ -296,7 +303,9 @@ static void read_calls(struct client *client)
 		return;
 	}
 	set_listening(client->control);
-	if (client->waiting) {
+	if (!busy(client) && !client->half_closed)
+		(void)bufferevent_enable(client->bev, EV_READ);
+	if (busy(client)) {
 		(void)evtimer_del(client->timer);
 		client->in_request = false;
 	} else if (evbuffer_get_length(input) == 0) {
@@ -312,17 +321,18 @@ static void on_input(struct bufferevent *bev, void *arg)
 {
 	struct client *client = arg;
 
-	(void)bev;
-	if (!client->waiting)
+	if (!busy(client))
 		read_calls(client);
+	else if (evbuffer_get_length(bufferevent_get_input(bev)) > MESSAGE_MAX)
+		/* libevent would call us again and again over a full buffer. */
+		(void)bufferevent_disable(bev, EV_READ);
 }
 
 /* All answers so far are in the kernel's hands. */
 static void on_output(struct bufferevent *bev, void *arg)
 {
 	(void)bev;
-	if (has_all(arg))
-		drop_client(arg, NULL);
+	read_calls(arg);
 }
 
 static void on_trouble(struct bufferevent *bev, short what, void *arg)
@@ -361,12 +371,12 @@ static int add_client(struct control *control, int fd)
 		return -ENOMEM;
 	client->control = control;
 	client->timer = evtimer_new(control->broker->base, on_timer, client);
-	client->bev = bufferevent_socket_new(control->broker->base, fd, 0);
-	if (!client->timer || !client->bev) {
+	if (client->timer)
+		client->bev = bufferevent_socket_new(control->broker->base, fd,
+						     BEV_OPT_CLOSE_ON_FREE);
+	if (!client->bev) {
 		if (client->timer)
 			event_free(client->timer);
-		if (client->bev)
-			bufferevent_free(client->bev);
 		free(client);
 		return -ENOMEM;
 	}

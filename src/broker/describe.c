@@ -40,7 +40,7 @@ static json_t *describe_params(const struct xd_param *param)
 	for (; param->type != XD_END; param++)
 		json_array_append_new(
 			array,
-			json_pack("{s:s, s:i, s:i, s:s?, s:s?, s:s?}", "name",
+			json_pack("{s:s, s:i, s:i, s:s*, s:s*, s:s*}", "name",
 				  param->name, "type", (int)param->type,
 				  "flags", (int)param->flags, "choices",
 				  param->choices, "preset", param->preset,

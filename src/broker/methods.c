@@ -128,11 +128,12 @@ static void run_list(struct call *call, const json_t *params)
 static void run_show(struct call *call, const json_t *params)
 {
 	struct vbd *vbd = get_disk(call, params);
-	struct broker *broker = call_broker(call);
 	struct vbd_view view;
+	struct broker *broker;
 
 	if (!vbd)
 		return;
+	broker = call_broker(call);
 	vbd_view(vbd, &view);
 	call_reply(call,
 		   json_pack("{s:o, s:o, s:o, s:o}", "disk",

@@ -124,7 +124,7 @@ static int read_params(json_t *array, struct xd_param *params)
 		int type;
 		int flags;
 
-		if (json_unpack(item, "{s:s, s:i, s:i, s:s?, s:s?, s:s?}",
+		if (json_unpack(item, "{s:s, s:i, s:i, s?:s, s?:s, s?:s}",
 				"name", &params[i].name, "type", &type, "flags",
 				&flags, "choices", &params[i].choices, "preset",
 				&params[i].preset, "help", &params[i].help) < 0)
