@@ -341,6 +341,23 @@ static int create_queues(struct simfront *f)
 	return 0;
 }
 
+/* A page of a ring: ring-ref of a single one, ring-refN of several. */
+static bool write_ref(struct simfront *f, xs_transaction_t t,
+		      const char *prefix, unsigned int index, uint32_t ref)
+{
+	char single[64], numbered[64];
+	bool ok = true;
+
+	snprintf(single, sizeof(single), "%sring-ref", prefix);
+	snprintf(numbered, sizeof(numbered), "%sring-ref%u", prefix, index);
+	if (f->shape.order == 0)
+		ok = write_key(f, t, single, "%u", ref);
+	/* With ring-page-order=0 QEMU reads ring-ref0: it may not be stale. */
+	if (f->shape.order > 0 || has_key(f, numbered))
+		ok = ok && write_key(f, t, numbered, "%u", ref);
+	return ok;
+}
+
 /* The keys of one ring, at the top level or below queue-N. */
 static bool write_queue(struct simfront *f, xs_transaction_t t,
 			const char *prefix, const struct simqueue *queue)
@@ -349,12 +366,8 @@ static bool write_queue(struct simfront *f, xs_transaction_t t,
 	char key[64];
 	bool ok = true;
 
-	for (unsigned int i = 0; ok && i < 1u << f->shape.order; i++) {
-		snprintf(key, sizeof(key), "%sring-ref%u", prefix, i);
-		if (f->shape.order == 0)
-			key[strlen(key) - 1] = '\0';
-		ok = write_key(f, t, key, "%u", refs[i]);
-	}
+	for (unsigned int i = 0; ok && i < 1u << f->shape.order; i++)
+		ok = write_ref(f, t, prefix, i, refs[i]);
 	snprintf(key, sizeof(key), "%sevent-channel", prefix);
 	return ok && write_key(f, t, key, "%u", simqueue_port(queue));
 }

@@ -140,7 +140,8 @@ static int run_verb(struct simguest *g, const struct verb *verb, int argc,
 		simguest_complain("standard output: %s", strerror(errno));
 		code = SIMGUEST_FAULT;
 	}
-	if (!xensim_guest_alive(simfront_guest(g->front)) || g->opt.stay || (code == SIMGUEST_FAULT && has_pending(g)))
+	if (!xensim_guest_alive(simfront_guest(g->front)) || g->opt.stay ||
+	    (code == SIMGUEST_FAULT && has_pending(g)))
 		return code; /* the guest just stops */
 	if (simfront_disconnect(g->front) < 0 && code != SIMGUEST_FAULT) {
 		simguest_complain("close: %s", simfront_error(g->front));

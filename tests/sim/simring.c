@@ -185,7 +185,7 @@ static int take_slot(struct simring *ring, struct simring_answer *ret_answer)
 	what = judge(ring, &rsp);
 	if (!what &&
 	    !simabi_padding_clean(ring->abi, slot, ring->sent + offset))
-		what = "padding is not zero";
+		what = "padding with bytes of the backend's";
 	if (what)
 		return fault(ring, &rsp, what);
 	claim = &ring->claims[rsp.id & INDEX_MASK];

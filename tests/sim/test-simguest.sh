@@ -103,7 +103,7 @@ caught() { # FAULT STATUS PATTERN [OPTION...]
 caught answer-twice 1 "disk disabled"
 caught wrong-id 1 "an id that was never given out"
 caught wrong-operation 1 "an operation that is not the request's"
-caught dirty-padding 1 "padding is not zero"
+caught dirty-padding 1 "padding with bytes"
 caught run-ahead 1 "beyond req_prod"
 caught lose-write 1 "wrong data"
 caught stale-read 1 "wrong data"
