@@ -5,8 +5,8 @@
  * The main thread owns the socket to the broker.  A service is a question and
  * its answer; messages of other types that arrive in between are kept and come
  * out of services_next() later.  The main thread asks with services_call(); a
- * lane may ask too (services_call() takes a lock, sends, and waits until the
- * main thread or itself has read the answer, at most timeout_ns).
+ * lane may ask too: services_call() waits until the main thread or itself has
+ * read the answer, at most timeout_ns.
  */
 #ifndef XENDISK_SERVICES_H
 #define XENDISK_SERVICES_H
@@ -18,7 +18,7 @@
 
 struct services;
 
-/* Takes over sock. */
+/* Takes over sock, but not when it fails. */
 int services_new(struct services **ret, int sock);
 void services_free(struct services *services);
 
@@ -32,8 +32,9 @@ int services_send(struct services *services, void *msg, size_t length,
 
 /*
  * Any thread.  Fills in the header of *request and asks.  Returns the answer's
- * result; ret_fd (may be NULL) gets a descriptor or -1.  -ETIMEDOUT,
- * -ECONNRESET: no answer.
+ * result; *ret_done is filled whenever there was an answer (its text says why
+ * it did not work), ret_fd (may be NULL) gets a descriptor or -1 on success.
+ * -ETIMEDOUT, -ECONNRESET: no answer.
  */
 int services_call(struct services *services, struct msg_service *request,
 		  struct msg_service_done *ret_done, int *ret_fd,

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * layer.c - what one layer may ask of the host: its parameters, a place for
+ * its sentences, and the services of the broker.
+ *
+ * Files, kept state and memory are the broker's to give, since the worker is
+ * isolated when a guest is there.  The broker knows a layer by its number in
+ * the expression, which both have.
+ */
+#include "config.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "worker/stack.h"
+
+/* The main thread may wait for a slow file system; a lane has guests. */
+#define OPEN_TIMEOUT_NS	  30000000000ull
+#define BUDGET_TIMEOUT_NS 200000000ull
+
+static const struct host_disk *host_disk_const(const struct xd_disk *disk)
+{
+	return (const struct host_disk *)(const void *)disk;
+}
+
+/* --- Parameters ------------------------------------------------------------ */
+
+/* A name that is in no table is the backend's mistake. */
+static const struct expr_value *find_value(const struct xd_disk *disk,
+					   const char *name)
+{
+	const struct host_disk *hd = host_disk_const(disk);
+	const struct expr_value *value = expr_value(hd->layer, name);
+
+	assert(value);
+	return value;
+}
+
+bool xd_arg_set(const struct xd_disk *disk, const char *name)
+{
+	return find_value(disk, name)->set;
+}
+
+const char *xd_arg_string(const struct xd_disk *disk, const char *name)
+{
+	const struct expr_value *value = find_value(disk, name);
+
+	return value->set ? value->text : NULL;
+}
+
+uint64_t xd_arg_u64(const struct xd_disk *disk, const char *name)
+{
+	const struct expr_value *value = find_value(disk, name);
+
+	return value->set ? value->number : 0;
+}
+
+bool xd_arg_bool(const struct xd_disk *disk, const char *name)
+{
+	return xd_arg_u64(disk, name) != 0;
+}
+
+bool xd_readonly(const struct xd_disk *disk)
+{
+	return host_disk_const(disk)->layer->read_only;
+}
+
+/* --- Sentences ------------------------------------------------------------- */
+
+void xd_error(struct xd_disk *disk, const char *fmt, ...)
+{
+	const struct host_disk *hd = host_disk_of(disk);
+	char *why = hd->stack->why;
+	size_t room = sizeof(hd->stack->why);
+	va_list ap;
+	int n;
+
+	n = snprintf(why, room, "%s: ", hd->layer->info->name);
+	if (n < 0 || (size_t)n >= room)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(why + n, room - (size_t)n, fmt, ap);
+	va_end(ap);
+}
+
+static char *vformat(const char *fmt, va_list ap)
+{
+	char *text;
+
+	return vasprintf(&text, fmt, ap) < 0 ? NULL : text;
+}
+
+/* Without memory a note is lost, and nothing else. */
+void xd_note(struct xd_disk *disk, const char *fmt, ...)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	cleanup_free char *text = NULL;
+	char *notes;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = vformat(fmt, ap);
+	va_end(ap);
+	if (!text)
+		return;
+	notes = xasprintf("%s%u %s %s\n", hd->notes ? hd->notes : "",
+			  hd->layer->index, hd->layer->info->name, text);
+	if (!notes)
+		return;
+	free(hd->notes);
+	hd->notes = notes;
+}
+
+int xd_identify(struct xd_disk *disk, const char *fmt, ...)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	cleanup_free char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	text = vformat(fmt, ap);
+	va_end(ap);
+	if (!text)
+		return -ENOMEM;
+	if (strlen(text) >= MSG_IDENTITY_MAX)
+		return -ENAMETOOLONG;
+	free(hd->identity);
+	hd->identity = TAKE_PTR(text);
+	return 0;
+}
+
+void layer_forget(struct host_disk *hd)
+{
+	free(hd->identity);
+	free(hd->notes);
+	hd->identity = NULL;
+	hd->notes = NULL;
+}
+
+/* --- Services -------------------------------------------------------------- */
+
+/* What the broker says about a failure is said on, until the backend says it
+ * better.  For the main thread. */
+static int ask(struct xd_disk *disk, struct msg_service *request,
+	       const char *name, struct msg_service_done *ret_done)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	int fd = -1, r;
+
+	if (strlen(name) >= sizeof(request->name))
+		return -ENAMETOOLONG;
+	memcpy(request->name, name, strlen(name) + 1);
+	request->layer = hd->layer->index;
+	ret_done->text[0] = '\0';
+	r = services_call(hd->stack->services, request, ret_done, &fd,
+			  OPEN_TIMEOUT_NS);
+	if (r == 0 && fd < 0)
+		r = -EPROTO;
+	if (r < 0)
+		xd_error(disk, "%s",
+			 ret_done->text[0] ? ret_done->text : strerror(-r));
+	return r < 0 ? r : fd;
+}
+
+int xd_open(struct xd_disk *disk, const char *name, int flags)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_OPEN,
+				       .flags = (uint32_t)flags };
+	struct msg_service_done done;
+
+	return ask(disk, &request, name, &done);
+}
+
+int xd_keep(struct xd_disk *disk, const char *name, enum xd_keep_kind kind,
+	    uint64_t size, bool *ret_kept)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_KEEP,
+				       .keep = (uint32_t)kind,
+				       .size = size };
+	struct msg_service_done done;
+	int fd = ask(disk, &request, name, &done);
+
+	if (fd >= 0)
+		*ret_kept = done.kept;
+	return fd;
+}
+
+/* An answer that comes too late leaves the broker's count too high until this
+ * process ends: no harm is done. */
+int xd_budget(struct xd_disk *disk, int64_t more)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_BUDGET,
+				       .layer =
+					       host_disk_of(disk)->layer->index,
+				       .amount = more };
+	struct msg_service_done done;
+	int r;
+
+	r = services_call(host_disk_of(disk)->stack->services, &request, &done,
+			  NULL, BUDGET_TIMEOUT_NS);
+	return r == 0 || r == -ENOSPC ? r : -EAGAIN;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * services.c - the worker's side of the socket to the broker.
+ *
+ * Any thread may be waiting: the main thread for its next order, others for
+ * the answer to a service.  One of them at a time reads the socket (`reading`)
+ * and puts what it got where it belongs: an answer that is waited for into
+ * `answer`, orders into `inbox`, all else away.  The others sleep on `news`.
+ * A reader gives the role back after each message, so none is stuck with it
+ * when its own has come.
+ *
+ * One service is asked at a time, and the broker takes a second question for
+ * an attack: who comes second waits, and that counts as part of its time.  A
+ * question whose asker has given up stays the one outstanding until its answer
+ * is there, which is then thrown away and its descriptor closed.
+ *
+ * Mustn't: send with the lock held, since the broker may be slow to read.
+ */
+#include "config.h"
+
+#include "worker/services.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+
+#include "common/util.h"
+
+/* How long a message that is no service waits for room in the socket. */
+#define SEND_TIMEOUT_NS 1000000000ull
+
+struct order {
+	struct order *prev, *next;
+	size_t length;
+	unsigned char msg[] __attribute__((aligned(16)));
+};
+
+struct services {
+	int sock;
+	pthread_mutex_t lock; /* of all below */
+	pthread_cond_t news;
+	bool reading;
+	int lost; /* 0, or why the socket is of no use any more */
+	uint32_t seq; /* of the last service asked */
+	bool outstanding; /* the broker owes an answer to it */
+	bool waited_for; /* somebody has asked and not taken the answer yet */
+	struct msg_service_done answer; /* when !outstanding && waited_for */
+	int answer_fd;
+	struct order *inbox;
+};
+
+int services_new(struct services **ret, int sock)
+{
+	pthread_condattr_t attr;
+	struct services *s;
+
+	/* poll() may be wrong about a socket, and waiting has its limits. */
+	if (fcntl(sock, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->sock = sock;
+	s->answer_fd = -1;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->news, &attr);
+	pthread_condattr_destroy(&attr);
+	*ret = s;
+	return 0;
+}
+
+void services_free(struct services *s)
+{
+	struct order *order, *next;
+
+	if (!s)
+		return;
+	DL_FOREACH_SAFE(s->inbox, order, next)
+		free(order);
+	if (s->answer_fd >= 0)
+		(void)close(s->answer_fd);
+	pthread_cond_destroy(&s->news);
+	pthread_mutex_destroy(&s->lock);
+	(void)close(s->sock);
+	free(s);
+}
+
+/* --- Waiting --------------------------------------------------------------- */
+
+static uint64_t deadline_in(uint64_t ns)
+{
+	uint64_t now = now_ns();
+
+	return ns < UINT64_MAX - now ? now + ns : UINT64_MAX;
+}
+
+/* 0: the socket is ready for `events`; -ETIMEDOUT. */
+static int wait_socket(const struct services *s, short events,
+		       uint64_t deadline)
+{
+	struct pollfd pfd = { .fd = s->sock, .events = events };
+	uint64_t now = now_ns();
+	uint64_t left = deadline > now ? deadline - now : 0;
+	struct timespec ts = { .tv_sec = (time_t)(left / 1000000000),
+			       .tv_nsec = (long)(left % 1000000000) };
+	int n;
+
+	n = ppoll(&pfd, 1, deadline == UINT64_MAX ? NULL : &ts, NULL);
+	if (n == 0)
+		return -ETIMEDOUT;
+	return n < 0 && errno != EINTR ? -errno : 0;
+}
+
+/* With the lock: sleeps until somebody has news. */
+static int wait_news(struct services *s, uint64_t deadline)
+{
+	struct timespec ts = { .tv_sec = (time_t)(deadline / 1000000000),
+			       .tv_nsec = (long)(deadline % 1000000000) };
+
+	if (deadline == UINT64_MAX)
+		return -pthread_cond_wait(&s->news, &s->lock);
+	return -pthread_cond_timedwait(&s->news, &s->lock, &ts);
+}
+
+/* --- Reading --------------------------------------------------------------- */
+
+static int keep_order(struct services *s, const void *buf, size_t length)
+{
+	struct order *order = malloc(sizeof(*order) + length);
+
+	if (!order)
+		return -ENOMEM;
+	order->length = length;
+	memcpy(order->msg, buf, length);
+	DL_APPEND(s->inbox, order);
+	return 0;
+}
+
+/* With the lock.  Takes over fd. */
+static int sort_message(struct services *s, const void *buf, size_t length,
+			int fd)
+{
+	const struct msg_header *header = buf;
+	cleanup_close int not_wanted = fd;
+
+	if (header->type != MSG_SERVICE_DONE)
+		return keep_order(s, buf, length);
+	if (!s->outstanding || header->seq != s->seq)
+		return -EPROTO;
+	s->outstanding = false;
+	if (s->waited_for) {
+		memcpy(&s->answer, buf, sizeof(s->answer));
+		s->answer_fd = TAKE_FD(not_wanted);
+	}
+	return 0;
+}
+
+/* With the lock, which is open meanwhile: reads one message, or waits for
+ * whoever is reading.  -ETIMEDOUT; s->lost tells of the socket's end. */
+static int read_one(struct services *s, uint64_t deadline)
+{
+	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
+	size_t length;
+	int fd, r;
+
+	if (s->reading)
+		return wait_news(s, deadline);
+	s->reading = true;
+	pthread_mutex_unlock(&s->lock);
+	r = wait_socket(s, POLLIN, deadline);
+	if (r == 0) {
+		r = msg_receive(s->sock, buf, &length, &fd);
+		if (r == -EAGAIN)
+			r = -EINTR; /* as good as: once more */
+	}
+	pthread_mutex_lock(&s->lock);
+	s->reading = false;
+	if (r == 0)
+		r = sort_message(s, buf, length, fd);
+	if (r < 0 && r != -ETIMEDOUT && r != -EINTR)
+		s->lost = r;
+	pthread_cond_broadcast(&s->news);
+	return r == -ETIMEDOUT ? r : 0;
+}
+
+int services_next(struct services *s, void *buf, size_t *ret_length)
+{
+	struct order *order;
+	int r = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->inbox && !s->lost)
+		(void)read_one(s, UINT64_MAX);
+	order = s->inbox;
+	if (order) {
+		DL_DELETE(s->inbox, order);
+		memcpy(buf, order->msg, order->length);
+		*ret_length = order->length;
+		free(order);
+	} else {
+		r = s->lost;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+/* --- Sending --------------------------------------------------------------- */
+
+static int send_before(struct services *s, void *msg, size_t length,
+		       enum msg_type type, uint64_t deadline)
+{
+	int r;
+
+	for (;;) {
+		r = msg_send(s->sock, msg, length, type, -1);
+		if (r != -EAGAIN)
+			return r;
+		r = wait_socket(s, POLLOUT, deadline);
+		if (r < 0)
+			return r;
+	}
+}
+
+int services_send(struct services *s, void *msg, size_t length,
+		  enum msg_type type)
+{
+	return send_before(s, msg, length, type, deadline_in(SEND_TIMEOUT_NS));
+}
+
+/* With the lock: waits for this thread's turn to ask. */
+static int begin_asking(struct services *s, uint64_t deadline)
+{
+	int r = 0;
+
+	while ((s->outstanding || s->waited_for) && !s->lost && r == 0)
+		r = s->outstanding ? read_one(s, deadline) :
+				     wait_news(s, deadline);
+	if (s->lost)
+		return s->lost;
+	if (s->outstanding || s->waited_for)
+		return r;
+	s->outstanding = true;
+	s->waited_for = true;
+	s->seq++;
+	return 0;
+}
+
+/* With the lock, which is open meanwhile. */
+static int ask(struct services *s, struct msg_service *request,
+	       uint64_t deadline)
+{
+	int r;
+
+	request->h.seq = s->seq;
+	request->h.result = 0;
+	pthread_mutex_unlock(&s->lock);
+	r = send_before(s, request, sizeof(*request), MSG_SERVICE, deadline);
+	pthread_mutex_lock(&s->lock);
+	if (r < 0) {
+		s->outstanding = false; /* it was never sent */
+		return r;
+	}
+	while (r == 0 && s->outstanding && !s->lost)
+		r = read_one(s, deadline);
+	if (!s->outstanding)
+		return 0;
+	return s->lost ? s->lost : r;
+}
+
+int services_call(struct services *s, struct msg_service *request,
+		  struct msg_service_done *ret_done, int *ret_fd,
+		  uint64_t timeout_ns)
+{
+	uint64_t deadline = deadline_in(timeout_ns);
+	cleanup_close int fd = -1;
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	r = begin_asking(s, deadline);
+	if (r == 0) {
+		r = ask(s, request, deadline);
+		s->waited_for = false;
+		if (r == 0) {
+			*ret_done = s->answer;
+			fd = TAKE_FD(s->answer_fd);
+			r = s->answer.h.result;
+		}
+		pthread_cond_broadcast(&s->news);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (ret_fd && r == 0)
+		*ret_fd = TAKE_FD(fd);
+	return r;
+}
