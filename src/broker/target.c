@@ -477,7 +477,7 @@ int target_resume(struct target *target, bool accept_loss,
 
 	if (target->resumed)
 		return -EBUSY;
-	if (target->state != TARGET_OPEN)
+	if (!target->worker)
 		return -ENOTCONN;
 	r = worker_resume(target->worker, accept_loss);
 	if (r < 0)

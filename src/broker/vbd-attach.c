@@ -97,8 +97,7 @@ static void tell_failed(struct vbd *vbd)
 	const char *why = target_why(vbd->target);
 	int err = target_error(vbd->target);
 
-	log_disk(&vbd->who, LOG_LEVEL_ERROR, "%s cannot be attached: %s",
-		 vbd->node.vdev, why);
+	log_disk(&vbd->who, LOG_LEVEL_ERROR, "cannot be attached: %s", why);
 	(void)store_write(vbd->store, vbd->path, "hotplug-error", "%s", why);
 	(void)store_write(vbd->store, vbd->path, "hotplug-status", "error");
 	keep_promise(&vbd->add, err, why);

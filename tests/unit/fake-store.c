@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "tests/unit/fake-store.h"
+#include "fake-store.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -34,7 +34,8 @@ struct store {
 	struct store_mark *marks[MAX_MARKS];
 	uint32_t ended;
 	bool in_transaction;
-	bool conflict; /* somebody else has written since it began */
+	char *written[MAX_NODES]; /* in it */
+	unsigned int nr_written;
 	unsigned int transactions;
 	void (*interfere)(void *ctx);
 	void *interfere_ctx;
@@ -52,6 +53,11 @@ static struct node *find(struct store *store, const char *path)
 
 static void fire(struct store *store, const char *path)
 {
+	if (store->in_transaction) { /* only what is committed is seen */
+		assert(store->nr_written < MAX_NODES);
+		store->written[store->nr_written++] = strdup(path);
+		return;
+	}
 	for (unsigned int i = 0; i < MAX_MARKS; i++) {
 		struct store_mark *mark = store->marks[i];
 
@@ -117,7 +123,6 @@ static void remove_tree(struct store *store, const char *dir)
 void fake_set_bytes(struct store *store, const char *path, const char *value,
 		    size_t length)
 {
-	store->conflict = true;
 	set(store, path, value, length);
 }
 
@@ -128,7 +133,6 @@ void fake_set(struct store *store, const char *path, const char *value)
 
 void fake_remove(struct store *store, const char *path)
 {
-	store->conflict = true;
 	remove_tree(store, path);
 }
 
@@ -279,6 +283,25 @@ static void copy_nodes(struct store *to, const struct store *from)
 	}
 }
 
+static void take_back(struct store *store, const struct store *saved)
+{
+	for (unsigned int i = 0; i < store->nr; i++)
+		free_node(&store->nodes[i]);
+	copy_nodes(store, saved);
+}
+
+static void end_transaction(struct store *store, bool commit)
+{
+	store->in_transaction = false;
+	while (store->nr_written > 0) {
+		char *path = store->written[--store->nr_written];
+
+		if (commit)
+			fire(store, path);
+		free(path);
+	}
+}
+
 static int try_once(struct store *store,
 		    int (*body)(struct store *store, void *ctx), void *ctx)
 {
@@ -287,17 +310,16 @@ static int try_once(struct store *store,
 
 	(void)store_open(&saved);
 	store->transactions++;
-	if (store->interfere)
-		store->interfere(store->interfere_ctx);
 	copy_nodes(saved, store);
-	store->conflict = false;
+	assert(!store->in_transaction);
+	store->in_transaction = true;
 	r = body(store, ctx);
-	if (r == 0 && store->conflict)
+	end_transaction(store, r == 0 && !store->interfere);
+	if (r < 0 || store->interfere)
+		take_back(store, saved);
+	if (r == 0 && store->interfere) {
+		store->interfere(store->interfere_ctx);
 		r = -EAGAIN;
-	if (r < 0) {
-		for (unsigned int i = 0; i < store->nr; i++)
-			free_node(&store->nodes[i]);
-		copy_nodes(store, saved);
 	}
 	store_close(saved);
 	return r;
@@ -308,11 +330,8 @@ int store_transact(struct store *store,
 {
 	int r = -EAGAIN;
 
-	assert(!store->in_transaction);
-	store->in_transaction = true;
 	for (int i = 0; i < 20 && r == -EAGAIN; i++)
 		r = try_once(store, body, ctx);
-	store->in_transaction = false;
 	return r;
 }
 

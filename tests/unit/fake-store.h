@@ -27,8 +27,8 @@ bool fake_take_mark(struct store_mark *mark);
 /* The mark whose ctx that is. */
 struct store_mark *fake_mark_of(struct store *store, void *ctx);
 
-/* Called in the middle of every transaction that changes something: the chance
- * for somebody else to interfere.  NULL: nobody does. */
+/* Called before a transaction would end, which then has to be run again: the
+ * chance for somebody else to interfere.  NULL: nobody does. */
 void fake_interfere(struct store *store, void (*fn)(void *ctx), void *ctx);
 /* How many transactions have been tried. */
 unsigned int fake_transactions(const struct store *store);

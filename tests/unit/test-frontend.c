@@ -9,7 +9,7 @@
 #include <xen/io/xenbus.h>
 
 #include "broker/frontend.h"
-#include "tests/unit/fake-store.h"
+#include "fake-store.h"
 
 #define DIR "/local/domain/5/device/vbd/51728"
 
