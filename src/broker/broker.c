@@ -26,9 +26,11 @@
 #include "broker/child.h"
 #include "broker/control.h"
 #include "broker/keep.h"
+#include "broker/node.h"
 #include "broker/poison.h"
 #include "broker/registry.h"
 #include "broker/rundir.h"
+#include "broker/store.h"
 #include "broker/supervise.h"
 #include "common/log.h"
 #include "common/util.h"
@@ -240,9 +242,31 @@ static void stop_supervisor(struct broker *broker)
 	supervisor_free(broker->supervisor);
 }
 
+/* Kept state is thrown away only when xenstore surely has no such disk. */
+static bool disk_exists(void *ctx, uint32_t domid, uint32_t devid)
+{
+	const struct broker *broker = ctx;
+
+	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
+		struct node_address at = { (enum node_kind)kind, domid, devid };
+		cleanup_free char *value = NULL;
+		cleanup_free char *path =
+			node_backend_path(&at, bus_domid(broker->bus));
+
+		if (!path || store_read(bus_store(broker->bus), path,
+					"frontend", &value) != -ENOENT)
+			return true;
+	}
+	return false;
+}
+
 static int start_bus(struct broker *broker)
 {
-	return bus_start(broker, &broker->bus);
+	int r = bus_start(broker, &broker->bus);
+
+	if (r == 0)
+		keep_sweep(broker->keep, disk_exists, broker);
+	return r;
 }
 
 static void stop_bus(struct broker *broker)

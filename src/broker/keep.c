@@ -292,7 +292,7 @@ static bool good_request(uint32_t layer, const char *name,
 {
 	if (!good_name(name) || size == 0 || size > INT64_MAX)
 		return false;
-	if (layer >= EXPR_MAX_LAYERS && layer != KEEP_LAYER_NONE)
+	if (layer >= EXPR_MAX_LAYERS && layer != MSG_LAYER_NONE)
 		return false;
 	if (kind == XD_KEEP_STATE)
 		return size <= KEEP_STATE_MAX;
@@ -348,7 +348,7 @@ int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 		return -EINVAL;
 	print_prefix(path, sizeof(path), id->domid, id->devid);
 	length = strlen(path);
-	if (layer == KEEP_LAYER_NONE)
+	if (layer == MSG_LAYER_NONE)
 		snprintf(path + length, sizeof(path) - length, "disk.%s", name);
 	else
 		snprintf(path + length, sizeof(path) - length, "%" PRIu32 ".%s",

@@ -22,10 +22,9 @@
 
 #include "common/msg.h"
 
-#define KEEP_NAME_MAX	64
-#define KEEP_MAX_FILES	128 /* of one disk: two for each of 64 layers */
-#define KEEP_STATE_MAX	(1ull << 30) /* bytes of one XD_KEEP_STATE file */
-#define KEEP_LAYER_NONE UINT32_MAX /* the worker's own, no layer's */
+#define KEEP_NAME_MAX  64
+#define KEEP_MAX_FILES 128 /* of one disk: two for each of 64 layers */
+#define KEEP_STATE_MAX (1ull << 30) /* bytes of one XD_KEEP_STATE file */
 
 struct keep;
 

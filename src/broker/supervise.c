@@ -37,6 +37,7 @@
 #include "broker/broker.h"
 #include "broker/child.h"
 #include "broker/host.h"
+#include "broker/orphans.h"
 #include "broker/spawn.h"
 #include "common/log.h"
 #include "common/util.h"
@@ -284,6 +285,7 @@ static void on_exit_of_process(void *ctx, int status)
 	process->reaped = true;
 	process->status = status;
 	supervisor->slots[process->slot] = false;
+	orphans_forget(supervisor->broker->options.run_dir, process->pid);
 	DL_DELETE(supervisor->processes, process);
 	if (process->worker)
 		finish_if_dead(process->worker);
@@ -709,8 +711,10 @@ static int start_process(struct worker *worker, unsigned int slot, int sock)
 		free(process);
 		return r;
 	}
-	r = child_watch(worker->broker->children, process->pid,
-			on_exit_of_process, process, NULL);
+	r = orphans_note(worker->broker->options.run_dir, process->pid);
+	if (r == 0)
+		r = child_watch(worker->broker->children, process->pid,
+				on_exit_of_process, process, NULL);
 	if (r < 0) {
 		kill_process(process);
 		free(process);
@@ -817,8 +821,17 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
 
 int supervisor_new(struct supervisor **ret, struct broker *broker)
 {
-	struct supervisor *supervisor = calloc(1, sizeof(*supervisor));
+	struct supervisor *supervisor;
+	unsigned int orphans;
+	int r = orphans_end(broker->options.run_dir, &orphans);
 
+	if (r < 0)
+		return r;
+	if (orphans)
+		log_warning("%u workers of a broker that died were ended; "
+			    "their disks are taken over",
+			    orphans);
+	supervisor = calloc(1, sizeof(*supervisor));
 	if (!supervisor)
 		return -ENOMEM;
 	supervisor->broker = broker;

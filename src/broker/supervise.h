@@ -19,7 +19,8 @@ struct broker;
 struct supervisor;
 struct worker;
 
-/* Before any worker and after the last one. */
+/* Before any worker and after the last one.  Workers of a broker that died are
+ * ended first. */
 int supervisor_new(struct supervisor **ret, struct broker *broker);
 void supervisor_free(struct supervisor *supervisor);
 

@@ -547,6 +547,20 @@ static void test_poison(void **state)
 	expect(seen, "connected", 0);
 }
 
+/* A broker that died: its worker is found by the next one and ended. */
+static void test_orphan(void **state)
+{
+	struct seen *seen = start(state, "fake(good)");
+	struct broker *broker = &seen->fixture->broker;
+	struct supervisor *next;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(supervisor_new(&next, broker), 0);
+	supervisor_free(next);
+	expect(seen, "died", 0);
+	assert_non_null(strstr(seen->text, "signal 9"));
+}
+
 static void on_stopped(void *ctx)
 {
 	struct seen *seen = ctx;
@@ -582,6 +596,7 @@ int main(int argc, char **argv)
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
 		TEST(test_poison),
+		TEST(test_orphan),
 		TEST(test_stop),
 	};
 
