@@ -111,6 +111,8 @@ int xenevtchn_restrict(xenevtchn_handle *xce, domid_t domid)
 
 	if (h->restricted != HV_NONE)
 		return fail(EACCES);
+	if (domid == 0 || domid >= HV_DOMIDS)
+		return fail(EINVAL);
 	h->restricted = domid;
 	return 0;
 }

@@ -196,6 +196,8 @@ static void test_restrict_and_virq(void **state)
 	assert_int_equal(xenevtchn_bind_virq(b->evtchn, 5), -1);
 	assert_int_equal(errno, EEXIST);
 	assert_int_equal(xenevtchn_unbind(h, (unsigned)virq), 0);
+	assert_int_equal(xenevtchn_restrict(h, 0), -1);
+	assert_int_equal(errno, EINVAL);
 	assert_int_equal(xenevtchn_restrict(h, 4), 0);
 	assert_int_equal(xenevtchn_restrict(h, 5), -1);
 	assert_int_equal(xenevtchn_bind_interdomain(h, b->domid, guest_port(b)),
