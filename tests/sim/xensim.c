@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,6 +132,7 @@ static int run_command(char **argv)
 	if (running < 0)
 		return fail("fork", -errno);
 	if (running == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		execvp(argv[0], argv);
 		fprintf(stderr, "xensim: %s: %s\n", argv[0], strerror(errno));
 		_exit(127);
