@@ -53,6 +53,7 @@ enum fault {
 	LOSE_WRITE,
 	STALE_READ,
 	MISPLACE_WRITE,
+	GHOST_WRITE, /* an answered write lands once more, later */
 	OVERRUN_READ, /* bytes outside of the segment */
 	STAY_MAPPED, /* a data page, when the request is answered */
 	KEEP_RING, /* mapped after Closed */
@@ -71,6 +72,7 @@ static const char *const fault_names[] = {
 	[LOSE_WRITE] = "lose-write",
 	[STALE_READ] = "stale-read",
 	[MISPLACE_WRITE] = "misplace-write",
+	[GHOST_WRITE] = "ghost-write",
 	[OVERRUN_READ] = "overrun-read",
 	[STAY_MAPPED] = "stay-mapped",
 	[KEEP_RING] = "keep-ring",
@@ -221,6 +223,20 @@ static void store(uint64_t offset, uint64_t size)
 		die("write");
 }
 
+/* Remembers one sector, and brings it back after 19 more writes. */
+static void haunt(uint64_t offset)
+{
+	static uint8_t ghost[SECTOR];
+	static uint64_t where;
+
+	if (!due(GHOST_WRITE))
+		return;
+	if (be.chances > FAULT_EVERY)
+		memcpy(be.image + where, ghost, SECTOR);
+	where = offset;
+	memcpy(ghost, be.image + where, SECTOR);
+}
+
 /* One segment in or out of the image, by grant copy. */
 static bool copy_segment(const struct request *req, unsigned int i,
 			 uint64_t offset, unsigned int sectors)
@@ -274,6 +290,8 @@ static int transfer(const struct request *req)
 			store(offset, sectors * SECTOR);
 		offset += sectors * SECTOR;
 	}
+	if (write)
+		haunt(req->sector * SECTOR);
 	return BLKIF_RSP_OKAY;
 }
 

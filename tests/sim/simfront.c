@@ -574,12 +574,13 @@ int simfront_connect(struct simfront *front, const struct simfront_shape *shape)
 	return r < 0 ? r : start_monitor(front);
 }
 
-static unsigned int unanswered(const struct simfront *f)
+unsigned int simfront_pending(const struct simfront *front)
 {
 	unsigned int count = 0;
 
-	for (unsigned int i = 0; i < f->shape.queues; i++)
-		count += f->queues[i] ? simqueue_pending(f->queues[i]) : 0;
+	for (unsigned int i = 0; i < SIMFRONT_MAX_QUEUES; i++)
+		if (front->queues[i])
+			count += simqueue_pending(front->queues[i]);
 	return count;
 }
 
@@ -589,7 +590,7 @@ static unsigned int unanswered(const struct simfront *f)
  */
 static int finish(struct simfront *f)
 {
-	unsigned int pending = unanswered(f);
+	unsigned int pending = simfront_pending(f);
 
 	if (free_queues(f) < 0)
 		return fail(f, -EPROTO,

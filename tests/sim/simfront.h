@@ -73,6 +73,8 @@ struct simqueue *simfront_queue(struct simfront *front, unsigned int index);
  * the domain is destroyed.
  */
 bool simfront_closing(const struct simfront *front);
+/* Requests not answered yet, of all queues. */
+unsigned int simfront_pending(const struct simfront *front);
 /* The disk's size now, in sectors: it may change while connected. */
 uint64_t simfront_sectors(const struct simfront *front);
 

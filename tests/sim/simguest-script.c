@@ -206,6 +206,19 @@ static int do_discard(struct script *s, const struct command *c)
 	return do_bare(s, c, req);
 }
 
+/* One word of a reconnect. */
+static bool take_shape(struct simguest_options *opt, const char *word)
+{
+	if (strncmp(word, "queues=", 7) == 0)
+		return simguest_parse_size(word + 7, &opt->queues) &&
+		       opt->queues >= 1 && opt->queues <= SIMFRONT_MAX_QUEUES;
+	if (strncmp(word, "order=", 6) == 0)
+		return simguest_parse_size(word + 6, &opt->order) &&
+		       opt->order <= SIMQUEUE_MAX_ORDER;
+	opt->abi = word + 4;
+	return strncmp(word, "abi=", 4) == 0 && simabi_by_name(opt->abi);
+}
+
 static int do_reconnect(struct script *s, const struct command *c)
 {
 	struct simguest_options opt = s->guest->opt;
@@ -213,14 +226,9 @@ static int do_reconnect(struct script *s, const struct command *c)
 	int r;
 
 	for (int i = 1; i < c->count; i++)
-		if (strncmp(c->words[i], "abi=", 4) == 0)
-			opt.abi = c->words[i] + 4;
-		else if (sscanf(c->words[i], "queues=%lu", &opt.queues) != 1 &&
-			 sscanf(c->words[i], "order=%lu", &opt.order) != 1)
-			return wrong(s, "queues=N order=N abi=NAME");
-	if (!simabi_by_name(opt.abi) || opt.order > SIMQUEUE_MAX_ORDER ||
-	    opt.queues < 1 || opt.queues > SIMFRONT_MAX_QUEUES)
-		return wrong(s, "no such shape of a ring");
+		if (!take_shape(&opt, c->words[i]))
+			return wrong(s, "reconnect [queues=N] [order=N] "
+					"[abi=NAME]");
 	shape = simguest_shape(&opt);
 	r = simfront_disconnect(s->guest->front);
 	if (r == 0)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct verb {
 	const char *name;
@@ -113,19 +114,21 @@ static int connect_disk(struct simguest *g)
 
 	if (r == 0)
 		r = simfront_connect(g->front, &shape);
-	if (r < 0)
-		simguest_complain("connect: %s",
-				  g->front ? simfront_error(g->front) :
-					     strerror(-r));
+	if (r < 0 && g->front)
+		simguest_complain("connect: %s", simfront_error(g->front));
+	else if (r < 0)
+		simguest_complain("connect: %s", strerror(-r));
 	return r;
 }
 
-static bool has_pending(const struct simguest *g)
+/*
+ * Must or may the guest stop as it is?  Then keys, grants and pages stay, as
+ * after a crash of its kernel.
+ */
+static bool just_stops(const struct simguest *g, int code)
 {
-	for (unsigned int i = 0; i < simfront_shape(g->front)->queues; i++)
-		if (simqueue_pending(simfront_queue(g->front, i)) > 0)
-			return true;
-	return false;
+	return g->opt.stay || !xensim_guest_alive(simfront_guest(g->front)) ||
+	       (code == SIMGUEST_FAULT && simfront_pending(g->front) > 0);
 }
 
 static int run_verb(struct simguest *g, const struct verb *verb, int argc,
@@ -140,9 +143,8 @@ static int run_verb(struct simguest *g, const struct verb *verb, int argc,
 		simguest_complain("standard output: %s", strerror(errno));
 		code = SIMGUEST_FAULT;
 	}
-	if (!xensim_guest_alive(simfront_guest(g->front)) || g->opt.stay ||
-	    (code == SIMGUEST_FAULT && has_pending(g)))
-		return code; /* the guest just stops */
+	if (just_stops(g, code))
+		_exit(code);
 	if (simfront_disconnect(g->front) < 0 && code != SIMGUEST_FAULT) {
 		simguest_complain("close: %s", simfront_error(g->front));
 		return SIMGUEST_FAULT;
