@@ -528,6 +528,7 @@ static void publish(struct io_ring *ring)
 	io = ring->draining;
 	if (io && ring->nr_free == ring->ring.nr_slots - 1) {
 		ring->draining = NULL;
+		ring->lane->again = true;
 		io_advance(io);
 	}
 }
@@ -614,6 +615,7 @@ bool io_pump(struct io_lane *lane)
 	struct io_disk *disk = lane->disk;
 	bool more = false;
 
+	lane->again = false;
 	/* Looked at before the flag's cost: a locked exchange. */
 	if (atomic_load_explicit(&lane->poked, memory_order_relaxed) &&
 	    atomic_exchange(&lane->poked, false))
@@ -642,8 +644,8 @@ bool io_pump(struct io_lane *lane)
 		if (ring->answers.first)
 			more = true;
 	}
-	return more || lane->retry_ranges || lane->copying.first ||
-	       lane->unkicked;
+	return more || lane->again || lane->retry_ranges ||
+	       lane->copying.first || lane->unkicked;
 }
 
 uint64_t io_sleep_ns(struct io_lane *lane)

@@ -127,6 +127,7 @@ struct io_lane {
 	struct io_list want_range;
 	struct io_list want_buffer;
 	bool retry_ranges;
+	bool again; /* the end of this round has made work for another one */
 	bool unkicked; /* submitted since the last stack_kick() */
 	uint32_t submitted; /* requests that the stack has */
 	uint32_t wake; /* mask of other lanes to wake */

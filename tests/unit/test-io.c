@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the data path promises, on a stack that does what the test says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "io-fixture.h"
+
+enum { READ, WRITE, BARRIER, FLUSH }; /* as in io/blkif.h */
+
+static int start(void **state)
+{
+	(void)state;
+	fix_start();
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	fix_stop();
+	return 0;
+}
+
+static void fill(uint32_t gref, unsigned int pages, uint8_t value)
+{
+	memset(fix.guest + (size_t)gref * 4096, value, (size_t)pages * 4096);
+}
+
+static void complete_all(void)
+{
+	while (fix.nr_queue > 0)
+		fix_complete(0, 0);
+}
+
+/* Position of the n-th event of a kind; fails when there is none. */
+static unsigned int when(enum fix_event_kind kind, unsigned int op)
+{
+	for (unsigned int i = 0; i < fix.nr_events; i++)
+		if (fix.events[i].kind == kind && fix.events[i].op == op)
+			return i;
+	fail_msg("no event %u/%u", kind, op);
+	return 0;
+}
+
+/* --- Data ------------------------------------------------------------------------ */
+
+static void test_write_read(void **state)
+{
+	(void)state;
+	fill(10, 11, 0x5a);
+	fix_rw(WRITE, 1, 80, 10, 11);
+	fix_run();
+	complete_all();
+	fix_rw(READ, 2, 88, 100, 2);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix.store[80 * 512], 0x5a);
+	assert_int_equal(fix.store[80 * 512 - 1], 0);
+	assert_memory_equal(fix.guest + 100 * 4096, fix.guest + 10 * 4096,
+			    2 * 4096);
+	assert_int_equal(fix.guest[102 * 4096], 0);
+}
+
+static void test_indirect(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 256; i++)
+		fill(1000 + i, 1, (uint8_t)i);
+	fix_indirect(WRITE, 1, 8, 900, 1000, 256);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+	for (unsigned int i = 0; i < 256; i++)
+		assert_int_equal(fix.store[4096 + i * 4096], (uint8_t)i);
+	fix_indirect(READ, 2, 8, 901, 2000, 256);
+	fix_run();
+	complete_all();
+	assert_memory_equal(fix.guest + 2000 * 4096, fix.guest + 1000 * 4096,
+			    256 * 4096);
+	assert_int_equal(fix.events[when(FIX_RESPONSE, READ)].offset, 2);
+}
+
+/* The stack's own memory, in two pieces that are none of the guest's. */
+static void test_lent_memory(void **state)
+{
+	(void)state;
+	fix.maps = true;
+	fill(10, 2, 0x77);
+	fix_rw(WRITE, 1, 8, 10, 2);
+	fix_run();
+	fix_rw(READ, 2, 8, 20, 2);
+	fix_run();
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix_count(FIX_SUBMIT), 0);
+	assert_memory_equal(fix.guest + 20 * 4096, fix.guest + 10 * 4096,
+			    2 * 4096);
+}
+
+/* A whole ring: one call copies, one kick, one notification. */
+static void test_burst(void **state)
+{
+	(void)state;
+	fix.maps = true;
+	for (unsigned int i = 0; i < 32; i++)
+		fix_rw(i % 2, i, i * 8, 10 + i, 1);
+	fix_run();
+	assert_int_equal(fix_count(FIX_COPY), 1);
+	assert_int_equal(fix_count(FIX_NOTIFY), 1);
+	assert_int_equal(fix_count(FIX_RESPONSE), 32);
+}
+
+static void test_bad_grant(void **state)
+{
+	(void)state;
+	fix.bad_gref = 12;
+	fix_rw(WRITE, 1, 0, 10, 3); /* its last page */
+	fix_rw(WRITE, 2, 80, 20, 3);
+	fix_rw(READ, 3, 160, 12, 1);
+	fix_indirect(WRITE, 4, 240, 12, 30, 4); /* its list */
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(1), -1);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix_status(3), -1);
+	assert_int_equal(fix_status(4), -1);
+	assert_int_equal(fix_count(FIX_SUBMIT), 2); /* 2 and the read */
+}
+
+/* More than the arena holds: nothing fails, and who came first goes first. */
+static void test_memory_is_short(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 12; i++)
+		fix_indirect(WRITE, i, i * 2048, 900 + i, 1000, 256);
+	fix_run();
+	assert_int_equal(fix.nr_queue, IO_ARENA_BYTES >> 20);
+	complete_all();
+	for (unsigned int i = 0; i < 12; i++)
+		assert_int_equal(fix_status(i), 0);
+}
+
+static void test_short_transfers(void **state)
+{
+	(void)state;
+	fix.limits.max_transfer = 8192;
+	fill(10, 5, 0x33);
+	fix_rw(WRITE, 1, 0, 10, 5);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_count(FIX_SUBMIT), 3);
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix.store[5 * 4096 - 1], 0x33);
+	fix_rw(READ, 2, 0, 50, 5);
+	fix_run();
+	complete_all();
+	assert_memory_equal(fix.guest + 50 * 4096, fix.store, 5 * 4096);
+}
+
+static void test_discard(void **state)
+{
+	(void)state;
+	fix_discard(1, 0, (200u << 20) / 512);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1); /* piece by piece */
+	complete_all();
+	assert_int_equal(fix_count(FIX_SUBMIT), 4);
+	assert_int_equal(fix_status(1), 0);
+	fix_discard(2, 0, 8);
+	fix_run();
+	fix_complete(0, -EOPNOTSUPP);
+	assert_int_equal(fix_status(2), -2);
+	fix_discard(3, 1, 7); /* nothing whole in it */
+	fix_run();
+	assert_int_equal(fix_status(3), 0);
+}
+
+static void test_overrun(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_run();
+	*(uint32_t *)(void *)fix.shared = 34;
+	fix_run();
+	fix_run();
+	assert_int_equal(fix_count(FIX_BROKEN), 1);
+	complete_all();
+	assert_int_equal(fix_count(FIX_RESPONSE), 0);
+}
+
+/* --- Order ------------------------------------------------------------------------ */
+
+/* The second write waits until the answer to the first one is published. */
+static void test_overlap(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 4);
+	fix_rw(WRITE, 2, 24, 20, 4); /* its first page overlaps */
+	fix_rw(WRITE, 3, 100, 30, 1);
+	fix_discard(4, 0, 8);
+	fix_rw(READ, 5, 0, 40, 1); /* reads do not wait */
+	fix_run();
+	assert_int_equal(fix.nr_queue, 3);
+	assert_int_equal(fix.queue[0]->op, XD_READ); /* needs no data first */
+	fix_complete(1, 0);
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix.nr_queue, 4); /* now 2 and 4 */
+	assert_true(when(FIX_RESPONSE, WRITE) < when(FIX_SUBMIT, XD_DISCARD));
+	complete_all();
+	assert_int_equal(fix_count(FIX_RESPONSE), 5);
+}
+
+static void test_barrier(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(BARRIER, 2, 80, 20, 1);
+	fix_rw(WRITE, 3, 160, 30, 1);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1); /* the write before it */
+	fix_complete(0, 0);
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	fix_complete(0, 0);
+	assert_int_equal(fix.queue[0]->op, XD_WRITE);
+	assert_int_equal(fix.queue[0]->offset, 80 * 512);
+	fix_complete(0, 0);
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	assert_int_equal(fix_status(2), 99);
+	assert_int_equal(fix.nr_queue, 1); /* the third waits */
+	assert_int_equal(fix_status(3), 99);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix.nr_queue, 1);
+	complete_all();
+	assert_int_equal(fix_status(3), 0);
+}
+
+/* --- Durability ------------------------------------------------------------------- */
+
+/* A flush that came while another ran needs one of its own; those that wait
+ * share it. */
+static void test_flush(void **state)
+{
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1);
+	fix_rw(FLUSH, 2, 0, 0, 0);
+	fix_rw(FLUSH, 3, 0, 0, 0);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(2), 99);
+	assert_int_equal(fix.nr_queue, 1);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix_status(3), 0);
+	assert_int_equal(fix_count(FIX_SUBMIT), 2);
+}
+
+static void test_no_flush_needed(void **state)
+{
+	(void)state;
+	fix.limits.flush = false;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_rw(FLUSH, 2, 0, 10, 1);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix_count(FIX_SUBMIT), 1);
+}
+
+static void test_flush_with_data(void **state)
+{
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 10, 1);
+	fix_run();
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	fix_complete(0, 0);
+	assert_int_equal(fix.queue[0]->op, XD_WRITE);
+	fix_complete(0, 0);
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	assert_int_equal(fix_status(1), 99);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(1), 0);
+}
+
+/* Marked first, then answered; no flush succeeds any more, no write is taken,
+ * reads are served; until the operator accepts it. */
+static void test_failed_flush(void **state)
+{
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_rw(FLUSH, 2, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	assert_int_equal(fix_status(1), -3);
+	assert_int_equal(fix_status(2), -3);
+	assert_int_equal(fix_count(FIX_SUBMIT), 1); /* not tried again */
+	assert_true(when(FIX_MARK, 0) < when(FIX_RESPONSE, FLUSH));
+	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_POISONED)].offset,
+			 1);
+	fix_rw(WRITE, 3, 0, 10, 1);
+	fix_discard(4, 0, 8);
+	fix_rw(FLUSH, 5, 0, 0, 0);
+	fix_rw(READ, 6, 0, 10, 1);
+	fix_rw(FLUSH, 7, 0, 10, 1);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(3), -1);
+	assert_int_equal(fix_status(4), -1);
+	assert_int_equal(fix_status(5), -3);
+	assert_int_equal(fix_status(6), 0);
+	assert_int_equal(fix_status(7), -3);
+	fix_forget_events();
+	flush_forgive(&fix.disk);
+	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_POISONED)].offset,
+			 0);
+	fix_rw(WRITE, 8, 0, 10, 1);
+	fix_rw(FLUSH, 9, 0, 0, 0);
+	fix_run();
+	complete_all();
+	assert_int_equal(fix_status(8), 0);
+	assert_int_equal(fix_status(9), 0);
+}
+
+/* Even "no space" from a flush means that data is lost. */
+static void test_flush_is_never_retried(void **state)
+{
+	static const int errs[] = { -ENOSPC, -EDQUOT, -ENOMEM, -EIO };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(errs); i++) {
+		fix_forget_events();
+		flush_forgive(&fix.disk);
+		fix_rw(FLUSH, i, 0, 0, 0);
+		fix_run();
+		fix_complete(0, errs[i]);
+		assert_int_equal(fix_status(i), -3);
+		assert_int_equal(fix_count(FIX_SUBMIT), 1);
+	}
+}
+
+static void test_mark_cannot_be_made(void **state)
+{
+	(void)state;
+	fix.mark_result = -ECONNRESET;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix_run();
+	assert_int_equal(fix_responses(1), 0);
+	assert_int_equal(fix_count(FIX_MARK), 1); /* not in a busy loop */
+	fix.mark_result = 0;
+	fix.lane.flush.mark_at = 1;
+	fix_run();
+	assert_int_equal(fix_status(1), -3);
+}
+
+static void test_flush_error_hold(void **state)
+{
+	(void)state;
+	fix.policy.flush_error = FLUSH_ERROR_HOLD;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix_rw(FLUSH, 2, 0, 0, 0);
+	fix_run();
+	assert_int_equal(fix_count(FIX_RESPONSE), 0);
+	assert_int_equal(fix_count(FIX_MARK), 1);
+	flush_forgive(&fix.disk);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1); /* tried anew */
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(2), 0);
+}
+
+/* --- Errors that pass --------------------------------------------------------------- */
+
+static void test_hold(void **state)
+{
+	(void)state;
+	fill(10, 1, 0x44);
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(WRITE, 2, 80, 10, 1);
+	fix_run();
+	fix_complete(0, -ENOSPC);
+	fix_complete(0, -ENOSPC);
+	assert_int_equal(fix_count(FIX_RESPONSE), 0);
+	assert_int_equal(fix_count(FIX_CONDITION), 1);
+	assert_int_equal(fix.nr_queue, 0); /* not yet */
+	assert_true(io_sleep_ns(&fix.lane) <= 100000000);
+	fix_rw(WRITE, 3, 0, 20, 1); /* overlaps what is held */
+	fix_rw(READ, 4, 0, 30, 1);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 1); /* the read */
+	complete_all();
+	fix_forget_events();
+
+	fix.lane.resume = true; /* as RESUME does */
+	fix_run();
+	assert_int_equal(fix.nr_queue, 2);
+	fix_complete(0, -ENOSPC); /* still */
+	assert_int_equal(fix_count(FIX_CONDITION), 0);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	fix_run(); /* it works again: the other one at once */
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+	assert_int_equal(fix_status(3), 0);
+	assert_int_equal(fix_count(FIX_CONDITION), 1);
+	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_PAUSED)].offset, 0);
+}
+
+static void test_report(void **state)
+{
+	(void)state;
+	fix.policy.on_error = ON_ERROR_REPORT;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_run();
+	fix_complete(0, -ENOSPC);
+	assert_int_equal(fix_status(1), -1);
+	assert_int_equal(fix_count(FIX_CONDITION), 0);
+}
+
+static void test_other_error(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(READ, 2, 80, 10, 1);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix_complete(0, -EIO);
+	assert_int_equal(fix_status(1), -1);
+	assert_int_equal(fix_status(2), -1);
+}
+
+/* --- After a death -------------------------------------------------------------------- */
+
+static void test_recovery(void **state)
+{
+	(void)state;
+	fill(10, 4, 0x21);
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(WRITE, 2, 80, 11, 1);
+	fix_rw(FLUSH, 3, 0, 0, 0);
+	fix_indirect(WRITE, 4, 160, 900, 12, 2);
+	fix_run();
+	fix_complete(1, 0); /* only 2 is answered */
+	fix_rw(READ, 5, 80, 50, 1); /* nobody has taken it yet */
+	fix_die_and_recover();
+	assert_int_equal(fix.nr_queue, 4); /* 1, 3, 4 again; 5 */
+	complete_all();
+	for (uint64_t id = 1; id <= 5; id++) {
+		assert_int_equal(fix_responses(id), 1);
+		assert_int_equal(fix_status(id), 0);
+	}
+	assert_int_equal(fix.guest[50 * 4096], 0x21);
+	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_RECOVERING)].offset,
+			 0);
+}
+
+/* A request that kills each worker is answered in the end, a flush never as if
+ * it were needless. */
+static void test_poison_request(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(FLUSH, 2, 0, 0, 0);
+	fix_run();
+	for (unsigned int i = 0; i < INFLIGHT_MAX_TRIES - 1; i++) {
+		fix_die_and_recover();
+		assert_int_equal(fix.nr_queue, 2);
+	}
+	fix_die_and_recover();
+	assert_int_equal(fix_status(1), -1);
+	assert_int_equal(fix_status(2), -3);
+	assert_int_equal(fix_count(FIX_RESPONSE), 2);
+}
+
+#define IO_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IO_TEST(test_write_read),
+		IO_TEST(test_indirect),
+		IO_TEST(test_lent_memory),
+		IO_TEST(test_burst),
+		IO_TEST(test_bad_grant),
+		IO_TEST(test_memory_is_short),
+		IO_TEST(test_short_transfers),
+		IO_TEST(test_discard),
+		IO_TEST(test_overrun),
+		IO_TEST(test_overlap),
+		IO_TEST(test_barrier),
+		IO_TEST(test_flush),
+		IO_TEST(test_no_flush_needed),
+		IO_TEST(test_flush_with_data),
+		IO_TEST(test_failed_flush),
+		IO_TEST(test_flush_is_never_retried),
+		IO_TEST(test_mark_cannot_be_made),
+		IO_TEST(test_flush_error_hold),
+		IO_TEST(test_hold),
+		IO_TEST(test_report),
+		IO_TEST(test_other_error),
+		IO_TEST(test_recovery),
+		IO_TEST(test_poison_request),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
