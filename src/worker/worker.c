@@ -254,25 +254,24 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 		poison = IO_POISONED;
 	atomic_store(&disk->poison, poison);
 	flush_gate_init(&disk->gate);
-	disk->nr_lanes = MIN(msg->nr_rings, worker->nr_lanes);
 	r = range_table_new(&disk->ranges, msg->nr_rings * slots,
-			    disk->nr_lanes > 1);
+			    MIN(msg->nr_rings, worker->nr_lanes) > 1);
 	return r ? say(ret_why, r, "no memory") : 0;
 }
 
-static int attach_lanes(struct worker *worker, char *ret_why)
+/* disk->nr_lanes counts those that are to be detached again. */
+static int attach_lanes(struct worker *worker, uint32_t nr_rings, char *ret_why)
 {
 	struct io_disk *disk = &worker->disk;
+	unsigned int wanted = MIN(nr_rings, worker->nr_lanes);
 
-	for (unsigned int i = 0; i < disk->nr_lanes; i++) {
-		struct lane *lane = worker->lanes[i];
+	while (disk->nr_lanes < wanted) {
+		struct lane *lane = worker->lanes[disk->nr_lanes];
 		int r = lane_attach(lane, disk, worker->stack, ret_why);
 
-		if (r) {
-			disk->nr_lanes = i;
+		if (r)
 			return r;
-		}
-		disk->lanes[i] = lane_io(lane);
+		disk->lanes[disk->nr_lanes++] = lane_io(lane);
 	}
 	return 0;
 }
@@ -435,7 +434,7 @@ static int connect_all(struct worker *worker, const struct msg_connect *msg,
 	if (r)
 		return r;
 	worker->activated = true;
-	r = attach_lanes(worker, ret_why);
+	r = attach_lanes(worker, msg->nr_rings, ret_why);
 	while (!r && worker->nr_rings < msg->nr_rings)
 		r = attach_ring(worker, msg, ret_why);
 	if (r)
