@@ -2,64 +2,41 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # simguest against minibackend: an honest backend passes in every shape of the
 # ring, and each fault that a backend can commit is caught.
-set -euo pipefail
+. "$(dirname "$0")/../functions.sh"
 
-sim=${top_builddir:-.}/tests/sim
-if ! compgen -G '/usr/lib/xen-*/bin/xenstored' >/dev/null; then
-	echo '1..0 # SKIP xenstored (package xen-utils) is missing'
-	exit 0
-fi
-if [ -z "${XENSIM_DIR:-}" ]; then
-	exec "$sim/xensim" run -- "$0"
-fi
+compgen -G '/usr/lib/xen-*/bin/xenstored' >/dev/null ||
+	skip_all "xenstored (package xen-utils) is missing"
+sim_start
+truncate -s 16M "$tmp/disk"
 
-dir=$(mktemp -d)
-backend=
-count=0
-stop_backend() {
-	[ -z "$backend" ] || { kill "$backend"; wait "$backend" || true; } 2>/dev/null
-	backend=
-}
-trap 'stop_backend; rm -rf "$dir"' EXIT
-
-# start_backend [OPTION...]: on a disk of 16 MiB, returns when it offers it.
-start_backend() {
-	stop_backend
-	: >"$dir/ready"
-	[ -e "$dir/disk" ] || truncate -s 16M "$dir/disk"
-	"$sim/minibackend" "$dir/disk" "$domain" 51728 "$@" >"$dir/ready" &
+# start_backend [OPTION...]: returns when it offers the disk.
+start_backend()
+{
+	[ -z "${backend:-}" ] || end_process "$backend"
+	: > "$tmp/ready"
+	background "$top_builddir/tests/sim/minibackend" "$tmp/disk" "$dom" \
+		51728 "$@" > "$tmp/ready"
 	backend=$!
-	until grep -q ready "$dir/ready"; do sleep 0.01; done
+	eventually 10 grep -q ready "$tmp/ready"
 }
 
-guest() { "$sim/simguest" "$domain" xvdb "$@"; }
-verify() { guest verify --seconds 20 --requests 1000 "$@"; }
+disk() { "$simguest" "$dom" xvdb "$@"; }
+verify() { disk verify --seconds 20 --requests 1000 "$@"; }
 
-# check NAME STATUS PATTERN COMMAND...: its exit status, and what it says.
-check() {
-	local name=$1 status=$2 pattern=$3 output code=0 verdict=ok
-	shift 3
-	output=$("$@" 2>&1) || code=$?
-	count=$((count + 1))
-	[ "$code" = "$status" ] && grep -q -e "$pattern" <<<"$output" || verdict="not ok"
-	echo "$verdict $count - $name"
-	[ "$verdict" = ok ] || printf '# exit %s: %s\n' "$code" "${output//$'\n'/$'\n'# }"
-}
-
-domain=$("$sim/xensim" domain create)
+dom=$(domain)
 start_backend
 
-check "a missing disk is refused" 1 "has no disk" "$sim/simguest" "$domain" xvdz info
-check "wrong use" 2 "no such verb" guest frobnicate
-check "info" 0 "^sectors=32768" guest info
-head -c 300000 /dev/urandom | head -c 299520 >"$dir/data"
-check "write" 0 "wrote 299520 bytes at 4096" guest write 4096 299520 <"$dir/data"
-read_back() { guest read 4096 299520 | cmp - "$dir/data"; }
-check "read what was written" 0 "" read_back
-check "flush" 0 flushed guest flush
-check "discard" 0 discarded guest discard 4096 8192
-check "beyond the end" 2 "beyond the disk" guest read 16M 512
-check "the status of each operation" 3 "^-2 barrier" guest script <<-'END'
+ok "a missing disk is refused" fails 1 "has no disk" guest "$dom" xvdz info
+ok "wrong use" fails 2 "no such verb" disk frobnicate
+ok "info" says "^sectors=32768" disk info
+head -c 300000 /dev/urandom | head -c 299520 >"$tmp/data"
+ok "write" says "wrote 299520 bytes at 4096" disk write 4096 299520 <"$tmp/data"
+read_back() { disk read 4096 299520 | cmp - "$tmp/data"; }
+ok "read what was written" read_back
+ok "flush" says flushed disk flush
+ok "discard" says discarded disk discard 4096 8192
+ok "beyond the end" fails 2 "beyond the disk" disk read 16M 512
+ok "the status of each operation" fails 3 "^-2 barrier" disk script <<-'END'
 	write 0 8192 0x5a
 	indirect read 0 8192
 	read 16M 512 expect=-1
@@ -68,37 +45,37 @@ check "the status of each operation" 3 "^-2 barrier" guest script <<-'END'
 	read 512 512
 	barrier 0 512
 END
-check "an answer that was not expected" 1 "status 0, not -1" guest script <<<"flush expect=-1"
+ok "an answer that was not expected" fails 1 "status 0, not -1" disk script <<<"flush expect=-1"
 
 for abi in native x86_32 x86_64; do
 	for order in 0 2 4; do
-		check "verify, $abi, order $order" 0 "verify: ok" \
+		ok "verify, $abi, order $order" says "verify: ok" \
 			verify --abi $abi --order $order --queues $((order + 1)) --size 4M
 	done
 done
-check "verify, num-ring-pages" 0 "verify: ok" verify --ring-key pages --order 3
-check "verify, no indirect requests" 0 "verify: ok" verify --no-indirect
-check "verify, five connections" 0 "verify: ok" verify --queues 4 --order 3 --reconnect 4
-check "a guest that just stops" 0 "verify: ok" verify --queues 2 --stay
-check "the next one takes the disk over" 0 "verify: ok" verify
-check "load" 0 '"errors":0' guest load --seconds 1 --depth 32 --json
+ok "verify, num-ring-pages" says "verify: ok" verify --ring-key pages --order 3
+ok "verify, no indirect requests" says "verify: ok" verify --no-indirect
+ok "verify, five connections" says "verify: ok" verify --queues 4 --order 3 --reconnect 4
+ok "a guest that just stops" says "verify: ok" verify --queues 2 --stay
+ok "the next one takes the disk over" says "verify: ok" verify
+ok "load" says '"errors":0' disk load --seconds 1 --depth 32 --json
 
-start_detach() { (sleep 0.5; xenstore-write "/local/domain/0/backend/minibackend/$domain/51728/state" 5) & }
+start_detach() { (sleep 0.5; xenstore-write "/local/domain/0/backend/minibackend/$dom/51728/state" 5) & }
 if command -v xenstore-write >/dev/null; then
 	start_detach
-	check "closed by the toolstack" 0 "closed by the backend" verify --requests 0
+	ok "closed by the toolstack" says "closed by the backend" verify --requests 0
 	start_backend
 fi
 
 if command -v nbdcopy >/dev/null; then
 	# shellcheck disable=SC2016 # $uri is simguest's
-	check "a program in the guest" 0 "" guest nbd --socket "$dir/nbd" \
-		--run "nbdcopy $dir/data \$uri && nbdcopy \$uri - | cmp -n 299520 - $dir/data"
+	ok "a program in the guest" disk nbd --socket "$tmp/nbd" \
+		--run "nbdcopy $tmp/data \$uri && nbdcopy \$uri - | cmp -n 299520 - $tmp/data"
 fi
 
 caught() { # FAULT STATUS PATTERN [OPTION...]
 	start_backend --fault "$1"
-	check "caught: $1" "$2" "$3" verify "${@:4}"
+	ok "caught: $1" fails "$2" "$3" verify "${@:4}"
 }
 caught answer-twice 1 "disk disabled"
 caught wrong-id 1 "an id that was never given out"
@@ -117,17 +94,16 @@ caught fail-write 3 "status -1"
 
 # A power cut: what was flushed must be there, other writes may be.
 power_cut() { # NAME STATUS PATTERN BACKEND-OPTION...
-	rm -f "$dir/model"
+	rm -f "$tmp/model"
 	start_backend --volatile "${@:4}"
-	verify --persist "$dir/model" --volatile >/dev/null
+	verify --persist "$tmp/model" --volatile >/dev/null
 	start_backend
-	check "$1" "$2" "$3" verify --persist "$dir/model" --power-cut
+	ok "$1" fails "$2" "$3" verify --persist "$tmp/model" --power-cut
 }
 power_cut "a power cut loses nothing that was flushed" 0 "verify: ok"
 power_cut "caught: early-flush" 1 "wrong data" --fault early-flush
 
 start_backend
-(sleep 0.5; "$sim/xensim" domain destroy "$domain") &
-check "the domain is destroyed" 0 "closed by the backend" verify --requests 0
+(sleep 0.5; "$xensim" domain destroy "$dom") &
+ok "the domain is destroyed" says "closed by the backend" verify --requests 0
 
-echo "1..$count"
