@@ -182,7 +182,8 @@ static int choose_cache(struct xd_disk *disk, struct raw *raw,
 {
 	const char *cache = xd_arg_string(disk, "cache");
 	uint32_t sector = sector_size(disk);
-	bool fits = facts->logical && facts->logical <= sector;
+	bool fits = facts->logical && facts->logical <= sector &&
+		    facts->memory <= sector;
 	const char *how = "page cache";
 	const char *why = "";
 
@@ -306,7 +307,11 @@ static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 
 static void raw_close(struct xd_disk *disk)
 {
-	free(disk->data);
+	struct raw *raw = disk->data;
+
+	if (raw->fd >= 0)
+		(void)close(raw->fd);
+	free(raw);
 }
 
 /* The path may lead elsewhere by now, or the device may be another. */

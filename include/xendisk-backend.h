@@ -49,7 +49,8 @@ struct xd_limits {
 	/* Smallest piece XD_DISCARD can free; 0: discard is not supported. */
 	uint32_t discard_granularity;
 	uint32_t discard_alignment; /* offset of the first whole piece */
-	/* Alignment of iov_base and iov_len that suits best (a power of two). */
+	/* What iov_base and iov_len must be multiples of: a power of two, at
+	 * most sector_size. */
 	uint32_t memory_alignment;
 	uint32_t max_transfer; /* longest READ or WRITE; 0: no limit */
 	uint32_t max_channels; /* how many lanes may use it; 0: any number */
@@ -84,7 +85,7 @@ struct xd_request {
 	uint64_t length;
 	/* READ, WRITE: the data, length bytes in all; borrowed until done. */
 	const struct iovec *iov;
-	unsigned int iovcnt;
+	unsigned int iovcnt; /* at most 1024 */
 	/* Called by the host, on the lane, never from within submit(). */
 	void (*done)(struct xd_request *req, int err);
 	void *owner; /* belongs to whoever set done */

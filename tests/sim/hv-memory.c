@@ -40,17 +40,6 @@ static int find_run(struct hv_shared *s, uint32_t from, uint32_t to,
 	return -ENOMEM;
 }
 
-/* The run reads zero from now on, and takes no memory until it is written. */
-static void discard_run(struct hv *hv, uint32_t first, uint32_t count)
-{
-	madvise(hv_frame_ptr(hv, first), (size_t)count * XENSIM_PAGE_SIZE,
-		MADV_REMOVE);
-}
-
-/*
- * Next fit, and zeroed once more: the process of a guest whose domain was
- * destroyed may go on for a moment, scribbling over what was its memory.
- */
 int hv_frames_alloc(struct hv *hv, uint32_t slot, uint32_t count,
 		    uint32_t *ret_frame)
 {
@@ -66,7 +55,6 @@ int hv_frames_alloc(struct hv *hv, uint32_t slot, uint32_t count,
 	for (uint32_t i = first; i < first + count; i++)
 		s->frames[i] =
 			(struct hv_frame){ .owner = (uint16_t)(slot + 1) };
-	discard_run(hv, first, count);
 	hv_domain(hv, slot)->pages += count;
 	s->next_frame = first + count;
 	*ret_frame = first;
@@ -109,12 +97,13 @@ static void wait_for_copiers(struct hv *hv)
 	}
 }
 
-/* Locked. */
+/* Locked.  Give the memory of a free run back to the system: it reads zero. */
 static void release_run(struct hv *hv, uint32_t first, uint32_t count)
 {
 	for (uint32_t i = first; i < first + count; i++)
 		hv->shared->frames[i] = (struct hv_frame){ 0 };
-	discard_run(hv, first, count);
+	madvise(hv_frame_ptr(hv, first), (size_t)count * XENSIM_PAGE_SIZE,
+		MADV_REMOVE);
 }
 
 void hv_frames_free(struct hv *hv, uint32_t frame, uint32_t count)
