@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * isolate.c - a worker gives up what it does not need, stage by stage.
+ *
+ * A worker reads what a guest wrote.  Should one be taken over, it holds the
+ * descriptors of one disk, the grant and event-channel devices (the latter
+ * bound to its guest) and the broker's socket, and can reach nothing else.
+ * Each stage must stand without the others: the user keeps it from files and
+ * processes, Landlock from all paths, seccomp from the system calls that would
+ * open, connect, execute or fork.  What io_uring may do is fixed in
+ * engine-uring.c, where it cannot be changed any more either.
+ *
+ * What stays: gntdev knows no restriction to a domain (nor xentoolcore, which
+ * would close it), so a worker can map what any guest has granted to this
+ * domain.  Deployment in a driver domain bounds that.
+ *
+ * All threads are meant.  glibc tells all of them of a change of user, seccomp
+ * has TSYNC; the other stages go by inheritance, and no thread of ours is there
+ * yet (engine-threads.c starts its own from the lane).
+ */
+#include "config.h"
+
+#include "worker/isolate.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "common/msg.h"
+#include "common/util.h"
+#include "worker/isolate-seccomp.h"
+
+/* --- Stage 1: limits ------------------------------------------------------- */
+
+/*
+ * Should: leave no core file (it would hold the guest's data), and keep the
+ * kernel from writing to our own disk to find memory for us.
+ * Mustn't: limit processes (RLIMIT_NPROC).  It counts per user, and io_uring's
+ * own threads count: with 0 a write that has to wait hangs for ever.  Forking
+ * is the filter's business.
+ */
+static int limit_resources(void)
+{
+	const struct rlimit none = { 0, 0 };
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0)
+		return -errno;
+	/* Needs CAP_SYS_RESOURCE: an ordinary user goes without. */
+	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	return 0;
+}
+
+/* --- Stage 2: the user ----------------------------------------------------- */
+
+static int drop_capabilities(void)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (syscall(SYS_capset, &header, none) < 0)
+		return -errno;
+	return 0;
+}
+
+/*
+ * Should: end as a user that owns nothing, in no group, without a capability.
+ * Mustn't: be asked for another user by one that cannot change it: then the
+ * worker would run as more than was meant.
+ */
+static int become(uint32_t uid)
+{
+	uid_t real, effective, saved;
+
+	if (uid == 0)
+		return drop_capabilities();
+	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
+	    setresuid(uid, uid, uid) < 0)
+		return -errno;
+	if (getresuid(&real, &effective, &saved) < 0 || real != uid ||
+	    effective != uid || saved != uid)
+		return -EPERM;
+	return drop_capabilities();
+}
+
+/* --- Stage 3: no way back -------------------------------------------------- */
+
+/*
+ * Should: make the losses final, and the process's memory unreadable to others
+ * of its user.
+ * Mustn't: come before stage 2, which makes the process dumpable anew.
+ */
+static int forbid_return(bool relaxed)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	if (!relaxed && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+/* --- Stage 4: Landlock ----------------------------------------------------- */
+
+/* By number: the headers of older systems lack what newer kernels know. */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_restrict_self  446
+#endif
+#define RULESET_VERSION 1u /* LANDLOCK_CREATE_RULESET_VERSION */
+
+struct ruleset {
+	uint64_t fs; /* handled_access_fs */
+	uint64_t net; /* handled_access_net */
+	uint64_t scoped;
+};
+
+#define BITS(n) ((1ull << (n)) - 1)
+
+/* All that each version of the kernel's interface can handle, and how much of
+ * the struct it knows. */
+static const struct {
+	size_t bytes;
+	struct ruleset all;
+} abis[] = {
+	[1] = { 8, { BITS(13), 0, 0 } },
+	[2] = { 8, { BITS(14), 0, 0 } },
+	[3] = { 8, { BITS(15), 0, 0 } },
+	[4] = { 16, { BITS(15), BITS(2), 0 } },
+	[5] = { 16, { BITS(16), BITS(2), 0 } },
+	[6] = { 24, { BITS(16), BITS(2), BITS(2) } },
+};
+
+/*
+ * Should: deny every access to a path and to the network, now and by what is
+ * opened later.
+ * Mustn't: fail where the kernel has no Landlock: seccomp stands without it.
+ */
+static int restrict_paths(void)
+{
+	cleanup_close int fd = -1;
+	long abi;
+
+	abi = syscall(SYS_landlock_create_ruleset, NULL, 0, RULESET_VERSION);
+	if (abi < 1)
+		return 0;
+	abi = MIN(abi, (long)ARRAY_SIZE(abis) - 1);
+	fd = (int)syscall(SYS_landlock_create_ruleset, &abis[abi].all,
+			  abis[abi].bytes, 0);
+	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+/* --- All of it ------------------------------------------------------------- */
+
+static int fail(char *ret_why, const char *what, int err)
+{
+	snprintf(ret_why, MSG_TEXT_MAX, "cannot isolate the worker: %s: %s",
+		 what, strerror(-err));
+	return err;
+}
+
+int isolate(uint32_t uid, char *ret_why)
+{
+	bool relaxed = isolate_relaxed();
+	int r;
+
+	r = limit_resources();
+	if (r < 0)
+		return fail(ret_why, "limits", r);
+	r = become(uid);
+	if (r < 0)
+		return fail(ret_why, "user", r);
+	r = forbid_return(relaxed);
+	if (r < 0)
+		return fail(ret_why, "no new privileges", r);
+	if (!relaxed)
+		r = restrict_paths();
+	if (r < 0)
+		return fail(ret_why, "Landlock", r);
+	r = isolate_seccomp(relaxed);
+	if (r < 0)
+		return fail(ret_why, "seccomp", r);
+	return 0;
+}
