@@ -128,6 +128,9 @@ static void journal(enum log_level level, const struct log_who *who,
 #endif
 
 static void emit(enum log_level level, const struct log_who *who,
+		 const char *fmt, va_list ap) PRINTF(3, 0);
+
+static void emit(enum log_level level, const struct log_who *who,
 		 const char *fmt, va_list ap)
 {
 	char where[64] = "";

@@ -33,6 +33,8 @@ static void PRINTF(1, 2) keep_error(const char *fmt, ...)
 	va_end(ap);
 }
 
+static void on_error(cfg_t *cfg, const char *fmt, va_list ap) PRINTF(2, 0);
+
 static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
 	char text[256];

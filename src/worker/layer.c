@@ -84,6 +84,8 @@ void xd_error(struct xd_disk *disk, const char *fmt, ...)
 	va_end(ap);
 }
 
+static char *vformat(const char *fmt, va_list ap) PRINTF(1, 0);
+
 static char *vformat(const char *fmt, va_list ap)
 {
 	char *text;
