@@ -37,6 +37,9 @@
 #define LOOK_NS	    (1000000000ull / LOOKS_PER_S)
 #define LOOK_BURST  40
 #define RETRY_MS    100 /* xenstore was busy */
+/* Offered however few CPUs there are: xen-blkback may have been told to offer
+ * four (max_queues), and its guest has read that before we take over. */
+#define MIN_QUEUES 4
 
 /* --- Looking, but not too often ------------------------------------------- */
 
@@ -231,7 +234,7 @@ static int publish(struct vbd *vbd,
 	const struct msg_opened *opened = target_opened(vbd->target);
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct publish publish = {
-		.queues = (uint32_t)MAX(1, MIN(cpus, XD_MAX_RINGS)),
+		.queues = (uint32_t)MIN(MAX(cpus, MIN_QUEUES), XD_MAX_RINGS),
 		.limits = opened ? &opened->limits : NULL,
 		.read_only = vbd->node.read_only,
 		.cdrom = vbd->node.cdrom,
