@@ -2,9 +2,8 @@
 /*
  * Theory of operation
  *
- * A worker (this object) outlives its processes: worker_open() starts one, and
- * after its death another on the same kept state.  A process is this program
- * again (spawn.c).
+ * A worker (this object) outlives its processes (process.c): worker_open()
+ * starts one, and after its death another on the same kept state.
  *
  *     IDLE --worker_open()--> OPENING --OPENED--> OPEN
  *     OPEN --worker_connect()--> CONNECTING --CONNECTED--> CONNECTED
@@ -18,8 +17,7 @@
  * that floods us gets no more than its share, and an event may free the worker.
  *
  * A process is dead when it is reaped and its socket has been read to the end,
- * so that its last words are heard.  With root's rights each process has a user
- * id of its own while it lives: workers cannot trace each other.
+ * so that its last words are heard.
  */
 #include "config.h"
 
@@ -28,28 +26,20 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <utlist.h>
 
 #include "broker/broker.h"
 #include "broker/child.h"
 #include "broker/host.h"
-#include "broker/orphans.h"
-#include "broker/spawn.h"
+#include "broker/process.h"
 #include "common/log.h"
 #include "common/util.h"
 
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
 #define RESUME_TIMEOUT_S     10
-#define STOP_TIMEOUT_S	     5
-
-/* Users of workers: a range far from people, services and containers. */
-#define FIRST_UID 0x7d150000u
-#define NR_UIDS	  4096
 
 enum state {
 	IDLE, /* no process */
@@ -58,27 +48,6 @@ enum state {
 	CONNECTING,
 	CONNECTED,
 	DISCONNECTING,
-};
-
-/* One process, from its start until it is reaped. */
-struct process {
-	struct process *prev;
-	struct process *next;
-	struct supervisor *supervisor;
-	struct worker *worker; /* NULL: nobody is interested any more */
-	pid_t pid;
-	unsigned int slot; /* of the user ids */
-	bool reaped;
-	int status; /* when reaped */
-};
-
-struct supervisor {
-	struct broker *broker;
-	struct process *processes;
-	bool slots[NR_UIDS];
-	void (*stopped)(void *ctx); /* set: we are ending */
-	void *stopped_ctx;
-	struct event *stop_timer;
 };
 
 struct worker {
@@ -93,6 +62,8 @@ struct worker {
 
 	enum state state;
 	struct process *process; /* NULL in IDLE */
+	bool reaped; /* ... and this is its status */
+	int status;
 	int sock;
 	struct event *readable;
 	struct event *timer; /* of the question below */
@@ -153,13 +124,8 @@ int worker_new(struct worker **ret, struct broker *broker,
 /* Lets go of the process and forgets all that belongs to it. */
 static void drop_process(struct worker *worker)
 {
-	struct process *process = worker->process;
-
-	if (process && process->reaped)
-		free(process);
-	else if (process)
-		process->worker = NULL; /* freed when it is reaped */
-	worker->process = NULL;
+	process_forget(TAKE_PTR(worker->process));
+	worker->reaped = false;
 	if (worker->readable)
 		event_free(worker->readable);
 	worker->readable = NULL;
@@ -175,12 +141,6 @@ static void drop_process(struct worker *worker)
 	worker->resuming = false;
 }
 
-static void kill_process(struct process *process)
-{
-	if (process && !process->reaped)
-		(void)kill(process->pid, SIGKILL);
-}
-
 static void free_event(struct event *event)
 {
 	if (event)
@@ -191,7 +151,7 @@ void worker_free(struct worker *worker)
 {
 	if (!worker)
 		return;
-	kill_process(worker->process);
+	process_kill(worker->process);
 	if (worker->host)
 		drop_process(worker);
 	host_free(worker->host);
@@ -209,7 +169,7 @@ void worker_discard_kept(struct worker *worker)
 
 pid_t worker_pid(const struct worker *worker)
 {
-	return worker->process ? worker->process->pid : 0;
+	return worker->process ? process_pid(worker->process) : 0;
 }
 
 unsigned int worker_restarts(const struct worker *worker)
@@ -221,7 +181,7 @@ unsigned int worker_restarts(const struct worker *worker)
 
 static bool told(const struct worker *worker)
 {
-	return !worker->broker->supervisor->stopped;
+	return !supervisor_is_stopping(worker->broker->supervisor);
 }
 
 /* The process is of no use any more; its death is told as it is noticed. */
@@ -238,7 +198,7 @@ static void doom(struct worker *worker, const char *fmt, ...)
 	va_end(ap);
 	log_guest(&worker->who, LOG_LEVEL_WARNING, "the worker %s: killed",
 		  worker->doom);
-	kill_process(worker->process);
+	process_kill(worker->process);
 	/* What it still has to say does not matter. */
 	worker->ended = true;
 	(void)event_del(worker->readable);
@@ -251,15 +211,14 @@ static void finish_if_dead(struct worker *worker)
 	enum state state = worker->state;
 	char why[MSG_TEXT_MAX + 16];
 
-	if (!worker->process || !worker->process->reaped || !worker->ended)
+	if (!worker->process || !worker->reaped || !worker->ended)
 		return;
 	if (worker->doom[0]) {
 		snprintf(why, sizeof(why), "the worker %s", worker->doom);
 	} else {
 		size_t n = (size_t)snprintf(why, sizeof(why), "the worker ");
 
-		child_explain(worker->process->status, why + n,
-			      sizeof(why) - n);
+		child_explain(worker->status, why + n, sizeof(why) - n);
 	}
 	drop_process(worker);
 	if (!told(worker))
@@ -270,28 +229,13 @@ static void finish_if_dead(struct worker *worker)
 		worker->events->died(worker->ctx, why);
 }
 
-static void check_stopped(struct supervisor *supervisor)
+static void on_exited(void *ctx, int status)
 {
-	if (!supervisor->stopped || supervisor->processes)
-		return;
-	supervisor->stopped(supervisor->stopped_ctx);
-}
+	struct worker *worker = ctx;
 
-static void on_exit_of_process(void *ctx, int status)
-{
-	struct process *process = ctx;
-	struct supervisor *supervisor = process->supervisor;
-
-	process->reaped = true;
-	process->status = status;
-	supervisor->slots[process->slot] = false;
-	orphans_forget(supervisor->broker->options.run_dir, process->pid);
-	DL_DELETE(supervisor->processes, process);
-	if (process->worker)
-		finish_if_dead(process->worker);
-	else
-		free(process);
-	check_stopped(supervisor);
+	worker->reaped = true;
+	worker->status = status;
+	finish_if_dead(worker);
 }
 
 /* --- Talking --------------------------------------------------------------- */
@@ -468,7 +412,7 @@ static bool take_hello(struct worker *worker, const void *msg)
 	worker->hello = true;
 	return hello->id.domid == worker->id.domid &&
 	       hello->id.devid == worker->id.devid &&
-	       hello->pid == (uint32_t)worker->process->pid;
+	       hello->pid == (uint32_t)process_pid(worker->process);
 }
 
 static bool take_opened(struct worker *worker, const void *msg)
@@ -501,7 +445,7 @@ static bool take_failed(struct worker *worker, const void *msg)
 	int err = text->h.result < 0 ? text->h.result : -EIO;
 
 	if (worker->state == OPENING) {
-		kill_process(worker->process);
+		process_kill(worker->process);
 		drop_process(worker);
 		worker->events->opened(worker->ctx, err, NULL, text->text);
 	} else if (worker->state == CONNECTING) {
@@ -666,65 +610,12 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		worker->ended = true;
 		(void)event_del(worker->readable);
 		/* It cannot be talked to, so it must not live on. */
-		kill_process(worker->process);
+		process_kill(worker->process);
 		finish_if_dead(worker);
 	}
 }
 
 /* --- Starting a process ---------------------------------------------------- */
-
-static int take_slot(struct supervisor *supervisor, unsigned int *ret)
-{
-	for (unsigned int i = 0; i < NR_UIDS; i++) {
-		if (supervisor->slots[i])
-			continue;
-		supervisor->slots[i] = true;
-		*ret = i;
-		return 0;
-	}
-	return -EUSERS;
-}
-
-static uint32_t slot_uid(unsigned int slot)
-{
-	return geteuid() == 0 ? FIRST_UID + slot : 0;
-}
-
-static int start_process(struct worker *worker, unsigned int slot, int sock)
-{
-	struct supervisor *supervisor = worker->broker->supervisor;
-	struct process *process = calloc(1, sizeof(*process));
-	struct spawn_spec spec;
-	int r;
-
-	if (!process)
-		return -ENOMEM;
-	process->supervisor = supervisor;
-	process->slot = slot;
-	spec = (struct spawn_spec){ .id = &worker->id,
-				    .backend_dir =
-					    worker->broker->options.backend_dir,
-				    .uid = slot_uid(slot),
-				    .sock = sock };
-	r = spawn_worker(&spec, &process->pid);
-	if (r < 0) {
-		free(process);
-		return r;
-	}
-	r = orphans_note(worker->broker->options.run_dir, process->pid);
-	if (r == 0)
-		r = child_watch(worker->broker->children, process->pid,
-				on_exit_of_process, process, NULL);
-	if (r < 0) {
-		kill_process(process);
-		free(process);
-		return r;
-	}
-	process->worker = worker;
-	worker->process = process;
-	DL_APPEND(supervisor->processes, process);
-	return 0;
-}
 
 static int make_socket(struct worker *worker, int *ret_other)
 {
@@ -754,7 +645,7 @@ static int send_open(struct worker *worker)
 	return ask(worker, &msg, sizeof(msg), MSG_OPEN, &worker->main_seq);
 }
 
-static int begin_host(struct worker *worker, uint32_t uid)
+static int begin_host(struct worker *worker)
 {
 	struct expr_env env = broker_expr_env(worker->broker);
 	struct expr_error error;
@@ -764,117 +655,49 @@ static int begin_host(struct worker *worker, uint32_t uid)
 
 	if (r < 0)
 		return r;
-	r = host_begin(worker->host, root, worker->expression, uid);
+	r = host_begin(worker->host, root, worker->expression,
+		       process_uid(worker->process));
 	expr_free(root);
 	return r;
 }
 
+static int start_process(struct worker *worker)
+{
+	cleanup_close int other = -1;
+	struct process_spec spec = { .id = &worker->id,
+				     .exited = on_exited,
+				     .ctx = worker };
+	int r = make_socket(worker, &other);
+
+	if (r < 0)
+		return r;
+	spec.sock = other;
+	spec.our_sock = worker->sock;
+	return process_start(&worker->process, worker->broker->supervisor,
+			     &spec);
+}
+
 int worker_open(struct worker *worker)
 {
-	struct supervisor *supervisor = worker->broker->supervisor;
-	cleanup_close int other = -1;
-	unsigned int slot;
 	int r;
 
 	if (worker->state != IDLE)
 		return -EALREADY;
-	if (supervisor->stopped)
+	if (!told(worker))
 		return -ESHUTDOWN;
-	r = take_slot(supervisor, &slot);
-	if (r < 0)
-		return r;
 	worker->doom[0] = '\0';
-	r = begin_host(worker, slot_uid(slot));
+	r = start_process(worker);
 	if (r == 0)
-		r = make_socket(worker, &other);
+		r = begin_host(worker);
 	if (r == 0)
-		r = start_process(worker, slot, other);
+		r = send_open(worker);
 	if (r < 0) {
-		supervisor->slots[slot] = false;
+		process_kill(worker->process);
 		drop_process(worker);
 		return r;
 	}
 	worker->starts++;
 	worker->state = OPENING;
 	start_timer(worker->timer, OPEN_TIMEOUT_S);
-	r = send_open(worker);
-	if (r < 0)
-		doom(worker, "could not be told what to open: %s",
-		     strerror(-r));
 	return 0;
-}
-
-/* --- The supervisor --------------------------------------------------------- */
-
-static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
-{
-	struct supervisor *supervisor = arg;
-	struct process *process;
-
-	(void)fd;
-	(void)what;
-	DL_FOREACH(supervisor->processes, process)
-		kill_process(process);
-	/* One that hangs in the kernel must not keep the daemon. */
-	supervisor->stopped(supervisor->stopped_ctx);
-}
-
-int supervisor_new(struct supervisor **ret, struct broker *broker)
-{
-	struct supervisor *supervisor;
-	unsigned int orphans;
-	int r = orphans_end(broker->options.run_dir, &orphans);
-
-	if (r < 0)
-		return r;
-	if (orphans)
-		log_warning("%u workers of a broker that died were ended; "
-			    "their disks are taken over",
-			    orphans);
-	supervisor = calloc(1, sizeof(*supervisor));
-	if (!supervisor)
-		return -ENOMEM;
-	supervisor->broker = broker;
-	supervisor->stop_timer =
-		evtimer_new(broker->base, on_stop_timeout, supervisor);
-	if (!supervisor->stop_timer) {
-		free(supervisor);
-		return -ENOMEM;
-	}
-	*ret = supervisor;
-	return 0;
-}
-
-void supervisor_free(struct supervisor *supervisor)
-{
-	struct process *process;
-	struct process *next;
-
-	if (!supervisor)
-		return;
-	DL_FOREACH_SAFE(supervisor->processes, process, next) {
-		kill_process(process);
-		free(process);
-	}
-	event_free(supervisor->stop_timer);
-	free(supervisor);
-}
-
-void supervisor_stop(struct supervisor *supervisor, void (*done)(void *ctx),
-		     void *ctx)
-{
-	struct process *process;
-
-	supervisor->stopped = done;
-	supervisor->stopped_ctx = ctx;
-	DL_FOREACH(supervisor->processes, process) {
-		struct msg_header msg = { .type = 0 };
-
-		if (!process->worker ||
-		    msg_send(process->worker->sock, &msg, sizeof(msg),
-			     MSG_CLOSE, -1) < 0)
-			kill_process(process);
-	}
-	start_timer(supervisor->stop_timer,
-		    supervisor->processes ? STOP_TIMEOUT_S : 0);
 }
