@@ -20,6 +20,7 @@ void rig_new(struct rig *rig, bool uring)
 
 	memset(rig, 0, sizeof(*rig));
 	rig->uring = uring;
+	rig->backend_dir = TEST_BACKENDS;
 	snprintf(rig->images, sizeof(rig->images), "%s/xendisk-rig-XXXXXX",
 		 tmp ? tmp : "/tmp");
 	assert_non_null(mkdtemp(rig->images));
@@ -95,11 +96,12 @@ static int open_stack(struct rig *rig, unsigned int lanes,
 
 	expand(rig, expression);
 	rig->why[0] = '\0';
-	if (fake_broker_grant(rig->broker, rig->expression, TEST_BACKENDS) < 0)
+	if (fake_broker_grant(rig->broker, rig->expression, rig->backend_dir) <
+	    0)
 		fail_msg("%s is wrong", rig->expression);
 	rig->services = fake_broker_connect(rig->broker);
-	r = stack_open(&rig->stack, rig->expression, read_only, TEST_BACKENDS,
-		       rig->services, rig->why);
+	r = stack_open(&rig->stack, rig->expression, read_only,
+		       rig->backend_dir, rig->services, rig->why);
 	if (r < 0) {
 		rig->stack = NULL;
 		services_free(TAKE_PTR(rig->services));

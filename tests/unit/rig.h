@@ -20,6 +20,7 @@
 struct rig {
 	char images[64]; /* folder; on a disk, if TMPDIR is */
 	char expression[MSG_EXPR_MAX + 1];
+	const char *backend_dir;
 	bool uring;
 	char why[MSG_TEXT_MAX]; /* of what failed last */
 	void (*before_activate)(struct rig *rig); /* NULL: nothing */
