@@ -199,7 +199,8 @@ int frontend_state(struct store *store, const char *dir, int *ret)
 	int r = store_read_u32(store, dir, "state", XenbusStateReconfigured,
 			       &state);
 
-	if (r == -ENOENT)
+	/* In a driver domain what is not there may not be read either. */
+	if (r == -ENOENT || r == -EACCES)
 		state = XenbusStateClosed;
 	else if (r == -EIO || r == -ENOTCONN || r == -EPIPE)
 		return r;

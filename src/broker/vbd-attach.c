@@ -171,6 +171,7 @@ static int find_for_script(struct broker *broker, const char *xenbus_path,
 			   struct vbd **ret, char *why)
 {
 	struct node_address at;
+	struct vbd *known = NULL;
 	int r = node_parse(xenbus_path, &at);
 
 	if (r < 0) {
@@ -179,6 +180,9 @@ static int find_for_script(struct broker *broker, const char *xenbus_path,
 			       xenbus_path);
 		return r;
 	}
+	known = bus_known(broker->bus, &at);
+	if (known)
+		vbd_look(known); /* it may be one that has gone since */
 	r = bus_get(broker->bus, &at, ret);
 	if (r == -ENODEV)
 		(void)snprintf(why, MSG_TEXT_MAX,

@@ -112,7 +112,8 @@ static int read_backend(struct vbd *vbd)
 	return 0;
 }
 
-/* A domain that was destroyed may leave its frontend behind. */
+/* A domain that was destroyed may leave its frontend behind.  Only dom0 may
+ * ask for that, and elsewhere the keys must do. */
 static int read_frontend(struct vbd *vbd)
 {
 	bool alive = true;
@@ -121,7 +122,7 @@ static int read_frontend(struct vbd *vbd)
 
 	if (r == 0 && vbd->at.domid != vbd->id.backend_domid)
 		r = store_domain_alive(vbd->store, vbd->at.domid, &alive);
-	if (r < 0)
+	if (r < 0 && r != -EACCES)
 		return r;
 	vbd->domain_ended = !alive;
 	vbd->frontend_state = alive ? state : XenbusStateClosed;
@@ -451,8 +452,17 @@ static void remove_orphan(struct vbd *vbd)
 		(void)store_remove(vbd->store, parent, NULL);
 }
 
+/* The toolstack writes Initialising into new directories only: this one was
+ * removed and made again between two looks. */
+static bool is_made_anew(const struct vbd *vbd, int state_before)
+{
+	return state_before > XenbusStateInitialising &&
+	       vbd->backend_state == XenbusStateInitialising;
+}
+
 void vbd_look(struct vbd *vbd)
 {
+	int before = vbd->backend_state;
 	int r = read_states(vbd);
 	int action;
 
@@ -461,7 +471,7 @@ void vbd_look(struct vbd *vbd)
 			  "xenstore cannot be read: %s", strerror(-r));
 		return;
 	}
-	if (r == -ENOENT || vbd->gone) {
+	if (r == -ENOENT || vbd->gone || is_made_anew(vbd, before)) {
 		vbd->gone = true;
 		if (vbd_attach_end(vbd))
 			bus_forget(vbd->broker->bus, vbd);

@@ -1,0 +1,190 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317,SC2119  # called by ok
+# The xenbus handshake between the daemon, a toolstack and guests: what may go
+# wrong, come late, or come twice.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+requires xenstore-read xenstore-write xenstore-ls
+
+devid=51728 # xvdb
+be() { echo "/local/domain/0/backend/${2:-vbd}/$1/$devid"; }
+fe() { echo "/local/domain/$1/device/vbd/$devid"; }
+key() { xenstore-read "$1" 2>/dev/null; }
+is() { [ "$(key "$1")" = "$2" ] || { echo "$1 is $(key "$1"), not $2"; false; }; }
+gone() { ! xenstore-exists "$1"; }
+# Nothing of the disk of domain $1 is left.
+clean() { gone "$(be "$1")" && gone "$(fe "$1")" && gone "/libxl/$1/device/vbd/$devid"; }
+# A background command has ended well.
+ok_ended() { local rc=0; wait "$2" || rc=$?; ok "$1" [ "$rc" = 0 ]; }
+
+sim_start
+# All backends, and the example that can be slow.
+mkdir "$tmp/backends"
+ln -s "$top_builddir"/backends/.libs/*.so "$top_builddir"/examples/.libs/*.so "$tmp/backends"
+start() { daemon_start --backend-dir "$tmp/backends" --log-level debug; }
+start
+
+# --- A slow open delays nobody ------------------------------------------------
+slow=$(domain)
+quick=$(domain)
+toolstack attach "$slow" xvdb 'pattern(1M, open-delay=4s)' & slow_attach=$!
+ok "the slow disk is offered while it is opened" eventually 5 is "$(be "$slow")/state" 2
+ok "its neighbour is attached meanwhile" toolstack attach "$quick" xvdb 'mem(1M)'
+ok "... and works" says flushed guest "$quick" xvdb flush
+ok "... and is detached" toolstack detach "$quick" xvdb
+not_yet() { kill -0 "$slow_attach" && is "$(be "$slow")/state" 2 && [ "$(state_of "$slow" xvdb)" = opening ]; }
+ok "the slow one is still being opened" not_yet
+ok_ended "it is attached in the end" $slow_attach
+ok "... and can be read" says "sectors=2048" guest "$slow" xvdb info
+ok "... and detached" toolstack detach "$slow" xvdb
+ok "nothing is left" clean "$slow"
+
+# --- A target that cannot be opened -------------------------------------------
+d=$(domain)
+ok "a missing file: the reason is told" fails 1 "$tmp/none.img.*No such file" \
+	toolstack attach "$d" xvdb "$tmp/none.img"
+ok "... and stands in xenstore" is "$(be "$d")/hotplug-status" error
+ok "... and xendisk list calls it failed" says failed xendisk list
+ok "detach works" toolstack detach "$d" xvdb
+ok "nothing is left" clean "$d"
+ok "an expression that is wrong: where" fails 1 'at byte 0 of "nonsense' \
+	toolstack attach "$d" xvdb 'nonsense(1M)'
+toolstack detach "$d" xvdb
+
+# --- What the guest may see ---------------------------------------------------
+truncate -s 8M "$tmp/a.img"
+ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
+as_guest() { XENSTORED_PATH=$XENSIM_DIR/xenstore-$d "$@"; }
+ok "the guest reads mode" as_guest xenstore-read "$(be "$d")/mode"
+ok "the guest cannot read params" fails 1 "" as_guest xenstore-read "$(be "$d")/params"
+
+# --- Reconnecting -------------------------------------------------------------
+ok "six connections, each with other queues and ring order" \
+	guest "$d" xvdb verify --reconnect 6 --requests 300 --seconds 20
+ok "4 queues of 4 pages" guest "$d" xvdb info --queues 4 --order 2
+ok "then one queue of one page" says "connected.queues=1" guest "$d" xvdb info
+ok "the old queues' keys are gone" gone "$(fe "$d")/queue-1"
+
+# --- Detach while in use ------------------------------------------------------
+mkfifo "$tmp/orders"
+guest "$d" xvdb script < "$tmp/orders" > "$tmp/answers" 2>&1 & user=$!
+exec 7> "$tmp/orders"
+echo "write 0 4096 0x11" >&7
+ok "a guest uses the disk" eventually 10 grep -q "^0 write" "$tmp/answers"
+ok "detach is refused" fails 1 "unable to remove" \
+	env XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack detach "$d" xvdb
+ok "the disk is closing" is "$(be "$d")/state" 5
+echo "read 0 4096" >&7
+ok "... and still serves" eventually 10 grep -q "^0 read 0 4096 = 0x11" "$tmp/answers"
+exec 7>&-
+ok_ended "the guest lets it go" $user
+ok "it is closed" eventually 5 is "$(be "$d")/state" 6
+ok "detach, again" toolstack detach "$d" xvdb
+ok "nothing is left" clean "$d"
+
+# --- A guest that says nonsense -----------------------------------------------
+ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
+as_guest xenstore-write "$(fe "$d")/event-channel" 0x7 "$(fe "$d")/ring-ref" 8
+as_guest xenstore-write "$(fe "$d")/state" 3
+ok "a bad number closes its disk" eventually 5 is "$(be "$d")/state" 6
+ok "... for a reason" says "event-channel: not a number" \
+	xenstore-read "/local/domain/0/error/backend/vbd/$d/$devid/error"
+as_guest xenstore-write "$(fe "$d")/state" 1
+ok "Initialising opens it again" eventually 5 is "$(be "$d")/state" 2
+ok "... for a guest that is right" says flushed guest "$d" xvdb flush
+
+# --- A guest that never stops -------------------------------------------------
+rss() { awk '/^VmRSS/ { print $2 }' "/proc/$daemon_pid/status"; }
+before=$(rss)
+flap() {
+	local i=0
+	while [ $i -lt 400 ]; do
+		i=$((i + 1))
+		as_guest xenstore-write "$(fe "$d")/state" $((i % 7)) \
+			"$(fe "$d")/state" 1 "$(fe "$d")/state/a" $i "$(fe "$d")/state" 6 || break
+	done
+}
+flap & flapper=$!
+ok "a neighbour of a guest that flaps is attached" toolstack attach "$quick" xvdb 'mem(1M)'
+ok "... and works" says "verify: ok" guest "$quick" xvdb verify --requests 300 --seconds 10
+wait $flapper
+ok "... and is detached" toolstack detach "$quick" xvdb
+small() { local now; now=$(rss); [ $((now - before)) -lt 1024 ] || { echo "$before to $now KiB"; false; }; }
+ok "flapping costs no memory" small
+as_guest xenstore-write "$(fe "$d")/state" 6
+ok "the flapping disk is detached" toolstack detach "$d" xvdb
+
+# --- Domains that end ---------------------------------------------------------
+ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
+guest "$d" xvdb hold > "$tmp/held" 2>&1 & user=$!
+ok "a guest is connected" eventually 10 grep -q "^connected" "$tmp/held"
+ok "it is destroyed" "$xensim" domain destroy "$d"
+ok "nothing is left" eventually 5 clean "$d"
+wait $user || :
+ok "its worker has ended" eventually 5 fails 4 "" xendisk show "$d" xvdb
+
+d=$(domain)
+ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
+guest "$d" xvdb hold > "$tmp/held" 2>&1 & user=$!
+ok "a guest is connected" eventually 10 grep -q "^connected" "$tmp/held"
+"$xensim" domain kill "$d"
+wait $user || :
+ok "killed, and its keys are left: that counts as Closed" eventually 5 is "$(be "$d")/state" 6
+ok "detach" toolstack detach "$d" xvdb --force
+
+# --- Others' disks ------------------------------------------------------------
+d=$(domain)
+env XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack attach "$d" xvdb "$tmp/a.img" \
+	--script /etc/xen/scripts/block 2> /dev/null || :
+ok "a disk with another script is not touched" is "$(be "$d")/state" 1
+ok "... not even its permissions" as_guest xenstore-read "$(be "$d")/params"
+env XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack detach "$d" xvdb --force > /dev/null 2>&1 || :
+
+# --- A toolstack that is earlier than the daemon ------------------------------
+daemon_stop
+toolstack attach "$d" xvdb "$tmp/a.img" & early=$!
+ok "a disk waits for the daemon" eventually 5 is "$(be "$d")/state" 1
+start
+ok_ended "... and is served when that is there" $early
+ok "... for the guest" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
+
+# --- A daemon that is killed --------------------------------------------------
+guest "$d" xvdb script < "$tmp/orders" > "$tmp/answers" 2>&1 & user=$!
+exec 7> "$tmp/orders"
+echo "write 0 4096 0x22" >&7
+ok "a guest uses the disk" eventually 10 grep -q "^0 write" "$tmp/answers"
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null || :
+start 7>&- # else the guest would never see its end
+echo "read 0 4096" >&7
+ok "the next daemon serves it on the same rings" \
+	eventually 20 grep -q "^0 read 0 4096 = 0x22" "$tmp/answers"
+ok "... which stayed connected" is "$(be "$d")/state" 4
+exec 7>&-
+ok_ended "the guest saw nothing" $user
+ok "detach" toolstack detach "$d" xvdb
+ok "nothing is left" clean "$d"
+
+# --- backend/vbd3 -------------------------------------------------------------
+ok "backendtype=tap: backend/vbd3, aio: in front" toolstack attach "$d" xvdb "aio:$tmp/a.img" --kind vbd3
+ok "... works" says flushed guest "$d" xvdb flush
+ok "... and is detached" toolstack detach "$d" xvdb
+daemon_stop
+
+# --- A driver domain ----------------------------------------------------------
+# There `xl devd` runs the script.
+dd=$(domain)
+eval "$("$xensim" env "$dd")"
+start
+ddbe=/local/domain/$dd/backend/vbd/$d/$devid
+toolstack attach "$d" xvdb "$tmp/a.img" --backend "$dd" & attach=$!
+ok "in a driver domain: offered" eventually 5 is "$ddbe/state" 2
+ok "... opened" env "XENBUS_PATH=backend/vbd/$d/$devid" "$hotplug_script" add
+ok_ended "... attached" $attach
+ok "... used" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
+toolstack detach "$d" xvdb --backend "$dd" & detach=$!
+ok "... closed" eventually 5 is "$ddbe/state" 6
+ok_ended "... detached" $detach
+daemon_stop
+finish
