@@ -183,8 +183,6 @@ ok "in a driver domain: offered" eventually 5 is "$ddbe/state" 2
 ok "... opened" env "XENBUS_PATH=backend/vbd/$d/$devid" "$hotplug_script" add
 ok_ended "... attached" $attach
 ok "... used" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
-toolstack detach "$d" xvdb --backend "$dd" & detach=$!
-ok "... closed" eventually 5 is "$ddbe/state" 6
-ok_ended "... detached" $detach
+ok "... detached" toolstack detach "$d" xvdb --backend "$dd"
 daemon_stop
 finish
