@@ -15,6 +15,8 @@
 #include "broker/child.h"
 #include "common/util.h"
 
+#define NOT_COME 1 /* an err that no result has */
+
 struct report {
 	uint32_t index;
 	int32_t err;
@@ -124,8 +126,12 @@ void errand_cancel(struct errand *errand)
 	errand_free(errand);
 }
 
-static void finish(struct errand *errand)
+/* missing: of the results that have not come. */
+static void finish(struct errand *errand, int missing)
 {
+	for (size_t i = 0; i < errand->spec.nr_results; i++)
+		if (errand->results[i].err == NOT_COME)
+			errand->results[i].err = missing;
 	errand->spec.done(errand->spec.ctx, errand->results);
 	errand_free(errand);
 }
@@ -146,7 +152,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (errand->child)
 		(void)kill(errand->pid, SIGKILL);
-	finish(errand);
+	finish(errand, -ETIMEDOUT);
 }
 
 /* Returns false when there is nothing more to come. */
@@ -182,7 +188,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (!take_report(errand))
-		finish(errand);
+		finish(errand, -EIO);
 }
 
 static int start_child(struct errand *errand, struct broker *broker,
@@ -231,7 +237,7 @@ int errand_start(struct errand **ret, struct broker *broker,
 		return -ENOMEM;
 	errand->spec = *spec;
 	for (size_t i = 0; i < spec->nr_results; i++)
-		errand->results[i] = (struct errand_result){ -ETIMEDOUT, -1 };
+		errand->results[i] = (struct errand_result){ NOT_COME, -1 };
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		r = -errno;
 		free(errand);

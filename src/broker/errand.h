@@ -16,7 +16,9 @@ struct broker;
 struct errand;
 
 struct errand_result {
-	int err; /* 0 or -errno; -ETIMEDOUT: it did not come back */
+	/* 0 or -errno; -ETIMEDOUT: it did not come back in time; -EIO: the
+	 * child died. */
+	int err;
 	int fd; /* or -1; taken with TAKE_FD(), else closed after done() */
 };
 

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "broker-fixture.h"
+#include "broker/errand.h"
+#include "broker/opener.h"
+#include "common/util.h"
+
+struct answer {
+	bool come;
+	struct errand_result results[3];
+};
+
+static void on_done(void *ctx, struct errand_result *results)
+{
+	struct answer *answer = ctx;
+
+	answer->come = true;
+	memcpy(answer->results, results, sizeof(answer->results));
+	for (size_t i = 0; i < ARRAY_SIZE(answer->results); i++)
+		(void)TAKE_FD(results[i].fd);
+}
+
+static int setup(void **state)
+{
+	*state = fixture_new();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	fixture_free(*state);
+	return 0;
+}
+
+static struct errand *start(void **state, void (*work)(const void *arg), int fd,
+			    struct answer *answer)
+{
+	struct fixture *fixture = *state;
+	const struct errand_spec spec = { .work = work,
+					  .arg = "argument",
+					  .fd = fd,
+					  .nr_results = 3,
+					  .timeout_s = 1,
+					  .done = on_done,
+					  .ctx = answer };
+	struct errand *errand;
+
+	assert_int_equal(errand_start(&errand, &fixture->broker, &spec), 0);
+	return errand;
+}
+
+/* Errors, descriptors, and that no other descriptor came along. */
+static void work_well(const void *arg)
+{
+	errand_report(2, strcmp(arg, "argument") == 0 ? 0 : -EINVAL, -1);
+	errand_report(1, fcntl(ERRAND_FD + 1, F_GETFD) < 0 ? -ENOENT : 0, -1);
+	errand_report(0, 0, ERRAND_FD);
+}
+
+static void test_results(void **state)
+{
+	struct answer answer = { .come = false };
+	struct stat here;
+	struct stat there;
+	int fd = open("/dev/null", O_RDONLY);
+	int more = open("/dev/null", O_RDONLY);
+
+	(void)start(state, work_well, fd, &answer);
+	assert_true(fixture_run(*state, &answer.come));
+	assert_int_equal(answer.results[0].err, 0);
+	assert_int_equal(answer.results[1].err, -ENOENT);
+	assert_int_equal(answer.results[2].err, 0);
+	assert_int_equal(answer.results[1].fd, -1);
+	assert_int_equal(fstat(fd, &here), 0);
+	assert_int_equal(fstat(answer.results[0].fd, &there), 0);
+	assert_int_equal(here.st_ino, there.st_ino);
+	(void)close(answer.results[0].fd);
+	(void)close(more);
+	(void)close(fd);
+}
+
+static void work_for_ever(const void *arg)
+{
+	(void)arg;
+	errand_report(1, 0, -1);
+	for (;;)
+		(void)pause();
+}
+
+static void test_timeout(void **state)
+{
+	struct answer answer = { .come = false };
+
+	(void)start(state, work_for_ever, -1, &answer);
+	assert_true(fixture_run(*state, &answer.come));
+	assert_int_equal(answer.results[0].err, -ETIMEDOUT);
+	assert_int_equal(answer.results[1].err, 0);
+	assert_int_equal(answer.results[2].err, -ETIMEDOUT);
+}
+
+static void work_until_killed(const void *arg)
+{
+	(void)arg;
+	errand_report(0, -EACCES, -1);
+	(void)raise(SIGKILL);
+}
+
+static void test_crash(void **state)
+{
+	struct answer answer = { .come = false };
+
+	(void)start(state, work_until_killed, -1, &answer);
+	assert_true(fixture_run(*state, &answer.come));
+	assert_int_equal(answer.results[0].err, -EACCES);
+	assert_int_equal(answer.results[1].err, -EIO);
+}
+
+static void test_cancel(void **state)
+{
+	struct fixture *fixture = *state;
+	struct timeval moment = { .tv_usec = 100000 };
+	struct answer answer = { .come = false };
+
+	errand_cancel(start(state, work_for_ever, -1, &answer));
+	(void)event_base_loopexit(fixture->broker.base, &moment);
+	(void)event_base_dispatch(fixture->broker.base);
+	assert_false(answer.come);
+}
+
+/* Flags of open(2) that a worker may ask for, and others. */
+static void test_flags(void **state)
+{
+	(void)state;
+	assert_int_equal(opener_check_flags(O_RDONLY, true), 0);
+	assert_int_equal(opener_check_flags(O_RDWR | O_DIRECT | O_DSYNC, false),
+			 0);
+	assert_int_equal(opener_check_flags(O_RDWR, true), -EROFS);
+	assert_int_equal(opener_check_flags(O_WRONLY, false), -EINVAL);
+	assert_int_equal(opener_check_flags(O_RDWR | O_CREAT, false), -EINVAL);
+	assert_int_equal(opener_check_flags(O_RDONLY | O_TRUNC, false),
+			 -EINVAL);
+	assert_int_equal(opener_check_flags(O_RDWR | O_APPEND, false), -EINVAL);
+	assert_int_equal(opener_check_flags(O_PATH, false), -EINVAL);
+	assert_int_equal(opener_check_flags(O_TMPFILE | O_RDWR, false),
+			 -EINVAL);
+	assert_int_equal(opener_check_flags(3, false), -EINVAL);
+	assert_int_equal(opener_check_flags(-1, false), -EINVAL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_results), TEST(test_timeout), TEST(test_crash),
+		TEST(test_cancel),  TEST(test_flags),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
