@@ -98,9 +98,10 @@ bool range_lock(struct range_table *table, struct range *range,
 
 uint32_t range_unlock(struct range_table *table, struct range *range)
 {
-	uint32_t index = range->index, last, waiting;
+	uint32_t index, last, waiting;
 
 	enter(table);
+	index = range->index; /* others move it, as below */
 	assert(index < table->count && table->owners[index] == range);
 	last = --table->count;
 	table->extents[index] = table->extents[last];

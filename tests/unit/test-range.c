@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "common/util.h"
 #include "worker/range.h"
 
@@ -96,12 +99,64 @@ static void test_model(void **state)
 	range_table_free(table);
 }
 
+/* Two threads in one table: at no time do both hold the same byte. */
+enum { BYTES = 64, ROUNDS = 200000 };
+static _Atomic(int) holders[BYTES];
+static struct range_table *common;
+
+static void *worker(void *arg)
+{
+	unsigned int seed = *(unsigned int *)arg;
+	struct range held[8];
+	bool locked[8] = { false };
+
+	for (unsigned int n = 0; n < ROUNDS; n++) {
+		unsigned int i = (unsigned int)rand_r(&seed) % 8;
+		int delta = locked[i] ? -1 : 1;
+
+		if (!locked[i]) {
+			uint64_t at = (unsigned int)rand_r(&seed) % (BYTES - 4);
+
+			held[i] = range(at, at + 4);
+			if (!range_lock(common, &held[i], seed & 1))
+				continue;
+		}
+		for (uint64_t b = held[i].start; b < held[i].end; b++)
+			if (atomic_fetch_add(&holders[b], delta) != (delta < 0))
+				return arg;
+		locked[i] = !locked[i];
+		if (delta < 0)
+			(void)range_unlock(common, &held[i]);
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	unsigned int seeds[] = { 1, 2 };
+	pthread_t threads[2];
+	void *failed;
+
+	(void)state;
+	assert_int_equal(range_table_new(&common, 16, true), 0);
+	for (size_t i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, worker,
+						&seeds[i]),
+				 0);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(pthread_join(threads[i], &failed), 0);
+		assert_null(failed);
+	}
+	range_table_free(common);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_overlap),
 		cmocka_unit_test(test_waiting),
 		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
