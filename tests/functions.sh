@@ -88,6 +88,8 @@ finish()
 		echo "# the daemon said:"
 		tail -60 "$tmp/log" | sed 's/^/# /'
 	fi
+	# The memory of disks that are still attached.
+	[ ! -L "$tmp/run/pages" ] || rm -rf "$(readlink "$tmp/run/pages")"
 	rm -rf "$tmp"
 	[ $rc != 0 ] || echo "1..$points"
 	[ $rc != 0 ] || [ $bad = 0 ] || rc=1

@@ -69,6 +69,17 @@ static char *pages_path(const char *run_dir)
 	return real ? xasprintf(SHM_DIR "-%016" PRIx64, hash_text(real)) : NULL;
 }
 
+/* For people and scripts that look for it. */
+static int link_pages(const char *run_dir, const char *pages)
+{
+	cleanup_free char *path = xasprintf("%s/pages", run_dir);
+
+	if (!path)
+		return -ENOMEM;
+	(void)unlink(path);
+	return symlink(pages, path) < 0 ? -errno : 0;
+}
+
 int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
 {
 	cleanup_free char *path = xasprintf("%s/keep", run_dir);
@@ -86,6 +97,8 @@ int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
 				       -ENOMEM;
 		keep->dirs[XD_KEEP_PAGES] = r;
 	}
+	if (r >= 0)
+		r = link_pages(run_dir, keep->pages_path);
 	if (r < 0)
 		goto failed;
 	*ret = keep;
