@@ -552,14 +552,14 @@ const char *target_broken(const struct target *target)
 	return target->broken;
 }
 
-const char *target_conflict(const struct target *a, const struct target *b)
+bool target_conflict(const struct target *a, const struct target *b)
 {
 	if (!a->opened || !b->opened || (a->shared && b->shared))
-		return NULL;
+		return false;
 	for (uint32_t i = 0; i < a->opened->nr_identities; i++)
 		for (uint32_t j = 0; j < b->opened->nr_identities; j++)
 			if (strcmp(a->opened->identity[i],
 				   b->opened->identity[j]) == 0)
-				return a->opened->identity[i];
-	return NULL;
+				return true;
+	return false;
 }

@@ -86,7 +86,7 @@ void target_give_up(struct target *target);
 int target_resume(struct target *target, bool accept_loss,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
 
-/* Storage that both write, and are not told to share; or NULL. */
-const char *target_conflict(const struct target *a, const struct target *b);
+/* Is there storage that both write, and are not told to share? */
+bool target_conflict(const struct target *a, const struct target *b);
 
 #endif

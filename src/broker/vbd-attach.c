@@ -57,7 +57,6 @@ void vbd_attach_unasked(struct vbd *vbd)
 struct rival {
 	const struct vbd *vbd;
 	const struct vbd *found;
-	const char *storage;
 };
 
 /* The two halves of a guest that migrates to its own host are one guest. */
@@ -73,8 +72,8 @@ static bool is_no_rival(void *ctx, struct vbd *other)
 
 	if (other == rival->vbd || is_same_guest(other, rival->vbd))
 		return true;
-	rival->storage = target_conflict(rival->vbd->target, other->target);
-	rival->found = rival->storage ? other : NULL;
+	if (target_conflict(rival->vbd->target, other->target))
+		rival->found = other;
 	return !rival->found;
 }
 
@@ -87,7 +86,7 @@ static void check_rivals(struct vbd *vbd)
 	if (!rival.found)
 		return;
 	(void)snprintf(why, sizeof(why), "%.300s is in use by domain %u (%s)",
-		       rival.storage, rival.found->at.domid,
+		       target_expression(vbd->target), rival.found->at.domid,
 		       rival.found->node.vdev);
 	target_fail(vbd->target, -EBUSY, why);
 }

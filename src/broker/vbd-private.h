@@ -32,6 +32,7 @@ struct vbd {
 	struct store_mark *mark;
 	struct event *again; /* a look that was put off */
 	uint64_t looks_paid; /* ns: see may_look() */
+	uint64_t since; /* ns: when we saw it first */
 
 	/* As of this look. */
 	int backend_state;

@@ -37,6 +37,9 @@
 #define LOOK_NS	    (1000000000ull / LOOKS_PER_S)
 #define LOOK_BURST  40
 #define RETRY_MS    100 /* xenstore was busy */
+/* xen-blkback takes a new device at once.  What it has not taken by then it
+ * does not want, and libxl waits 10 s for somebody. */
+#define BLKBACK_WAIT_MS 2000
 /* Offered however few CPUs there are: xen-blkback may have been told to offer
  * four (max_queues), and its guest has read that before we take over. */
 #define MIN_QUEUES 4
@@ -66,11 +69,9 @@ static void on_change(void *ctx)
 {
 	struct vbd *vbd = ctx;
 
-	if (event_pending(vbd->again, EV_TIMEOUT, NULL))
-		return;
 	if (may_look(vbd))
 		vbd_look(vbd);
-	else
+	else if (!event_pending(vbd->again, EV_TIMEOUT, NULL))
 		look_in(vbd, 1000 / LOOKS_PER_S);
 }
 
@@ -423,13 +424,25 @@ static void (*const actions[VBD_NR_ACTIONS])(struct vbd *vbd) = {
 
 /* --- The look ------------------------------------------------------------- */
 
+/* Has xen-blkback taken it, or may it still do so? */
+static bool is_blkbacks(struct vbd *vbd)
+{
+	if (!blkback_present())
+		return false;
+	if (blkback_owns(vbd->at.domid, vbd->at.devid))
+		return true;
+	if (vbd->attached_before ||
+	    now_ns() - vbd->since > BLKBACK_WAIT_MS * 1000000ull)
+		return false;
+	look_in(vbd, BLKBACK_WAIT_MS);
+	return true;
+}
+
 /* Is it ours to write to?  See the top of the file. */
 static bool is_driven(struct vbd *vbd)
 {
 	if (!vbd->driven)
-		vbd->driven = vbd->at.kind != NODE_VBD || !blkback_present() ||
-			      (vbd->attached_before &&
-			       !blkback_owns(vbd->at.domid, vbd->at.devid));
+		vbd->driven = vbd->at.kind != NODE_VBD || !is_blkbacks(vbd);
 	return vbd->driven;
 }
 
@@ -556,6 +569,7 @@ int vbd_new(struct vbd **ret, struct broker *broker, struct store *store,
 	vbd->broker = broker;
 	vbd->store = store;
 	vbd->at = *at;
+	vbd->since = now_ns();
 	vbd->id = (struct msg_identity){
 		.domid = at->domid,
 		.devid = at->devid,

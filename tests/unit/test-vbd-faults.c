@@ -264,7 +264,7 @@ static void an_image_in_use(void **state)
 	(void)state;
 	assert_int_equal(world.done_err, -EBUSY);
 	assert_string_equal(world.done_why,
-			    "file:/srv/a.img inode 12 is in use by domain 5 "
+			    "raw(/srv/a.img) is in use by domain 5 "
 			    "(xvda)");
 	assert_null(disk->worker);
 }

@@ -279,6 +279,19 @@ static void blkback_has_it_first(void **state)
 	assert_be(disk, 4);
 }
 
+/* Its probe may fail: then libxl would wait for nobody. */
+static void blkback_does_not_want_it(void **state)
+{
+	struct disk *disk;
+
+	(void)state;
+	world.blkback = true;
+	disk = world_attach(NODE_VBD, 5, "null");
+	assert_be(disk, 1);
+	(void)event_base_loop(world.broker.base, EVLOOP_ONCE);
+	assert_be(disk, 2);
+}
+
 /* --- Ends ----------------------------------------------------------------- */
 
 static void detach_waits_while_mounted(void **state)
@@ -510,6 +523,7 @@ int main(void)
 		TEST(others_are_left_alone),
 		TEST(a_frontend_of_somebody_else),
 		TEST(blkback_has_it_first),
+		TEST(blkback_does_not_want_it),
 		TEST(detach_waits_while_mounted),
 		TEST(frontend_vanishes),
 		TEST(domain_ends_and_leaves_its_keys),
