@@ -201,7 +201,9 @@ static const struct fuse_operations operations = {
 int main(int argc, char **argv)
 {
 	char foreground[] = "-f", single_threaded[] = "-s";
-	char *args[] = { argv[0], foreground, single_threaded, NULL, NULL };
+	char for_all[] = "-oallow_other";
+	char *args[6] = { argv[0], foreground, single_threaded };
+	int n = 3;
 
 	if (argc != 3) {
 		fprintf(stderr, "usage: %s BACKING MOUNTPOINT\n", argv[0]);
@@ -212,6 +214,9 @@ int main(int argc, char **argv)
 		perror(argv[1]);
 		return 1;
 	}
-	args[3] = argv[2];
-	return fuse_main(4, args, &operations, NULL);
+	args[n++] = argv[2];
+	/* Root's workers have users of their own. */
+	if (getuid() == 0)
+		args[n++] = for_all;
+	return fuse_main(n, args, &operations, NULL);
 }

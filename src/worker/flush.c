@@ -116,10 +116,6 @@ static void poison(struct io_disk *disk, int err)
 
 	if (!atomic_compare_exchange_strong(&disk->poison, &clean, IO_FAILED))
 		return;
-	log_disk(disk->who, LOG_LEVEL_ERROR,
-		 "a flush failed (%s): writes that the guest takes for safe "
-		 "may be lost; the disk is poisoned",
-		 strerror(-err));
 	io_condition(disk, MSG_POISONED, true,
 		     "a flush failed (%s): what was written since the last "
 		     "flush may be lost",

@@ -9,9 +9,6 @@
  */
 #include "worker/hold.h"
 
-#include <string.h>
-
-#include "common/log.h"
 #include "common/util.h"
 #include "worker/io.h"
 
@@ -48,12 +45,10 @@ void hold_add(struct io *io, int err)
 
 	if (!io->held) {
 		io->held = true;
-		if (atomic_fetch_add(&disk->nr_held, 1) == 0) {
-			log_guest(disk->who, LOG_LEVEL_WARNING,
-				  "paused: %s; requests wait until it works",
-				  reason(err));
-			io_condition(disk, MSG_PAUSED, true, "%s", reason(err));
-		}
+		if (atomic_fetch_add(&disk->nr_held, 1) == 0)
+			io_condition(disk, MSG_PAUSED, true,
+				     "%s; requests wait until it works",
+				     reason(err));
 	}
 	io_append(&hold->list, io);
 	if (hold->at)
@@ -72,11 +67,8 @@ void hold_done(struct io *io)
 	hold->delay = 0;
 	if (hold->at)
 		hold->at = 1; /* it works: try the others now */
-	if (atomic_fetch_sub(&disk->nr_held, 1) == 1) {
-		log_guest(disk->who, LOG_LEVEL_INFO, "%s",
-			  "not paused any more");
+	if (atomic_fetch_sub(&disk->nr_held, 1) == 1)
 		io_condition(disk, MSG_PAUSED, false, "%s", "");
-	}
 }
 
 void hold_pump(struct io_lane *lane)

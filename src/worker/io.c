@@ -675,5 +675,8 @@ void io_condition(struct io_disk *disk, enum msg_condition_kind kind, bool set,
 	va_start(ap, fmt);
 	(void)vsnprintf(msg.reason, sizeof(msg.reason), fmt, ap);
 	va_end(ap);
-	(void)services_send(disk->services, &msg, sizeof(msg), MSG_CONDITION);
+	/* The broker logs it. */
+	if (services_send(disk->services, &msg, sizeof(msg), MSG_CONDITION))
+		log_guest(disk->who, LOG_LEVEL_WARNING, "%s %s",
+			  set ? "not well:" : "well again", msg.reason);
 }

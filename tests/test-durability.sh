@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317,SC2119  # called by ok
+# Storage that fails: what a guest hears of it, and what is remembered.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+requires fusermount3
+failfs=$top_builddir/tests/fuse-failfs
+if [ ! -x "$failfs" ] || [ ! -w /dev/fuse ]; then skip_all "FUSE is not there"; fi
+
+# A file that fails on command: fate OPERATION ERRNO [COUNT].
+mkdir "$tmp/fs"
+truncate -s 16M "$tmp/backing"
+background "$failfs" "$tmp/backing" "$tmp/fs"
+ok "the file system is there" eventually 5 [ -e "$tmp/fs/control" ]
+fate() { echo "$*" > "$tmp/fs/control"; }
+# Lines of operations with the statuses that are expected.
+guest_does() { printf '%s\n' "${@:2}" | guest "$1" xvdb script; }
+# The same, with storage that begins to fail once the guest is connected: raw
+# tries an fdatasync() of its own before.  meets DOM FATE LINE...
+connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
+start_meeting()
+{
+	guest_does "$1" "sleep 1500" "${@:3}" > "$tmp/out" 2>&1 & script=$!
+	eventually 5 connected "$1" || :
+	# shellcheck disable=SC2086  # words
+	fate $2
+}
+ended_well() { local rc=0; wait "$script" || rc=$?; ok "$1" said "$rc"; }
+said() { cat "$tmp/out"; [ "$1" = 0 ]; }
+condition_is() { says "\"$1\"" xendisk --json list; }
+no_condition() { says '"conditions": *\[\]' xendisk --json list; }
+marks() { find "$tmp/state" -type f | grep -c . || :; }
+
+sim_start
+daemon_start
+d=$(domain)
+image="raw($tmp/fs/image, cache=writeback)"
+again() { toolstack detach "$d" xvdb; toolstack attach "$d" xvdb "$1"; }
+
+# --- A flush that fails ---------------------------------------------------------
+ok "attach" toolstack attach "$d" xvdb "$image"
+ok "writes and flushes" guest_does "$d" "write 0 4096 0x11" "flush"
+start_meeting "$d" "fsync 5 1" \
+	"write 0 4096 0x22" "flush expect=-3" "flush expect=-3" \
+	"write 0 4096 0x33 expect=-1" "discard 0 4096 expect=-1" \
+	"flush 0 4096 0x33 expect=-3" "read 0 4096"
+ended_well "a failed flush is answered -3, and so is each one after it"
+ok "it is known" condition_is poisoned
+ok "there is a mark" [ "$(marks)" != 0 ]
+ok "it survives a detach" again "$image"
+ok "... and is known" condition_is poisoned
+ok "... and felt" guest_does "$d" "write 0 4096 expect=-1" "flush expect=-3" \
+	"read 0 4096"
+toolstack detach "$d" xvdb
+daemon_stop
+daemon_start
+ok "it survives the daemon" toolstack attach "$d" xvdb "$image"
+ok "... and is felt" guest_does "$d" "write 0 4096 expect=-1" "flush expect=-3"
+ok "resume alone is refused" fails 5 poison xendisk resume "$d" xvdb
+ok "... and changes nothing" guest_does "$d" "flush expect=-3"
+ok "the operator accepts it" xendisk resume "$d" xvdb --accept-loss
+ok "the disk works again" guest_does "$d" "write 0 4096 0x44" "flush" \
+	"read 0 4096"
+ok "nothing is left of it" no_condition
+ok "... nor of the mark" [ "$(marks)" = 0 ]
+
+# --- ... while the guest stays connected -----------------------------------------
+start_meeting "$d" "fsync 5 1" "write 0 4096" "flush expect=-3" "sleep 2000" \
+	"write 0 4096" "flush"
+ok "a failed flush" eventually 5 condition_is poisoned
+ok "is accepted" xendisk resume "$d" xvdb --accept-loss
+ended_well "and the same guest goes on"
+
+ok "flush-error=hold" again "disk($image, flush-error=hold)"
+start_meeting "$d" "fsync 5 1" "flush" "write 0 4096"
+ok "it is known" eventually 5 condition_is poisoned
+sleep 1
+ok "leaves the flush unanswered" kill -0 "$script"
+ok "accepted" xendisk resume "$d" xvdb --accept-loss
+ended_well "it is answered when it has succeeded"
+
+# --- Errors that pass --------------------------------------------------------------
+ok "attach" again "$image"
+fate write 28
+guest_does "$d" "write 4096 4096 0x55" "read 4096 4096" > "$tmp/out" 2>&1 & script=$!
+ok "a write that finds no space waits" eventually 5 condition_is paused
+ok "... and the reason is told" says "no space" xendisk show "$d" xvdb
+sleep 1
+ok "... still" kill -0 "$script"
+fate write 0
+ended_well "it is written when there is space"
+ok "... correctly" says "0 read 4096 4096 = 0x55" cat "$tmp/out"
+ok "nobody waits" eventually 5 no_condition
+
+fate write 28
+guest_does "$d" "write 4096 4096 0x66" > "$tmp/out" 2>&1 & script=$!
+ok "paused" eventually 5 condition_is paused
+sleep 7 # the next try is more than 5 s away
+fate write 0
+before=$SECONDS
+ok "resume" xendisk resume "$d" xvdb
+ended_well "tries at once"
+ok "... not when it is time" [ $((SECONDS - before)) -lt 4 ]
+
+ok "on-error=report" again "disk($image, on-error=report)"
+fate write 28 1
+ok "... reports" guest_does "$d" "write 0 4096 expect=-1" "write 0 4096"
+ok "no condition" no_condition
+
+ok "attach" again "$image"
+fate write 5 1
+ok "other errors are reported" guest_does "$d" "write 0 4096 expect=-1" \
+	"write 0 4096" "flush"
+ok "attach" again "raw($tmp/fs/image, cache=none)"
+fate read 5 1
+ok "... of reads too" guest_does "$d" "read 8192 4096 expect=-1" \
+	"read 8192 4096"
+ok "detach" toolstack detach "$d" xvdb
