@@ -13,148 +13,16 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/sysmacros.h>
 
 #include "common/util.h"
 #include "raw.h"
 
-#ifndef BLKGETDISKSEQ /* Linux 5.15 */
-#define BLKGETDISKSEQ _IOR(0x12, 128, uint64_t)
-#endif
-
-/* What the kernel says about an open image. */
-struct raw_facts {
-	struct stat st;
-	uint64_t size;
-	uint64_t diskseq;
-	uint32_t logical; /* what O_DIRECT must be aligned to; 0: refused */
-	uint32_t memory; /* and the memory */
-	uint32_t physical;
-	uint32_t discard_granularity;
-	uint32_t discard_alignment;
-};
-
 static uint32_t sector_size(const struct xd_disk *disk)
 {
 	return strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 : 4096;
-}
-
-/* A number that only sysfs has: of the device, or of the one it is part of. */
-static uint64_t device_number(dev_t dev, const char *name)
-{
-	static const char *const places[] = { ".", "queue", "../queue" };
-
-	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
-		cleanup_free char *path = NULL;
-		cleanup_file FILE *f = NULL;
-		uint64_t value;
-
-		if (asprintf(&path, "/sys/dev/block/%u:%u/%s/%s", major(dev),
-			     minor(dev), places[i], name) < 0) {
-			path = NULL;
-			return 0;
-		}
-		f = fopen(path, "re");
-		if (f && fscanf(f, "%" SCNu64, &value) == 1)
-			return value;
-	}
-	return 0;
-}
-
-static int device_facts(int fd, struct raw_facts *facts)
-{
-	dev_t dev = facts->st.st_rdev;
-	unsigned int physical = 0;
-
-	if (ioctl(fd, BLKGETSIZE64, &facts->size) < 0 ||
-	    ioctl(fd, BLKPBSZGET, &physical) < 0)
-		return -errno;
-	if (ioctl(fd, BLKGETDISKSEQ, &facts->diskseq) < 0)
-		facts->diskseq = 0;
-	facts->physical = physical;
-	/* Discards are made by punching holes, which a device does with its
-	 * command for writing zeroes. */
-	if (device_number(dev, "discard_max_bytes") &&
-	    device_number(dev, "write_zeroes_max_bytes"))
-		facts->discard_granularity =
-			device_number(dev, "discard_granularity");
-	facts->discard_alignment = device_number(dev, "discard_alignment");
-	return 0;
-}
-
-static void file_facts(struct raw_facts *facts)
-{
-	uint32_t block = facts->st.st_blksize;
-
-	if (block < 512 || (block & (block - 1)))
-		block = 4096;
-	facts->size = facts->st.st_size;
-	facts->physical = MIN(block, 4096u);
-	facts->discard_granularity = block;
-}
-
-/* What O_DIRECT demands; 0: it is refused or nobody can tell. */
-static void direct_facts(int fd, struct raw_facts *facts)
-{
-#ifdef STATX_DIOALIGN
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
-	    (stx.stx_mask & STATX_DIOALIGN)) {
-		facts->logical = stx.stx_dio_offset_align;
-		facts->memory = stx.stx_dio_mem_align;
-		return;
-	}
-#endif
-	facts->logical = 0;
-	(void)fd;
-}
-
-/* Linux before 6.1, or a file system that does not say: tries to read. */
-static void direct_probe(struct xd_disk *disk, struct raw_facts *facts)
-{
-	void *buf __attribute__((cleanup(cleanup_freep))) = NULL;
-	cleanup_close int fd = xd_open(disk, "path", O_RDONLY | O_DIRECT);
-
-	if (fd < 0 || posix_memalign(&buf, 4096, 4096) != 0)
-		return;
-	for (uint32_t unit = 512; unit <= 4096; unit *= 8)
-		if (pread(fd, buf, unit, 0) == unit) {
-			facts->logical = unit;
-			facts->memory = unit;
-			return;
-		}
-}
-
-static int find_facts(struct xd_disk *disk, int fd, struct raw_facts *facts)
-{
-	int err = 0;
-
-	if (fstat(fd, &facts->st) < 0)
-		return -errno;
-	if (S_ISBLK(facts->st.st_mode)) {
-		err = device_facts(fd, facts);
-	} else if (S_ISREG(facts->st.st_mode)) {
-		file_facts(facts);
-	} else {
-		xd_error(disk, "%s is neither a file nor a block device",
-			 xd_arg_string(disk, "path"));
-		return -EINVAL;
-	}
-	if (err < 0) {
-		xd_error(disk, "cannot examine %s: %s",
-			 xd_arg_string(disk, "path"), strerror(-err));
-		return err;
-	}
-	direct_facts(fd, facts);
-	if (facts->logical == 0)
-		direct_probe(disk, facts);
-	return 0;
 }
 
 static int check_size(struct xd_disk *disk, uint64_t size)
@@ -209,26 +77,6 @@ static int choose_cache(struct xd_disk *disk, struct raw *raw,
 	return 0;
 }
 
-/* The inode names a file for good where its birth is known; else its path has
- * to help.  The same device has another number after a reboot. */
-static int identify(struct xd_disk *disk, int fd, const struct raw *raw)
-{
-	struct statx stx = { 0 };
-	struct statfs fs;
-
-	if (raw->is_device)
-		return xd_identify(disk, "device:%.400s", raw->path);
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) == 0 &&
-	    (stx.stx_mask & STATX_BTIME) && fstatfs(fd, &fs) == 0)
-		return xd_identify(
-			disk, "file:fs %08x%08x inode %ju born %jd.%09u",
-			(unsigned int)fs.f_fsid.__val[0],
-			(unsigned int)fs.f_fsid.__val[1], (uintmax_t)raw->ino,
-			(intmax_t)stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
-	return xd_identify(disk, "file:%.400s inode %ju", raw->path,
-			   (uintmax_t)raw->ino);
-}
-
 static struct xd_limits make_limits(const struct xd_disk *disk,
 				    const struct raw *raw,
 				    const struct raw_facts *facts)
@@ -254,6 +102,43 @@ static struct xd_limits make_limits(const struct xd_disk *disk,
 	};
 }
 
+/* Does it want the image for itself? */
+static bool is_sole_writer(const struct xd_disk *disk)
+{
+	return !xd_readonly(disk) && xd_arg_bool(disk, "lock") &&
+	       !xd_arg_bool(disk, "shared");
+}
+
+/*
+ * A device that is mounted, or part of another one (LVM, RAID), is claimed in
+ * the kernel, which flock() knows nothing of; O_EXCL does.  Returns the
+ * descriptor that holds our own claim; -1 for a file, which has none.
+ */
+static int claim(struct xd_disk *disk, const struct raw *raw)
+{
+	int fd = -1;
+
+	if (raw->is_device && is_sole_writer(disk))
+		fd = xd_open(disk, "path", O_RDONLY | O_EXCL);
+	if (fd == -EBUSY)
+		xd_error(disk,
+			 "%s is in use: it is mounted, or part of another "
+			 "device",
+			 raw->path);
+	return fd;
+}
+
+/* Who holds the claim may be another disk of ours, which is fine until
+ * activate(): then it also holds the flock. */
+static int check_claim(struct xd_disk *disk, const struct raw *raw, int fd)
+{
+	cleanup_close int claimed = claim(disk, raw);
+
+	if (claimed == -EBUSY && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return -EBUSY;
+	return 0;
+}
+
 static int probe(struct xd_disk *disk, struct raw *raw,
 		 struct xd_limits *ret_limits)
 {
@@ -267,7 +152,7 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 		xd_error(disk, "cannot open %s: %s", raw->path, strerror(-fd));
 		return fd;
 	}
-	err = find_facts(disk, fd, &facts);
+	err = raw_find_facts(disk, fd, &facts);
 	if (err < 0)
 		return err;
 	err = check_size(disk, facts.size);
@@ -280,11 +165,13 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw->ino = raw->is_device ? 0 : facts.st.st_ino;
 	raw->diskseq = facts.diskseq;
 	raw->keep_space = !xd_arg_bool(disk, "discard");
-	err = choose_cache(disk, raw, &facts);
+	err = check_claim(disk, raw, fd);
+	if (err == 0)
+		err = choose_cache(disk, raw, &facts);
 	if (err < 0)
 		return err;
 	*ret_limits = make_limits(disk, raw, &facts);
-	return identify(disk, fd, raw);
+	return raw_identify(disk, fd, &facts);
 }
 
 static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
@@ -295,6 +182,7 @@ static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	if (!raw)
 		return -ENOMEM;
 	raw->fd = -1;
+	raw->claim = -1;
 	raw->path = xd_arg_string(disk, "path");
 	err = probe(disk, raw, ret_limits);
 	if (err < 0) {
@@ -305,12 +193,20 @@ static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	return 0;
 }
 
+/* With the descriptors go the locks. */
+static void let_go(struct raw *raw)
+{
+	if (raw->fd >= 0)
+		(void)close(TAKE_FD(raw->fd));
+	if (raw->claim >= 0)
+		(void)close(TAKE_FD(raw->claim));
+}
+
 static void raw_close(struct xd_disk *disk)
 {
 	struct raw *raw = disk->data;
 
-	if (raw->fd >= 0)
-		(void)close(raw->fd);
+	let_go(raw);
 	free(raw);
 }
 
@@ -324,7 +220,7 @@ static int check_same(struct xd_disk *disk, const struct raw *raw, int fd)
 		return -errno;
 	if (raw->is_device)
 		same = S_ISBLK(now.st.st_mode) && now.st.st_rdev == raw->dev &&
-		       device_facts(fd, &now) == 0 &&
+		       raw_device_facts(fd, &now) == 0 &&
 		       now.diskseq == raw->diskseq;
 	else
 		same = now.st.st_dev == raw->dev && now.st.st_ino == raw->ino;
@@ -374,6 +270,7 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	int flags = (readonly ? O_RDONLY : O_RDWR) |
 		    (raw->direct ? O_DIRECT : 0) | (raw->sync ? O_DSYNC : 0);
 	cleanup_close int fd = xd_open(disk, "path", flags);
+	cleanup_close int claimed = -1;
 	int err;
 
 	if (fd < 0) {
@@ -383,11 +280,16 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	err = check_same(disk, raw, fd);
 	if (err == 0)
 		err = lock(disk, fd, recover);
+	if (err == 0) {
+		claimed = claim(disk, raw);
+		err = claimed < -1 ? claimed : 0;
+	}
 	if (err == 0 && !readonly)
 		err = check_written_back(disk, raw, fd);
 	if (err < 0)
 		return err;
 	raw->fd = TAKE_FD(fd);
+	raw->claim = TAKE_FD(claimed);
 	return 0;
 }
 
@@ -401,7 +303,7 @@ static int raw_deactivate(struct xd_disk *disk)
 		xd_error(disk, "the last flush of %s failed: %s", raw->path,
 			 strerror(-err));
 	}
-	(void)close(TAKE_FD(raw->fd)); /* and with it go the locks */
+	let_go(raw);
 	return err;
 }
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * raw.h - one image file or block device: raw.c finds out what it is and opens
- * it, raw-io.c moves the data, raw-lock.c keeps others out.
+ * raw.h - one image file or block device: raw-facts.c finds out what it is,
+ * raw.c opens it, raw-io.c moves the data, raw-lock.c keeps others out.
  */
 #ifndef XENDISK_RAW_H
 #define XENDISK_RAW_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "xendisk-backend.h"
@@ -15,6 +16,7 @@
 /* disk->data.  Set by the main thread while no lane runs. */
 struct raw {
 	int fd; /* between activate and deactivate, else -1 */
+	int claim; /* the same, a device's: holds O_EXCL, and no I/O goes there */
 	const char *path;
 	uint64_t size;
 	/* Which file it is, to be found again by activate. */
@@ -26,6 +28,24 @@ struct raw {
 	bool keep_space; /* discard=no: zeroing makes no holes either */
 	bool sync; /* O_DSYNC: a write is durable when it is done */
 };
+
+/* What the kernel says about an open image. */
+struct raw_facts {
+	struct stat st;
+	uint64_t size;
+	uint64_t diskseq;
+	uint32_t logical; /* what O_DIRECT must be aligned to; 0: refused */
+	uint32_t memory; /* and the memory */
+	uint32_t physical;
+	uint32_t discard_granularity;
+	uint32_t discard_alignment;
+};
+
+/* Main thread, in open().  On failure xd_error() has said why. */
+int raw_find_facts(struct xd_disk *disk, int fd, struct raw_facts *facts);
+int raw_identify(struct xd_disk *disk, int fd, const struct raw_facts *facts);
+/* Main thread, at any time: size, physical and diskseq of a block device. */
+int raw_device_facts(int fd, struct raw_facts *facts);
 
 /* Whom a lock keeps out. */
 enum raw_sharing {

@@ -434,6 +434,116 @@ static void an_error_meets_its_own_request(void **state)
 	}
 }
 
+/* --- Block devices -------------------------------------------------------- */
+
+static char loop[64]; /* "/dev/loop3", or empty */
+
+/* Runs losetup; its output, without the end of the line, goes to loop. */
+static void losetup(struct rig *rig, const char *options)
+{
+	cleanup_free char *line = xasprintf("losetup %s '%s/image' 2>/dev/null",
+					    options, rig->images);
+	FILE *pipe = popen(line, "r");
+
+	assert_non_null(pipe);
+	if (!fgets(loop, sizeof(loop), pipe))
+		loop[0] = '\0';
+	loop[strcspn(loop, "\n")] = '\0';
+	(void)pclose(pipe);
+}
+
+static int setup_loop(void **state)
+{
+	(void)setup(state);
+	(void)rig_file(*state, "image", MiB);
+	if (geteuid() == 0)
+		losetup(*state, "--show -f");
+	return 0;
+}
+
+static int teardown_loop(void **state)
+{
+	cleanup_free char *line = xasprintf("losetup -d %s", loop);
+	struct rig *rig = *state;
+
+	if (rig->stack)
+		rig_die(rig);
+	if (loop[0])
+		assert_int_equal(system(line), 0);
+	loop[0] = '\0';
+	return teardown(state);
+}
+
+static void devices_are_served(void **state)
+{
+	struct rig *rig = *state;
+	struct rig other;
+	const char *image = rig_file(rig, "image", 0);
+
+	if (!loop[0])
+		skip();
+	open_ok(rig, loop);
+	assert_int_equal(stack_limits(rig->stack)->size, MiB);
+	memset(buf, 5, MiB);
+	io_ok(rig, XD_WRITE, XD_FUA, 0, MiB);
+	if (stack_limits(rig->stack)->discard_granularity) {
+		io_ok(rig, XD_DISCARD, 0, 0, MiB / 2);
+		assert_true(allocated(image) <= MiB / 2 + 8192);
+	}
+	io_ok(rig, XD_ZERO, 0, MiB / 2 + 512, 1024);
+	io_ok(rig, XD_FLUSH, 0, 0, 0);
+	io_ok(rig, XD_READ, 0, MiB / 2, 4096);
+	memset(expected, 5, 4096);
+	memset(expected + 512, 0, 1024);
+	assert_memory_equal(buf, expected, 4096);
+
+	rig_new(&other, true);
+	assert_int_equal(rig_open(&other, 1, loop), -EBUSY);
+	check_why(&other, "flock");
+	rig_free(&other);
+	assert_int_equal(rig_close(rig), 0);
+}
+
+/* As a mounted one is. */
+static void claimed_devices_are_refused(void **state)
+{
+	struct rig *rig = *state;
+	int fd;
+
+	if (!loop[0])
+		skip();
+	fd = open(loop, O_RDONLY | O_EXCL);
+	assert_true(fd >= 0);
+	refused(rig, loop, -EBUSY, "it is mounted");
+	assert_int_equal(rig_open_read_only(rig, loop), 0);
+	assert_int_equal(rig_close(rig), 0);
+	close(fd);
+	open_ok(rig, loop);
+	assert_true(open(loop, O_RDONLY | O_EXCL) < 0);
+	assert_int_equal(rig_close(rig), 0);
+}
+
+static void exchange_device(struct rig *rig)
+{
+	cleanup_free char *line =
+		xasprintf("losetup -d %s && losetup %s '%s/image'", loop, loop,
+			  rig->images);
+
+	assert_int_equal(system(line), 0);
+}
+
+static void another_device_of_the_name_is_refused(void **state)
+{
+	struct rig *rig = *state;
+
+	if (!loop[0])
+		skip();
+	rig->before_activate = exchange_device;
+	refused(rig, loop, -ESTALE, "is no longer what was attached");
+}
+
+#define LOOP(f) cmocka_unit_test_setup_teardown(f, setup_loop, teardown_loop)
+
 /* --- A file system that fails on command --------------------------------- */
 
 #ifdef FAILFS
@@ -581,6 +691,9 @@ int main(void)
 		THREADS(adjacent_requests_are_one_call),
 		TEST(an_error_meets_its_own_request),
 		THREADS(an_error_meets_its_own_request),
+		LOOP(devices_are_served),
+		LOOP(claimed_devices_are_refused),
+		LOOP(another_device_of_the_name_is_refused),
 		FAILFS_TEST(a_failed_flush_is_told)
 			FAILFS_TEST(errors_of_the_storage_are_told) FAILFS_TEST(
 				storage_without_holes_is_zeroed_by_hand)
