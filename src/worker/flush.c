@@ -24,6 +24,10 @@
  *                           all (flush-error=hold)
  *   any       -> CLEAN      the operator accepts the loss
  *
+ * FLUSH_FAILED makes fsync() in a Linux guest return EIO, but a Linux older than
+ * 6.11 sends no flush after any answer but OKAY, until it connects anew (seen on
+ * 6.1).  So from that answer on, every write is flushed before it is answered.
+ *
  * -EAGAIN alone is no failure: nothing was tried.
  */
 #include "worker/flush.h"
@@ -161,6 +165,7 @@ static void settle_failed(struct io_lane *lane)
 	case IO_POISONED:
 		if (lane->disk->policy->flush_error == FLUSH_ERROR_HOLD)
 			return;
+		atomic_store(&lane->disk->write_through, true);
 		failed = io_take_all(&flush->failed);
 		while ((io = io_pop(&failed)))
 			io_finish(io, BLKIF_STATUS_FLUSH_FAILED);

@@ -360,6 +360,10 @@ static bool step_data(struct io *io)
 		io_finish(io, BLKIF_STATUS_ERROR);
 		return false;
 	}
+	if (io->job.action != BLKIF_READ &&
+	    atomic_load_explicit(&lane->disk->write_through,
+				 memory_order_relaxed))
+		io->steps |= STEP(IO_POSTFLUSH);
 	if (io->job.action == BLKIF_DISCARD) {
 		begin_transfer(io);
 		return false;

@@ -108,6 +108,7 @@ struct io_disk {
 	_Atomic(bool) stop; /* finish what the stack has, then end */
 	_Atomic(bool) broken; /* the guest broke a ring: take nothing more */
 	_Atomic(int) poison; /* enum io_poison */
+	_Atomic(bool) write_through; /* flush after every write (flush.c) */
 	_Atomic(uint32_t) nr_held; /* requests that wait for an error to pass */
 	_Atomic(uint32_t) nr_recovered; /* recovered and not answered yet */
 };

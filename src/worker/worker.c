@@ -252,6 +252,9 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 	};
 	if (msg->flags & MSG_CONNECT_POISONED)
 		poison = IO_POISONED;
+	/* What the guest was told by a worker that died is not known. */
+	if (msg->flags & MSG_CONNECT_RECOVER && poison != IO_CLEAN)
+		atomic_store(&disk->write_through, true);
 	atomic_store(&disk->poison, poison);
 	flush_gate_init(&disk->gate);
 	r = range_table_new(&disk->ranges, msg->nr_rings * slots,

@@ -334,6 +334,31 @@ static void test_failed_flush(void **state)
 	assert_int_equal(fix_status(9), 0);
 }
 
+/* Linux before 6.11 sends no flush any more after one that failed: its writes
+ * are made safe without. */
+static void test_write_through(void **state)
+{
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	flush_forgive(&fix.disk);
+	fix_rw(WRITE, 2, 0, 10, 1);
+	fix_run();
+	assert_int_equal(fix.queue[0]->op, XD_WRITE);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 99);
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	fix_discard(3, 0, 8);
+	fix_run();
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(3), 99);
+	fix_complete(0, -EIO);
+	assert_int_equal(fix_status(3), -3);
+}
+
 /* Even "no space" from a flush means that data is lost. */
 static void test_flush_is_never_retried(void **state)
 {
@@ -509,6 +534,7 @@ int main(void)
 		IO_TEST(test_no_flush_needed),
 		IO_TEST(test_flush_with_data),
 		IO_TEST(test_failed_flush),
+		IO_TEST(test_write_through),
 		IO_TEST(test_flush_is_never_retried),
 		IO_TEST(test_mark_cannot_be_made),
 		IO_TEST(test_flush_error_hold),
