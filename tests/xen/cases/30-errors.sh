@@ -23,12 +23,13 @@ rejected() {
 	has "xl's message" "$output" "$2"
 	patient xl block-detach pv xvdb
 	no_keys "$(domid pv)" xvdb
-	attach pv xvdb 'mem(1M)'
-	detach pv xvdb
 }
 
 no_file() {
 	rejected /srv/none.img '/srv/none\.img.*No such file'
+	# The place is free for a disk that can be.
+	attach pv xvdb 'mem(1M)'
+	detach pv xvdb
 }
 
 odd_size() {
