@@ -120,7 +120,7 @@ sim_start()
 daemon_start()
 {
 	mkdir -p "$tmp/run" "$tmp/state"
-	"$top_builddir/xendiskd" --foreground --run-dir "$tmp/run" \
+	"${XENDISKD:-$top_builddir/xendiskd}" --foreground --run-dir "$tmp/run" \
 		--state-dir "$tmp/state" --config "$tmp/xendiskd.conf" \
 		--backend-dir "$top_builddir/backends/.libs" "$@" \
 		>> "$tmp/log" 2>&1 &

@@ -1,0 +1,118 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A guest's disk of each kind, from attach to detach, on the simulator.
+. "$(dirname "$0")/functions.sh"
+requires xenstore-exists
+
+cat > "$tmp/xendiskd.conf" <<END
+disk "web1" { expr = "$tmp/named.img" }
+disk "scratch" {
+	expr = "cow($tmp/gold.img, mem)"
+	on-error = "report"
+}
+END
+truncate -s 32M "$tmp/raw.img" "$tmp/named.img" "$tmp/top.img"
+head -c 32M /dev/urandom > "$tmp/gold.img"
+gold=$(sha256sum < "$tmp/gold.img")
+
+sim_start
+daemon_start
+dom=$(domain --name web1)
+
+# Nothing is left of a disk, on either side.
+no_keys()
+{
+	local d
+	for d in "/local/domain/$dom/device/vbd/$1" "/libxl/$dom/device/vbd/$1" \
+		 /local/domain/0/backend/{vbd,vbd3,xendisk}/"$dom/$1"; do
+		! xenstore-exists "$d" || { echo "left: $d"; return 1; }
+	done
+}
+
+# round EXPR [VERIFY-OPTION...]: as xl would attach it.
+round()
+{
+	toolstack attach "$dom" xvdb "$1" &&
+		guest "$dom" xvdb verify --seconds 1 --depth 16 "${@:2}" &&
+		toolstack detach "$dom" xvdb && no_keys 51728
+}
+
+unchanged() { [ "$(sha256sum < "$tmp/gold.img")" = "$gold" ]; }
+has_gold() { cmp -n 1048576 "$tmp/gold.img" <(guest "$dom" xvdb read 0 1M); }
+holds_nothing() { [ -z "$(find /dev/shm/xendiskd* -name "*$dom-*" 2>/dev/null)" ]; }
+
+ok "raw" round "$tmp/raw.img"
+ok "raw, page cache" round "raw($tmp/raw.img, cache=writeback)"
+ok "raw, written through" round "raw($tmp/raw.img, cache=writethrough)"
+ok "mem" round "mem(32M)"
+ok "mem, the short form" round mem:32M
+ok "mem leaves nothing behind" holds_nothing
+ok "@name" round @web1
+ok "cow on mem" round "cow($tmp/gold.img, mem)"
+ok "the gold image is unchanged" unchanged
+ok "cow on a scratch file" round "cow($tmp/gold.img, $tmp/top.img)"
+ok "the gold image is unchanged still" unchanged
+ok "backend/vbd3" eval \
+	'toolstack attach "$dom" xvdb "$tmp/raw.img" --kind vbd3 &&
+	guest "$dom" xvdb verify --seconds 1 && toolstack detach "$dom" xvdb'
+
+ok "cow starts from the gold image" eval \
+	'toolstack attach "$dom" xvdb @scratch && has_gold &&
+	head -c 4096 /dev/zero | guest "$dom" xvdb write 0 4096 &&
+	! has_gold && toolstack detach "$dom" xvdb'
+ok "and is back at it" eval \
+	'toolstack attach "$dom" xvdb @scratch && has_gold &&
+	toolstack detach "$dom" xvdb'
+
+ok "readonly(...) reads" eval \
+	'toolstack attach "$dom" xvdb "readonly($tmp/gold.img)" && has_gold'
+ok "and refuses to write" fails 3 "" eval \
+	'head -c 4096 /dev/zero | guest "$dom" xvdb write 0 4096'
+ok "info says so" says 'info=4' guest "$dom" xvdb info
+ok "detach" toolstack detach "$dom" xvdb
+ok "mode=r" eval 'toolstack attach "$dom" xvdb "$tmp/gold.img" --readonly &&
+	! head -c 4096 /dev/zero | guest "$dom" xvdb write 0 4096 &&
+	toolstack detach "$dom" xvdb && unchanged'
+
+# --- The command ----------------------------------------------------------------
+
+ok "xendisk attach prints the vdev" says '^xvda$' \
+	xendisk attach web1 "$tmp/raw.img"
+ok "the next gets the next" says '^xvdb$' xendisk attach "$dom" 'mem(16M)'
+ok "a vdev in use is refused" fails 5 'xvdb is in use' \
+	xendisk attach web1 'mem(16M)' --vdev xvdb
+ok "list" says 'mem(16M)' xendisk list web1
+ok "list --json" says '"size": 33554432' xendisk --json list
+ok "show has the stack" says 'raw' xendisk show web1 xvda
+ok "show --json has both sides" says '"ring-ref"\|"frontend"' \
+	xendisk show web1 xvda --json
+ok "the guest uses it" guest "$dom" xvda verify --seconds 1
+ok "detach" xendisk detach web1 xvdb
+ok "detach the other" xendisk detach web1 xvda
+ok "nothing is left" eval 'no_keys 51712 && no_keys 51728'
+ok "nothing is listed" says '"disks": \[\]' xendisk --json list
+
+# --- Mistakes ---------------------------------------------------------------------
+
+ok "no such file, by xl" fails 1 'No such file or directory' \
+	toolstack attach "$dom" xvdb /nonexistent
+ok "detach works then" toolstack detach "$dom" xvdb
+ok "ill-typed, by xl" fails 1 'no backend "memm"' \
+	toolstack attach "$dom" xvdb 'memm(1M)'
+ok "detach works then, too" toolstack detach "$dom" xvdb
+ok "unknown name, by xl" fails 1 'no disk "nobody"' \
+	toolstack attach "$dom" xvdb @nobody
+ok "and again" toolstack detach "$dom" xvdb
+ok "no such file, by the command" fails 1 'No such file' \
+	xendisk attach web1 /nonexistent
+ok "ill-typed, by the command" fails 1 'at 8: cow writes' \
+	xendisk attach web1 'cow(/a, readonly(/b))'
+ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
+ok "no such disk" fails 4 'no disk' xendisk detach web1 xvdq
+ok "check" says 'cow(raw(/a), mem())' xendisk check 'cow(/a, mem)'
+ok "check finds the mistake" fails 1 'at 0: mem: size is missing' \
+	xendisk check mem
+ok "check --json" fails 1 '"position": 0' xendisk check mem --json
+ok "backends" says 'readonly' xendisk backends
+ok "a backend's parameters" says 'writethrough' xendisk backends raw
+ok "nothing is left after all that" says '"disks": \[\]' xendisk --json list

@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A worker opens nothing once it has locked itself down: strace, from its start
+# through connect, load, reconnect with other rings, and detach.
+. "$(dirname "$0")/functions.sh"
+requires strace
+
+truncate -s 16M "$tmp/raw.img" "$tmp/top.img"
+sim_start
+mkdir -p "$tmp/trace"
+# strace follows the broker; every worker writes a file of its own.
+cat > "$tmp/traced" <<END
+#!/bin/sh
+exec strace -ff -o '$tmp/trace/t' -e trace=!futex '$top_builddir/xendiskd' "\$@"
+END
+chmod +x "$tmp/traced"
+XENDISKD=$tmp/traced daemon_start
+dom=$(domain)
+
+use()
+{
+	toolstack attach "$dom" xvdb "$1" &&
+		guest "$dom" xvdb verify --seconds 1 --queues 2 &&
+		guest "$dom" xvdb verify --seconds 1 --queues 1 --order 4 &&
+		toolstack detach "$dom" xvdb
+}
+
+# The traces of threads that installed a filter, from there on.
+after_filter()
+{
+	local f
+	for f in "$tmp"/trace/t.*; do
+		sed -n '/seccomp(SECCOMP_SET_MODE_FILTER.*= 0/,$p' "$f" | tail -n +2
+	done
+}
+forbidden='^(open|openat|openat2|creat|socket|connect|execve|execveat|fork|vfork|ptrace)\('
+opened() { after_filter | grep -E "$forbidden"; }
+
+ok "raw, under strace" use "$tmp/raw.img"
+ok "mem" use "mem(16M)"
+ok "cow on a file" use "cow($tmp/raw.img, $tmp/top.img)"
+daemon_stop
+ok "workers were seen to lock themselves down" test -n "$(after_filter | head -1)"
+ok "and opened nothing after that" test -z "$(opened)"
+opened | head | sed 's/^/# /'
+# Shown to catch: the same pattern finds opens before the filter.
+ok "an open would have been seen" \
+	grep -qE "$forbidden" "$tmp"/trace/t.*
