@@ -38,7 +38,11 @@ round()
 }
 
 unchanged() { [ "$(sha256sum < "$tmp/gold.img")" = "$gold" ]; }
-has_gold() { cmp -n 1048576 "$tmp/gold.img" <(guest "$dom" xvdb read 0 1M); }
+has_gold()
+{
+	guest "$dom" xvdb read 0 1M > "$tmp/read" &&
+		cmp -n 1048576 "$tmp/gold.img" "$tmp/read"
+}
 holds_nothing() { [ -z "$(find /dev/shm/xendiskd* -name "*$dom-*" 2>/dev/null)" ]; }
 
 ok "raw" round "$tmp/raw.img"

@@ -4,7 +4,7 @@
 # that meets every value of each; XENDISK_MATRIX=full for all combinations.
 . "$(dirname "$0")/functions.sh"
 
-seconds=${XENDISK_MATRIX_SECONDS:-1}
+requests=${XENDISK_MATRIX_REQUESTS:-300}
 truncate -s 16M "$tmp/512.img" "$tmp/4096.img"
 sim_start
 daemon_start
@@ -15,7 +15,7 @@ one()
 {
 	ok "sector $1, $2, order $3, $4 queues, $5 segments ${*:6}" \
 		guest "$dom" xvdb verify --abi "$2" --order "$3" --queues "$4" \
-		--segments "$5" --seconds "$seconds" --depth 16 \
+		--segments "$5" --requests "$requests" --seconds 20 --depth 16 \
 		--bs "$1-$(($5 * 4096))" \
 		"${@:6}"
 }
