@@ -11,7 +11,8 @@ mkdir -p "$tmp/trace"
 # strace follows the broker; every worker writes a file of its own.
 cat > "$tmp/traced" <<END
 #!/bin/sh
-exec strace -ff -o '$tmp/trace/t' -e trace=!futex '$top_builddir/xendiskd' "\$@"
+exec strace -ff -o '$tmp/trace/t' -e trace=!futex \\
+	sh -c 'echo \$\$ > $tmp/pid; exec "\$0" "\$@"' '$top_builddir/xendiskd' "\$@"
 END
 chmod +x "$tmp/traced"
 XENDISKD=$tmp/traced daemon_start
@@ -39,7 +40,9 @@ opened() { after_filter | grep -E "$forbidden"; }
 ok "raw, under strace" use "$tmp/raw.img"
 ok "mem" use "mem(16M)"
 ok "cow on a file" use "cow($tmp/raw.img, $tmp/top.img)"
-daemon_stop
+# strace ends when the daemon does, and takes no signal itself.
+kill "$(cat "$tmp/pid")"
+wait "$daemon_pid"
 ok "workers were seen to lock themselves down" test -n "$(after_filter | head -1)"
 ok "and opened nothing after that" test -z "$(opened)"
 opened | head | sed 's/^/# /'

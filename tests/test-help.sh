@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What --help says and what the man pages say is the same, both ways.
+. "$(dirname "$0")/functions.sh"
+
+command=$top_builddir/xendisk
+daemon=$top_builddir/xendiskd
+
+# Long options of a text, sorted.
+options() { grep -oE -- '--[a-z][a-z-]*' | sort -u; }
+same() { diff <(printf '%s\n' "$1") <(printf '%s\n' "$2"); }
+
+man_options() { grep -E '^=item ' "$1" | options; }
+verbs() { "$command" --help | sed -n 's/^  \([a-z]\+\) .*/\1/p'; }
+man_verbs() { sed -n 's/^=head2 \([a-z]*\).*/\1/p' "$1" | sort; }
+help_options()
+{
+	local v
+	{
+		"$command" --help
+		for v in $(verbs); do "$command" "$v" --help; done
+	} | options
+}
+
+page=$top_srcdir/man/xendisk.1.pod
+ok "xendisk: the verbs" same "$(verbs | sort)" "$(man_verbs "$page")"
+ok "xendisk: the options" same "$(help_options)" "$(man_options "$page")"
+ok "xendisk: the synopsis has every verb's options" \
+	same "$(help_options | grep -vE -- '--(json|help|version)$')" \
+	"$(sed -n '/^=head1 SYNOPSIS/,/^=head1 DESC/p' "$page" | options)"
+ok "xendiskd: the options" same "$("$daemon" --help | options)" \
+	"$(man_options "$top_srcdir/man/xendiskd.8.pod")"
+
