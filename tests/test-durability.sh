@@ -48,6 +48,12 @@ start_meeting "$d" "fsync 5 1" \
 ended_well "a failed flush is answered -3, and so is each one after it"
 ok "it is known" condition_is poisoned
 ok "there is a mark" [ "$(marks)" != 0 ]
+worker() { xendisk --json list | sed -n 's/.*"worker_pid": \([1-9][0-9]*\).*/\1/p'; }
+old=$(worker)
+another_worker() { [ -n "$(worker)" ] && [ "$(worker)" != "$old" ]; }
+ok "its worker is killed" kill -9 "$old"
+ok "... and replaced" eventually 5 another_worker
+ok "which knows it, too" eventually 5 condition_is poisoned
 ok "it survives a detach" again "$image"
 ok "... and is known" condition_is poisoned
 ok "... and felt" guest_does "$d" "write 0 4096 expect=-1" "flush expect=-3" \

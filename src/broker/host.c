@@ -59,16 +59,22 @@ struct host {
 
 /* --- Answers -------------------------------------------------------------- */
 
-static void send_answer(struct host *host, int result, bool kept, int fd,
-			const char *text)
+static void answer_seq(struct host *host, uint32_t seq, int result, bool kept,
+		       int fd, const char *text)
 {
-	struct msg_service_done done = { .h.seq = host->request.h.seq,
+	struct msg_service_done done = { .h.seq = seq,
 					 .h.result = result,
 					 .kept = kept };
 
 	snprintf(done.text, sizeof(done.text), "%s", text);
-	host->busy = false;
 	host->answer(host->ctx, &done, fd);
+}
+
+static void send_answer(struct host *host, int result, bool kept, int fd,
+			const char *text)
+{
+	host->busy = false;
+	answer_seq(host, host->request.h.seq, result, kept, fd, text);
 }
 
 static void answer_error(struct host *host, int err, const char *fmt, ...)
@@ -305,6 +311,22 @@ unsigned int host_clear_poison(struct host *host,
 
 /* --- Requests ------------------------------------------------------------- */
 
+/* The worker has lost patience with its last question.  The same one again is
+ * answered by what is under way; so however often it asks, one child runs. */
+static void take_while_busy(struct host *host,
+			    const struct msg_service *request)
+{
+	const struct msg_service *first = &host->request;
+
+	if (request->kind == first->kind && request->layer == first->layer &&
+	    request->flags == first->flags &&
+	    strcmp(request->name, first->name) == 0)
+		host->request.h.seq = request->h.seq;
+	else
+		answer_seq(host, request->h.seq, -EBUSY, false, -1,
+			   "an earlier request is not over");
+}
+
 int host_request(struct host *host, const struct msg_service *request)
 {
 	static void (*const serve[])(struct host * host) = {
@@ -314,8 +336,12 @@ int host_request(struct host *host, const struct msg_service *request)
 		[MSG_SERVICE_POISON] = serve_poison,
 	};
 
-	if (host->busy || request->kind >= ARRAY_SIZE(serve))
+	if (request->kind >= ARRAY_SIZE(serve))
 		return -EPROTO;
+	if (host->busy) {
+		take_while_busy(host, request);
+		return 0;
+	}
 	host->request = *request;
 	host->busy = true;
 	serve[request->kind](host);

@@ -37,8 +37,8 @@ int host_begin(struct host *host, const struct layer *root,
 /* The storage that the stack named when it was opened. */
 void host_identities(struct host *host, const struct msg_opened *opened);
 
-/* Ends with one answer.  -EPROTO: a request is outstanding already, or it is
- * none that a worker makes. */
+/* Ends with one answer, unless the worker asks again before it came.  -EPROTO:
+ * it is no request that a worker makes. */
 int host_request(struct host *host, const struct msg_service *request);
 
 /* The process is gone: nothing is answered any more. */

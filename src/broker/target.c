@@ -244,11 +244,13 @@ static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 {
 	struct target *target = ctx;
 
-	log_guest(&target->who, LOG_LEVEL_WARNING, "%s %s%s%s",
+	if (!set && !target->condition[kind])
+		return;
+	log_guest(&target->who, LOG_LEVEL_WARNING, "%s%s%s",
 		  kind == MSG_PAUSED   ? "paused" :
 		  kind == MSG_POISONED ? "poisoned" :
 					 "recovering",
-		  set ? "" : "no more", set ? ": " : "", set ? reason : "");
+		  set ? ": " : " no more", set ? reason : "");
 	set_condition(target, kind, set ? reason : NULL);
 	target->changed(target->ctx);
 }

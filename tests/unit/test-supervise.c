@@ -80,6 +80,29 @@ static void fake_open(char *notes, size_t size, uint32_t flags,
 	(void)close(fd);
 }
 
+/* A worker that does not wait: the same question twice, then another. */
+static void fake_impatience(void)
+{
+	struct msg_service msg = { .kind = MSG_SERVICE_OPEN, .name = "file" };
+	struct msg_service other = { .kind = MSG_SERVICE_BUDGET };
+	const struct msg_service_done *done;
+	int fd;
+
+	say(&msg, sizeof(msg), MSG_SERVICE, 1);
+	say(&msg, sizeof(msg), MSG_SERVICE, 2);
+	say(&other, sizeof(other), MSG_SERVICE, 3);
+	done = (const struct msg_service_done *)hear(&fd);
+	if (done->h.seq != 3 || done->h.result != -EBUSY)
+		_exit(15);
+	done = (const struct msg_service_done *)hear(&fd);
+	if (done->h.seq != 2 || done->h.result != 0 || fd < 0)
+		_exit(16);
+	say(&other, sizeof(other), MSG_SERVICE, 4);
+	done = (const struct msg_service_done *)hear(&fd);
+	if (done->h.seq != 4 || done->h.result != 0)
+		_exit(17);
+}
+
 static void fake_opened(uint32_t seq, const char *notes)
 {
 	struct msg_opened msg = {
@@ -143,6 +166,8 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 		else if (strcmp(behaviour, "create") == 0)
 			fake_open(notes, sizeof(notes), O_RDWR | O_CREAT,
 				  "file");
+		else if (strcmp(behaviour, "impatient") == 0)
+			fake_impatience();
 		else if (strcmp(behaviour, "ungranted") == 0)
 			fake_open(notes, sizeof(notes), O_RDONLY, "behaviour");
 		fake_opened(seq, notes);
@@ -440,6 +465,16 @@ static void test_open_service(void **state)
 	assert_string_equal(seen->text, "content");
 }
 
+static void test_impatient(void **state)
+{
+	struct seen *seen = *state;
+
+	fixture_write(seen->fixture, "image", "content");
+	start(state, "fake(impatient, file=%s)",
+	      fixture_path(seen->fixture, "image"));
+	expect(seen, "opened", 0);
+}
+
 /* The very file that was there when the disk was attached. */
 static void test_open_after_rename(void **state)
 {
@@ -592,6 +627,7 @@ int main(int argc, char **argv)
 		TEST(test_death_and_restart),
 		TEST(test_rubbish),
 		TEST(test_open_service),
+		TEST(test_impatient),
 		TEST(test_open_after_rename),
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
