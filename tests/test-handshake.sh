@@ -98,12 +98,11 @@ ok "... for a guest that is right" says flushed guest "$d" xvdb flush
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$daemon_pid/status"; }
 before=$(rss)
 flap() {
-	local i=0
-	while [ $i -lt 400 ]; do
-		i=$((i + 1))
-		as_guest xenstore-write "$(fe "$d")/state" $((i % 7)) \
-			"$(fe "$d")/state" 1 "$(fe "$d")/state/a" $i "$(fe "$d")/state" 6 || break
+	local pairs=() i
+	for ((i = 0; i < 500; i++)); do
+		pairs+=("$(fe "$d")/state" $((i % 7)) "$(fe "$d")/state/a" "$i")
 	done
+	for ((i = 0; i < 50; i++)); do as_guest xenstore-write "${pairs[@]}"; done
 }
 flap & flapper=$!
 ok "a neighbour of a guest that flaps is attached" toolstack attach "$quick" xvdb 'mem(1M)'
@@ -148,6 +147,16 @@ ok "a disk waits for the daemon" eventually 5 is "$(be "$d")/state" 1
 start
 ok_ended "... and is served when that is there" $early
 ok "... for the guest" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
+
+ok "detach" toolstack detach "$d" xvdb
+daemon_stop
+toolstack attach "$d" xvdb "$tmp/a.img" & early=$!
+eventually 5 is "$(be "$d")/state" 1
+xenstore-write "$(be "$d")/state" 2 # as xen-blkback does, and xl runs the script
+sleep 0.5
+start
+ok_ended "the script waits for the daemon, too" "$early"
+ok "... for the guest" says flushed guest "$d" xvdb flush
 
 # --- A daemon that is killed --------------------------------------------------
 guest "$d" xvdb script < "$tmp/orders" > "$tmp/answers" 2>&1 & user=$!

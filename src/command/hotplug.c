@@ -12,6 +12,10 @@
 #include "command/store.h"
 
 #define TIMEOUT_S 38 /* xl kills the script after 40 s */
+/* As long as libxl itself would wait for a backend: the daemon may be on its
+ * way up.  Where xen-blkback is loaded libxl comes to us without that wait. */
+#define DAEMON_WAIT_S	10
+#define DAEMON_TRY_USEC 200000
 
 static void tell_xl(const struct invocation *call, const char *path,
 		    const char *why)
@@ -25,12 +29,40 @@ static void tell_xl(const struct invocation *call, const char *path,
 	xs_close(store);
 }
 
+static unsigned int seconds_since(uint64_t start)
+{
+	return (unsigned int)((now_ns() - start) / 1000000000);
+}
+
+static enum status ask(const struct invocation *call, const char *path,
+		       bool add, char **ret_why)
+{
+	const char *method = add ? "HotplugAdd" : "HotplugRemove";
+	uint64_t start = now_ns();
+	json_t *reply = NULL;
+	enum status status;
+
+	for (;;) {
+		unsigned int waited = seconds_since(start);
+
+		status = client_try(call, method,
+				    json_pack("{s:s}", "path", path),
+				    TIMEOUT_S - waited, &reply, ret_why);
+		if (status != STATUS_NO_DAEMON || !add ||
+		    seconds_since(start) >= DAEMON_WAIT_S)
+			break;
+		free(TAKE_PTR(*ret_why));
+		(void)usleep(DAEMON_TRY_USEC);
+	}
+	json_decref(reply);
+	return status;
+}
+
 enum status verb_hotplug(const struct invocation *call)
 {
 	const char *path = getenv("XENBUS_PATH");
 	bool add = strcmp(call->args[0], "add") == 0;
 	cleanup_free char *why = NULL;
-	json_t *reply = NULL;
 	enum status status;
 
 	if (!add && strcmp(call->args[0], "remove") != 0)
@@ -38,10 +70,7 @@ enum status verb_hotplug(const struct invocation *call)
 			    call->args[0]);
 	if (!path || !*path)
 		return fail(STATUS_USAGE, "hotplug: XENBUS_PATH is not set");
-	status = client_try(call, add ? "HotplugAdd" : "HotplugRemove",
-			    json_pack("{s:s}", "path", path), TIMEOUT_S, &reply,
-			    &why);
-	json_decref(reply);
+	status = ask(call, path, add, &why);
 	if (status == STATUS_DONE)
 		return STATUS_DONE;
 	if (add && status == STATUS_NO_DAEMON)
