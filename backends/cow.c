@@ -387,7 +387,8 @@ static void cow_close(struct xd_disk *disk)
 static const struct xd_param cow_params[] = {
 	{ "base", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_READ_ONLY, NULL,
 	  NULL, "what is read where nothing was written" },
-	{ "top", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_WRITTEN, NULL, NULL,
+	{ "top", XD_DISK,
+	  XD_POSITIONAL | XD_REQUIRED | XD_WRITTEN | XD_TEMPORARY, NULL, NULL,
 	  "where writes go; its content is lost at detach" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
 };

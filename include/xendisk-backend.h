@@ -137,6 +137,9 @@ enum xd_type {
 /* XD_SIZE: may be left out where a disk stands to the left of this one in the
  * same parentheses; the host then fills in that disk's size. */
 #define XD_SIZE_OF_SIBLING (1u << 5)
+/* XD_DISK: its content means nothing once the whole disk is detached.  A file
+ * that the guest's disk was using there is emptied then. */
+#define XD_TEMPORARY (1u << 6)
 
 struct xd_param {
 	const char *name;

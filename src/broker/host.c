@@ -3,6 +3,7 @@
 
 #include "broker/host.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
@@ -20,6 +21,8 @@ struct grant {
 	char *param;
 	char *path;
 	bool read_only;
+	bool temporary; /* to be emptied at detach */
+	bool in_use; /* a guest may have written to it */
 	int fd; /* O_PATH; -1: see err */
 	int err;
 };
@@ -48,6 +51,7 @@ struct host {
 	struct msg_service request;
 
 	uint64_t charge; /* bytes of the memory limit */
+	bool is_open; /* what is opened for writing now is for a guest */
 	uint32_t nr_identities;
 	char identity[MSG_MAX_IDENTITIES][MSG_IDENTITY_MAX];
 
@@ -134,7 +138,7 @@ static void reopened(void *ctx, struct errand_result *results)
 static void serve_open(struct host *host)
 {
 	const struct msg_service *request = &host->request;
-	const struct grant *grant;
+	struct grant *grant;
 	int r;
 
 	if (host->resolving)
@@ -151,6 +155,8 @@ static void serve_open(struct host *host)
 	if (r == 0)
 		r = opener_reopen(&host->opening, host->broker, grant->fd,
 				  (int)request->flags, reopened, host);
+	if (r == 0 && host->is_open && (request->flags & O_ACCMODE) == O_RDWR)
+		grant->in_use = true;
 	if (r < 0)
 		answer_error(host, r, "%s: %s", grant->path, explain_open(r));
 }
@@ -376,6 +382,7 @@ static int add_grant(struct host *host, const struct layer *layer, size_t i)
 		.param = strdup(layer->info->params[i].name),
 		.path = strdup(layer->values[i].text),
 		.read_only = layer->read_only,
+		.temporary = layer->temporary,
 		.fd = -1,
 		.err = -EIO,
 	};
@@ -438,6 +445,7 @@ int host_begin(struct host *host, const struct layer *root,
 
 	host_end(host);
 	host->uid = uid;
+	host->is_open = false;
 	host->nr_identities = 0;
 	r = keep_claim(keep, &host->id, expression, &kept);
 	if (r == 0)
@@ -454,6 +462,7 @@ int host_begin(struct host *host, const struct layer *root,
 
 void host_identities(struct host *host, const struct msg_opened *opened)
 {
+	host->is_open = true;
 	host->nr_identities = opened->nr_identities;
 	memcpy(host->identity, opened->identity, sizeof(host->identity));
 }
@@ -484,6 +493,9 @@ void host_end(struct host *host)
 
 void host_discard_kept(struct host *host)
 {
+	for (size_t i = 0; i < host->nr_grants; i++)
+		if (host->grants[i].temporary && host->grants[i].in_use)
+			opener_empty(host->broker, host->grants[i].fd);
 	keep_discard(host->broker->keep, host->id.domid, host->id.devid);
 	keep_recharge(host->broker->keep, &host->charge, 0);
 }

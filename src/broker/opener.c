@@ -4,9 +4,13 @@
 #include "broker/opener.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/openat2.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "broker/broker.h"
 #include "common/util.h"
@@ -15,6 +19,8 @@
 #define RESOLVE_TIMEOUT_S 25
 /* Also in activate(), which may wait for a server to come back. */
 #define REOPEN_TIMEOUT_S 25
+/* Freeing much space takes a while, and nobody waits for it. */
+#define EMPTY_TIMEOUT_S 300
 
 #define FLAGS_ALLOWED                                                       \
 	(O_ACCMODE | O_DIRECT | O_SYNC | O_DSYNC | O_CLOEXEC | O_NOFOLLOW | \
@@ -102,18 +108,49 @@ static void resolve_work(const void *arg)
 	}
 }
 
-static void reopen_work(const void *arg)
+static int reopen(int flags)
 {
 	/* The kernel's own link to the very file; it is no name that could
 	 * have been changed. */
 	char path[] = "/proc/self/fd/N";
-	int flags = *(const int *)arg & ~O_NOFOLLOW;
-	int fd;
 
 	_Static_assert(ERRAND_FD < 10, "one digit");
 	path[sizeof(path) - 2] = '0' + ERRAND_FD;
-	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	return open(path, flags | O_CLOEXEC | O_NOCTTY);
+}
+
+static void reopen_work(const void *arg)
+{
+	int fd = reopen(*(const int *)arg & ~O_NOFOLLOW);
+
 	errand_report(0, fd < 0 ? -errno : 0, fd);
+}
+
+/* The worker that wrote to it may be dying just now; and whoever has the lock
+ * after that has begun to use it. */
+static bool lock_within_a_second(int fd)
+{
+	const struct timespec pause = { .tv_nsec = 50000000 };
+
+	for (int i = 0; i < 20; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return true;
+		(void)nanosleep(&pause, NULL);
+	}
+	return false;
+}
+
+static void empty_work(const void *arg)
+{
+	int fd = reopen(O_RDWR | O_NONBLOCK);
+	struct stat st;
+
+	(void)arg;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    !lock_within_a_second(fd))
+		return;
+	(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			st.st_size);
 }
 
 /* --- In the broker ------------------------------------------------------- */
@@ -158,4 +195,24 @@ int opener_reopen(struct errand **ret, struct broker *broker, int path_fd,
 	};
 
 	return errand_start(ret, broker, &spec);
+}
+
+static void emptied(void *ctx, struct errand_result *results)
+{
+	(void)ctx;
+	(void)results;
+}
+
+void opener_empty(struct broker *broker, int path_fd)
+{
+	const struct errand_spec spec = {
+		.work = empty_work,
+		.fd = path_fd,
+		.nr_results = 1,
+		.timeout_s = EMPTY_TIMEOUT_S,
+		.done = emptied,
+	};
+	struct errand *errand;
+
+	(void)errand_start(&errand, broker, &spec);
 }

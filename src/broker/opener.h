@@ -32,6 +32,12 @@ int opener_reopen(struct errand **ret, struct broker *broker, int path_fd,
 		  void (*done)(void *ctx, struct errand_result *results),
 		  void *ctx);
 
+/*
+ * Frees what a file holds, if it is one, and its size stays; when nobody locks
+ * it (any more, within a second).  Nobody hears whether it worked.
+ */
+void opener_empty(struct broker *broker, int path_fd);
+
 /* 0; -EINVAL: a flag that creates, truncates or is unknown; -EROFS: writing,
  * which read_only forbids. */
 int opener_check_flags(int flags, bool read_only);

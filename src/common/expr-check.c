@@ -230,6 +230,8 @@ static int check_layer(struct layer *layer, const struct layer *parent,
 					 "read-only",
 					 layer->info->name, param->name,
 					 below->info->name);
+		below->temporary = layer->temporary ||
+				   (param->flags & XD_TEMPORARY);
 		r = check_layer(below, layer,
 				read_only || (param->flags & XD_READ_ONLY),
 				index, error);

@@ -60,6 +60,7 @@ struct layer {
 	struct layer **below;
 	struct expr_value *values; /* one per entry of info->params */
 	bool read_only; /* by what stands above it, or by what it is */
+	bool temporary; /* XD_TEMPORARY: its own position, or one above */
 };
 
 struct expr_error {
