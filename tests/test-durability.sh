@@ -19,8 +19,10 @@ guest_does() { printf '%s\n' "${@:2}" | guest "$1" xvdb script; }
 # The same, with storage that begins to fail once the guest is connected: raw
 # tries an fdatasync() of its own before.  meets DOM FATE LINE...
 connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
+no_guest() { ! connected "$1"; }
 start_meeting()
 {
+	eventually 5 no_guest "$1" # the one before has left
 	guest_does "$1" "sleep 1500" "${@:3}" > "$tmp/out" 2>&1 & script=$!
 	eventually 5 connected "$1" || :
 	# shellcheck disable=SC2086  # words

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317,SC2119  # called by ok
+# A guest under load whose worker is killed, whose daemon is stopped and started:
+# it must notice nothing.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+
+sim_start
+daemon_start
+truncate -s 32M "$tmp/raw.img" "$tmp/gold.img"
+worker_of()
+{
+	xendisk --json show "$1" xvdb |
+		sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p' | head -1
+}
+served() { local pid; pid=$(worker_of "$1"); [ "${pid:-0}" -gt 1 ]; }
+# Random requests, checked against a model; all queues and ABIs in turn.
+load()
+{
+	guest "$1" xvdb verify --seconds 4 --size 8M --depth 16 "${@:2}" \
+		> "$tmp/out" 2>&1 & verify=$!
+	sleep 1
+}
+survived() { local rc=0; wait "$verify" || rc=$?; ok "$1" said "$rc"; }
+said() { cat "$tmp/out"; [ "$1" = 0 ] && grep -q ' 0 errors' "$tmp/out"; }
+kill_worker() { eventually 5 served "$1" && kill -9 "$(worker_of "$1")"; }
+one_kill() { kill_worker "$1" && sleep 0.7; }
+
+kills()
+{
+	local d
+	d=$(domain)
+	ok "$1: attach" toolstack attach "$d" xvdb "$1"
+	load "$d" "${@:2}"
+	for i in 1 2 3; do ok "$1: kill $i" one_kill "$d"; done
+	survived "$1: the guest has noticed nothing"
+	ok "$1: the worker was another one in the end" at_least 2 \
+		grep -c "goes on after a worker died" "$tmp/log"
+	: > "$tmp/log"
+	ok "$1: detach" toolstack detach "$d" xvdb
+}
+at_least() { local n; n=$("${@:2}"); echo "$n"; [ "$n" -ge "$1" ]; }
+
+kills "raw($tmp/raw.img)" --queues 4 --order 2 --abi x86_32
+kills "cow($tmp/gold.img, mem)" --queues 2
+
+# --- Stopped and started again -------------------------------------------------
+d=$(domain)
+ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
+load "$d" --queues 2
+ok "the daemon stops" daemon_stop
+sleep 0.5
+daemon_start
+survived "the daemon starts again: the guest has noticed nothing"
+ok "detach" toolstack detach "$d" xvdb
