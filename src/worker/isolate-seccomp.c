@@ -127,9 +127,9 @@ static const struct rule allowed[] = {
 
 	/* Threads: lanes start with their guest.  clone3 hides its flags in
 	 * memory, so the C library is made to use clone: add_no_clone3(). */
-	CALL_IF(clone, 0, CLONE_THREAD, CLONE_THREAD),
-	CALL(futex), CALL(set_robust_list), CALL(rseq), CALL(membarrier),
-	CALL(sched_yield), CALL(sched_getaffinity), CALL(gettid), CALL(getpid),
+	CALL_IF(clone, 0, CLONE_THREAD, CLONE_THREAD), CALL(futex),
+	CALL(set_robust_list), CALL(rseq), CALL(membarrier), CALL(sched_yield),
+	CALL(sched_getaffinity), CALL(gettid), CALL(getpid),
 	CALL_IF(prctl, 0, UINT32_MAX, PR_SET_NAME), CALL(exit),
 	CALL(exit_group),
 
