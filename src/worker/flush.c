@@ -15,8 +15,9 @@
  * known.  For the same reason a flush that has failed is never tried again and
  * believed.  Instead the disk is poisoned:
  *
- *   CLEAN     -> FAILED     a flush failed.  From here on writes are answered
- *                           ERROR, and no flush succeeds
+ *   CLEAN     -> FAILED     a flush failed, and the in-flight log says so, for
+ *                           the worker after this one.  From here on writes
+ *                           are answered ERROR, and no flush succeeds
  *   FAILED    -> POISONED   the broker has the mark on stable storage.  Only now
  *                           the flushes are answered: not with ERROR or
  *                           EOPNOTSUPP, which Linux takes to mean that flushes
@@ -120,6 +121,8 @@ static void poison(struct io_disk *disk, int err)
 
 	if (!atomic_compare_exchange_strong(&disk->poison, &clean, IO_FAILED))
 		return;
+	/* The kernel will not tell the next worker. */
+	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, true);
 	io_condition(disk, MSG_POISONED, true,
 		     "a flush failed (%s): what was written since the last "
 		     "flush may be lost",
@@ -145,6 +148,7 @@ static void try_to_mark(struct io_lane *lane)
 			  strerror(-r));
 		return;
 	}
+	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, false);
 	(void)atomic_compare_exchange_strong(&disk->poison, &failed,
 					     IO_POISONED);
 }
@@ -165,6 +169,7 @@ static void settle_failed(struct io_lane *lane)
 	case IO_POISONED:
 		if (lane->disk->policy->flush_error == FLUSH_ERROR_HOLD)
 			return;
+		inflight_note(lane->disk->log, INFLIGHT_WRITE_THROUGH, true);
 		atomic_store(&lane->disk->write_through, true);
 		failed = io_take_all(&flush->failed);
 		while ((io = io_pop(&failed)))
@@ -292,8 +297,18 @@ int flush_last(struct io_lane *lane)
 	return last.err;
 }
 
+void flush_recover(struct io_disk *disk, uint32_t notes)
+{
+	if (notes & INFLIGHT_FLUSH_FAILED)
+		poison(disk, -EIO);
+	if (notes & INFLIGHT_WRITE_THROUGH)
+		atomic_store(&disk->write_through, true);
+}
+
 void flush_forgive(struct io_disk *disk)
 {
-	if (atomic_exchange(&disk->poison, IO_CLEAN) != IO_CLEAN)
-		io_condition(disk, MSG_POISONED, false, "%s", "");
+	if (atomic_exchange(&disk->poison, IO_CLEAN) == IO_CLEAN)
+		return;
+	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, false);
+	io_condition(disk, MSG_POISONED, false, "%s", "");
 }

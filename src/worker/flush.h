@@ -55,6 +55,9 @@ uint64_t flush_next(const struct io_lane *lane);
  * poisons the disk. */
 int flush_last(struct io_lane *lane);
 
+/* Main thread, lanes not running: what a dead worker noted of its flushes. */
+void flush_recover(struct io_disk *disk, uint32_t notes);
+
 /* Main thread: the operator accepts what was lost. */
 void flush_forgive(struct io_disk *disk);
 

@@ -49,6 +49,7 @@ struct inflight_header {
 	uint32_t version;
 	uint32_t entry_bytes;
 	struct inflight_id id;
+	uint32_t notes; /* of enum inflight_note */
 };
 
 #define CURSORS_BYTES (XD_MAX_RINGS * sizeof(struct inflight_cursor))
@@ -134,6 +135,7 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 	head->version = INFLIGHT_VERSION;
 	head->entry_bytes = INFLIGHT_ENTRY_BYTES;
 	head->id = *id;
+	head->notes = 0;
 	for (unsigned int i = 0; i < id->nr_rings; i++) {
 		struct inflight_ring ring = inflight_ring(log, i);
 
@@ -143,6 +145,17 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 		ring.cursor->rsp_prod = rsp_prod[i];
 	}
 	STORE(head->magic, INFLIGHT_MAGIC);
+}
+
+void inflight_note(struct inflight *log, enum inflight_note note, bool holds)
+{
+	uint32_t *notes = &header(log)->notes;
+
+	if (holds)
+		(void)__atomic_fetch_or(notes, note, __ATOMIC_SEQ_CST);
+	else
+		(void)__atomic_fetch_and(notes, ~(uint32_t)note,
+					 __ATOMIC_SEQ_CST);
 }
 
 void inflight_take(struct inflight_ring *log, uint32_t entry,
@@ -231,6 +244,7 @@ int inflight_load(const struct inflight *log, const struct inflight_id *id,
 		(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
 		return -ENOMEM;
 	}
+	image->notes = head.notes;
 	r = pread_all(log->fd, image->cursor, sizeof(image->cursor),
 		      CURSORS_AT);
 	for (unsigned int i = 0; !r && i < id->nr_rings; i++)

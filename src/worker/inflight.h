@@ -10,6 +10,7 @@
 #ifndef XENDISK_INFLIGHT_H
 #define XENDISK_INFLIGHT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/msg.h"
@@ -80,6 +81,15 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 void inflight_clear(struct inflight *log);
 struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring);
 
+/* What the next worker has to know of flushes that failed: see flush.c. */
+enum inflight_note {
+	INFLIGHT_FLUSH_FAILED = 1, /* and the poison mark is not made yet */
+	INFLIGHT_WRITE_THROUGH = 2, /* the guest was told */
+};
+
+/* Any lane. */
+void inflight_note(struct inflight *log, enum inflight_note note, bool holds);
+
 /*
  * The life of an entry, in this order; a worker may die between any two
  * stores.  The caller does what stands in brackets.
@@ -100,6 +110,7 @@ void inflight_done(struct inflight_ring *log, uint32_t entry);
 
 /* What it left, in private memory. */
 struct inflight_image {
+	uint32_t notes; /* of enum inflight_note */
 	struct inflight_cursor cursor[XD_MAX_RINGS];
 	struct inflight_entry entries[]; /* nr_slots of ring 0, of ring 1... */
 };

@@ -102,6 +102,7 @@ struct io_disk {
 	struct log_who *who;
 	struct blkif_limits judge;
 	struct range_table *ranges;
+	struct inflight *log;
 	struct flush_gate gate;
 	struct io_lane *lanes[IO_MAX_LANES];
 	unsigned int nr_lanes;

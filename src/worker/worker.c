@@ -238,6 +238,7 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 	memset(disk, 0, sizeof(*disk));
 	disk->services = worker->services;
 	disk->grant = worker->grant;
+	disk->log = worker->log;
 	disk->limits = limits;
 	disk->policy = stack_policy(worker->stack);
 	disk->opened = &worker->opened;
@@ -252,9 +253,6 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 	};
 	if (msg->flags & MSG_CONNECT_POISONED)
 		poison = IO_POISONED;
-	/* What the guest was told by a worker that died is not known. */
-	if (msg->flags & MSG_CONNECT_RECOVER && poison != IO_CLEAN)
-		atomic_store(&disk->write_through, true);
 	atomic_store(&disk->poison, poison);
 	flush_gate_init(&disk->gate);
 	r = range_table_new(&disk->ranges, msg->nr_rings * slots,
@@ -410,6 +408,7 @@ static int recover_log(struct worker *worker, const struct inflight_id *id,
 	}
 	if (r)
 		return r;
+	flush_recover(&worker->disk, image->notes);
 	r = make_plans(worker, image, plans, ret_why);
 	if (!r)
 		follow_plans(worker, image, plans);

@@ -369,6 +369,7 @@ static void detach(void)
 static void open_log(void)
 {
 	assert_int_equal(inflight_open(&fix.log, dup(fix.log_fd)), 0);
+	fix.disk.log = fix.log;
 }
 
 static const struct inflight_id the_id = { .nr_rings = 1, .nr_slots = 32 };
@@ -425,6 +426,7 @@ void fix_die_and_recover(void)
 	assert_int_equal(inflight_plan(image->entries, 32, image->cursor,
 				       fix.ring->ring.rsp_prod, plan),
 			 0);
+	flush_recover(&fix.disk, image->notes);
 	log = inflight_ring(fix.log, 0);
 	inflight_adopt(&log, image->entries, plan, fix.ring->ring.rsp_prod);
 	atomic_store(&fix.disk.nr_recovered, plan->nr_replay);

@@ -351,6 +351,7 @@ static void test_write_through(void **state)
 	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
 	fix_complete(0, 0);
 	assert_int_equal(fix_status(2), 0);
+	fix_die_and_recover(); /* the next worker knows */
 	fix_discard(3, 0, 8);
 	fix_run();
 	fix_complete(0, 0);
@@ -390,6 +391,22 @@ static void test_mark_cannot_be_made(void **state)
 	fix.lane.flush.mark_at = 1;
 	fix_run();
 	assert_int_equal(fix_status(1), -3);
+}
+
+/* The kernel tells of a lost write once; the worker that heard it dies before
+ * it is on record. */
+static void test_failed_flush_and_death(void **state)
+{
+	(void)state;
+	fix.mark_result = -ECONNRESET;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix.mark_result = 0;
+	fix_die_and_recover();
+	assert_int_equal(fix.nr_queue, 0); /* no flush is believed */
+	assert_int_equal(fix_status(1), -3);
+	assert_int_equal(fix_count(FIX_MARK), 2);
 }
 
 static void test_flush_error_hold(void **state)
@@ -537,6 +554,7 @@ int main(void)
 		IO_TEST(test_write_through),
 		IO_TEST(test_flush_is_never_retried),
 		IO_TEST(test_mark_cannot_be_made),
+		IO_TEST(test_failed_flush_and_death),
 		IO_TEST(test_flush_error_hold),
 		IO_TEST(test_hold),
 		IO_TEST(test_report),
