@@ -179,6 +179,16 @@ ok "nothing is left" clean "$d"
 ok "backendtype=tap: backend/vbd3, aio: in front" toolstack attach "$d" xvdb "aio:$tmp/a.img" --kind vbd3
 ok "... works" says flushed guest "$d" xvdb flush
 ok "... and is detached" toolstack detach "$d" xvdb
+
+# --- Kind xendisk: no toolstack, no script ------------------------------------
+other=$(domain)
+ok "attach --direct" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
+ok "... works" says flushed guest "$other" xvdb flush
+ok "... tells why it cannot" fails 1 "No such file" \
+	xendisk attach "$other" "$tmp/none.img" --vdev xvdc --direct
+ok "the domain is destroyed" "$xensim" domain destroy "$other"
+ok "its directories go with it" eventually 5 gone "/local/domain/0/backend/xendisk/$other"
+ok "no errors are left" gone "/local/domain/0/error/backend"
 daemon_stop
 
 # --- A driver domain ----------------------------------------------------------

@@ -265,6 +265,35 @@ int store_remove(struct store *store, const char *dir, const char *key)
 	return 0;
 }
 
+static bool is_empty(struct store *store, const char *dir)
+{
+	cleanup_free char **names = NULL;
+	unsigned int nr;
+
+	return store_list(store, dir, &names, &nr) == 0 && nr == 0;
+}
+
+int store_remove_branch(struct store *store, const char *dir,
+			unsigned int levels)
+{
+	char path[STORE_PATH_MAX];
+	char *slash;
+	int r = join(path, dir, NULL);
+
+	if (r == 0)
+		r = store_remove(store, path, NULL);
+	for (; r == 0 && levels > 0; levels--) {
+		slash = strrchr(path, '/');
+		if (!slash || slash == path)
+			break;
+		*slash = '\0';
+		if (!is_empty(store, path))
+			break;
+		r = store_remove(store, path, NULL);
+	}
+	return r;
+}
+
 int store_list(struct store *store, const char *dir, char ***ret,
 	       unsigned int *ret_nr)
 {

@@ -38,6 +38,9 @@ int store_write(struct store *store, const char *dir, const char *key,
 		const char *fmt, ...) PRINTF(4, 5);
 /* With everything below; 0 also when there was nothing. */
 int store_remove(struct store *store, const char *dir, const char *key);
+/* The same, and then up to levels parents that are left empty. */
+int store_remove_branch(struct store *store, const char *dir,
+			unsigned int levels);
 /* Names of the children, in one block to be freed. */
 int store_list(struct store *store, const char *dir, char ***ret,
 	       unsigned int *ret_nr);

@@ -208,6 +208,9 @@ static void on_connected(void *ctx, int err, const char *why)
 		pause_longer(target);
 	} else if (err == -EBUSY) {
 		target->link = TARGET_DOWN;
+		if (!target->condition[MSG_PAUSED])
+			log_disk(&target->who, LOG_LEVEL_WARNING,
+				 "waiting for the disk: %s", why);
 		set_condition(target, MSG_PAUSED, why);
 		pause_for(target, BUSY_PAUSE_MS);
 	} else {
@@ -408,7 +411,8 @@ static int parse(struct target *target, const char *text, bool read_only,
 	return 0;
 }
 
-void target_open(struct target *target, const char *text, bool read_only)
+void target_open(struct target *target, const char *text, bool read_only,
+		 bool fresh)
 {
 	struct worker_spec spec = { .id = target->id,
 				    .read_only = read_only,
@@ -428,6 +432,8 @@ void target_open(struct target *target, const char *text, bool read_only)
 		set_failed(target, r, *why ? why : strerror(-r));
 		return;
 	}
+	if (fresh)
+		worker_discard_kept(target->worker);
 	target->state = TARGET_OPENING;
 	start_worker(target);
 }

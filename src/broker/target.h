@@ -43,8 +43,10 @@ int target_new(struct target **ret, struct broker *broker,
 void target_free(struct target *target);
 
 /* Opens an expression; ends in TARGET_OPEN or TARGET_FAILED.  Only when it is
- * TARGET_NONE or TARGET_FAILED. */
-void target_open(struct target *target, const char *text, bool read_only);
+ * TARGET_NONE or TARGET_FAILED.  fresh: a disk that was not there before; what
+ * an earlier one of its number has left, when nobody saw it go, is removed. */
+void target_open(struct target *target, const char *text, bool read_only,
+		 bool fresh);
 /* Back to TARGET_NONE.  discard: what the worker has kept, too. */
 void target_close(struct target *target, bool discard);
 /* Closes it and makes it TARGET_FAILED. */

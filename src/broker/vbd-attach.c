@@ -23,7 +23,7 @@ static void keep_promise(struct promise *promise, int err, const char *why)
 		done(promise->ctx, err, err < 0 ? why : NULL);
 }
 
-static void attach(struct vbd *vbd)
+static void attach(struct vbd *vbd, bool fresh)
 {
 	char why[MSG_TEXT_MAX] = "";
 	int r;
@@ -35,7 +35,8 @@ static void attach(struct vbd *vbd)
 	if (r < 0)
 		target_fail(vbd->target, r, *why ? why : strerror(-r));
 	else
-		target_open(vbd->target, vbd->node.target, vbd->node.read_only);
+		target_open(vbd->target, vbd->node.target, vbd->node.read_only,
+			    fresh);
 	vbd_touch(vbd);
 }
 
@@ -51,7 +52,7 @@ void vbd_attach_unasked(struct vbd *vbd)
 	    (vbd->backend_state == XenbusStateClosing &&
 	     vbd->frontend_state != XenbusStateClosed))
 		target_inherit(vbd->target);
-	attach(vbd);
+	attach(vbd, !vbd->attached_before);
 }
 
 struct rival {
@@ -213,7 +214,7 @@ void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
 	vbd->add = (struct promise){ done, ctx };
 	if (target_state(vbd->target) == TARGET_NONE ||
 	    target_state(vbd->target) == TARGET_FAILED)
-		attach(vbd);
+		attach(vbd, true);
 	vbd->attaching = true; /* also when it is open already */
 	vbd_touch(vbd);
 }

@@ -226,7 +226,7 @@ static void remove_error(struct vbd *vbd)
 	char dir[STORE_PATH_MAX];
 
 	print_error_dir(vbd, dir, sizeof(dir));
-	(void)store_remove(vbd->store, dir, NULL);
+	(void)store_remove_branch(vbd->store, dir, 3); /* up to error/ */
 }
 
 static int publish(struct vbd *vbd,
@@ -449,20 +449,9 @@ static bool is_driven(struct vbd *vbd)
 /* libxl does not know this kind: nobody else removes the directory. */
 static void remove_orphan(struct vbd *vbd)
 {
-	cleanup_free char **names = NULL;
-	cleanup_free char *parent = NULL;
-	unsigned int nr;
-
-	if (vbd->at.kind != NODE_XENDISK || !vbd->domain_ended ||
-	    vbd->backend_state != XenbusStateClosed)
-		return;
-	(void)store_remove(vbd->store, vbd->path, NULL);
-	parent = strdup(vbd->path);
-	if (!parent)
-		return;
-	*strrchr(parent, '/') = '\0';
-	if (store_list(vbd->store, parent, &names, &nr) == 0 && nr == 0)
-		(void)store_remove(vbd->store, parent, NULL);
+	if (vbd->at.kind == NODE_XENDISK && vbd->domain_ended &&
+	    vbd->backend_state == XenbusStateClosed)
+		(void)store_remove_branch(vbd->store, vbd->path, 1);
 }
 
 /* The toolstack writes Initialising into new directories only: this one was

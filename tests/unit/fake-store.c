@@ -242,6 +242,13 @@ int store_remove(struct store *store, const char *dir, const char *key)
 	return 0;
 }
 
+int store_remove_branch(struct store *store, const char *dir,
+			unsigned int levels)
+{
+	(void)levels; /* there are no empty directories here */
+	return store_remove(store, dir, NULL);
+}
+
 int store_list(struct store *store, const char *dir, char ***ret,
 	       unsigned int *ret_nr)
 {
