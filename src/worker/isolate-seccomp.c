@@ -244,7 +244,7 @@ static int add_deadly(scmp_filter_ctx ctx)
 static int add_abort(scmp_filter_ctx ctx)
 {
 	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				SCMP_A0(SCMP_CMP_EQ, (uint64_t)getpid()));
+				SCMP_A0(SCMP_CMP_EQ, (uint64_t)getpid(), 0));
 }
 
 /* The C library takes this for an old kernel, and falls back to clone. */
