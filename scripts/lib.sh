@@ -66,5 +66,8 @@ build_in()
 			die "configure failed in $dir"
 		printf '%s\n' "${opts[*]}" > "$dir/.options"
 	fi
-	make -s -C "$dir" -j"$(nproc)" || die "the build failed in $dir"
+	if ! make -s -C "$dir" -j"$(nproc)" > "$dir/build.log" 2>&1; then
+		tail -40 "$dir/build.log"
+		die "the build failed in $dir"
+	fi
 }

@@ -126,7 +126,7 @@ daemon_start()
 		>> "$tmp/log" 2>&1 &
 	daemon_pid=$!
 	cleanup_pids+=("$daemon_pid")
-	if ! eventually 10 xendisk version_of_daemon; then
+	if ! eventually 10 daemon_answers; then
 		echo "Bail out! xendiskd does not answer"
 		cat "$tmp/log"
 		exit 1
@@ -135,16 +135,13 @@ daemon_start()
 
 daemon_stop() { end_process "$daemon_pid"; }
 
-# The command, as uninstalled.
-xendisk()
+daemon_answers()
 {
-	if [ "$1" = version_of_daemon ]; then
-		"$top_builddir/xendisk" --run-dir "$tmp/run" --json version |
-			grep -q '"xendiskd": "'
-	else
-		"$top_builddir/xendisk" --run-dir "$tmp/run" "$@"
-	fi
+	"$top_builddir/xendisk" --run-dir "$tmp/run" version
 }
+
+# The command, as uninstalled.
+xendisk() { "$top_builddir/xendisk" --run-dir "$tmp/run" "$@"; }
 
 # The stand-in for xl block-attach and block-detach.
 toolstack()
