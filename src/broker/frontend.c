@@ -62,7 +62,7 @@ static int read_number(const struct reader *reader, const char *key,
 		*ret = value;
 		return 0;
 	}
-	if (r != 0 && r != -EINVAL && r != -EBADMSG && r != -ERANGE)
+	if (r != 0 && r != -EINVAL && r != -EBADMSG)
 		return wrong(reader, key, r, strerror(-r));
 	(void)snprintf(what, sizeof(what), "not a number from %u to %u", min,
 		       max);

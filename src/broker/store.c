@@ -228,7 +228,9 @@ int store_read_u32(struct store *store, const char *dir, const char *key,
 	cleanup_free char *text = NULL;
 	int r = store_read(store, dir, key, &text);
 
-	return r < 0 ? r : parse_u32(text, max, ret);
+	if (r < 0)
+		return r;
+	return parse_u32(text, max, ret) < 0 ? -EINVAL : 0;
 }
 
 int store_write(struct store *store, const char *dir, const char *key,

@@ -31,7 +31,7 @@ void store_close(struct store *store);
 /* The value, to be freed; -EBADMSG when it holds a NUL byte. */
 int store_read(struct store *store, const char *dir, const char *key,
 	       char **ret);
-/* A number as parse_u32() takes it; -EINVAL when it is none. */
+/* A number as parse_u32() takes it; -EINVAL when it is none, or above max. */
 int store_read_u32(struct store *store, const char *dir, const char *key,
 		   uint32_t max, uint32_t *ret);
 int store_write(struct store *store, const char *dir, const char *key,

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The broker's store.c on the real xenstored: that changes are folded, that
+ * nobody is told of what is not wanted or of what was freed, and that a
+ * neighbour who writes and writes costs no memory while the broker is busy.
+ */
+#include "config.h"
+
+#include <malloc.h>
+#include <xenstore.h>
+
+#include "broker/store.h"
+#include "test-sim.h"
+
+#define FLAPS 10000
+
+struct world {
+	struct store *store;
+	struct xs_handle *other; /* another party */
+	unsigned int told;
+	unsigned int told_too;
+};
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	assert_int_equal(store_open(&w->store), 0);
+	w->other = xs_open(0);
+	assert_non_null(w->other);
+	*state = w;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+
+	store_close(w->store);
+	(void)xs_rm(w->other, XBT_NULL, "/test");
+	xs_close(w->other);
+	free(w);
+	return 0;
+}
+
+static void put(struct world *w, const char *path, const char *value)
+{
+	assert_true(xs_write(w->other, XBT_NULL, path, value,
+			     (unsigned int)strlen(value)));
+}
+
+static void count(void *ctx)
+{
+	(*(unsigned int *)ctx)++;
+}
+
+/* Dispatches until nothing comes any more. */
+static void quiet(struct world *w)
+{
+	struct pollfd pfd = { .fd = store_fd(w->store), .events = POLLIN };
+
+	while (poll(&pfd, 1, 300) > 0)
+		assert_int_equal(store_dispatch(w->store), 0);
+}
+
+static struct store_mark *watch(struct world *w, const char *path,
+				bool (*wanted)(const char *below),
+				unsigned int *counter)
+{
+	struct store_mark *mark;
+
+	assert_int_equal(store_mark_new(&mark, w->store, count, counter), 0);
+	assert_int_equal(store_watch(mark, path, wanted), 0);
+	quiet(w); /* a new watch fires */
+	*counter = 0;
+	return mark;
+}
+
+static bool is_state(const char *below)
+{
+	return *below == '\0' || strcmp(below, "state") == 0;
+}
+
+static void changes_are_folded(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *mark = watch(w, "/test", NULL, &w->told);
+
+	for (int i = 0; i < 100; i++)
+		put(w, "/test/a", "1");
+	usleep(200000); /* the thread has them all */
+	assert_int_equal(store_dispatch(w->store), 0);
+	assert_int_equal(w->told, 1);
+	put(w, "/test/b", "1");
+	quiet(w);
+	assert_int_equal(w->told, 2);
+	store_mark_free(mark);
+}
+
+static void only_what_is_wanted(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *mark = watch(w, "/test/d", is_state, &w->told);
+
+	put(w, "/test/d/sectors", "1");
+	put(w, "/test/d/state/below", "1");
+	put(w, "/test/dd/state", "1");
+	quiet(w);
+	assert_int_equal(w->told, 0);
+	put(w, "/test/d/state", "1");
+	quiet(w);
+	assert_int_equal(w->told, 1);
+	assert_true(xs_rm(w->other, XBT_NULL, "/test"));
+	quiet(w);
+	assert_true(w->told > 1); /* it is gone with its parent */
+	store_mark_free(mark);
+}
+
+static void a_freed_mark_is_silent(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *mark = watch(w, "/test", NULL, &w->told);
+	struct store_mark *next;
+
+	put(w, "/test/a", "1");
+	usleep(100000);
+	store_mark_free(mark); /* dirty, and not told yet */
+	next = watch(w, "/else", NULL, &w->told_too); /* takes its slot */
+	put(w, "/test/a", "2");
+	quiet(w);
+	assert_int_equal(w->told, 0);
+	assert_int_equal(w->told_too, 0);
+	store_mark_free(next);
+}
+
+static void reads_and_writes(void **state)
+{
+	struct world *w = *state;
+	char *text = NULL;
+	uint32_t number = 7;
+	bool alive;
+
+	assert_int_equal(store_read(w->store, "/test", "none", &text), -ENOENT);
+	assert_int_equal(store_write(w->store, "/test/x/y", "z", "%d", 42), 0);
+	assert_int_equal(store_read_u32(w->store, "/test/x/y", "z", 41,
+					&number),
+			 -EINVAL);
+	assert_int_equal(number, 7);
+	assert_int_equal(
+		store_read_u32(w->store, "/test/x/y", "z", 42, &number), 0);
+	assert_int_equal(number, 42);
+	assert_true(xs_write(w->other, XBT_NULL, "/test/nul",
+			     "4\0"
+			     "2",
+			     3));
+	assert_int_equal(store_read(w->store, "/test", "nul", &text), -EBADMSG);
+	assert_true(xs_rm(w->other, XBT_NULL, "/test/nul"));
+	put(w, "/test/keep", "1");
+	assert_int_equal(store_remove_branch(w->store, "/test/x/y", 5), 0);
+	assert_int_equal(store_read(w->store, "/test", "x", &text), -ENOENT);
+	assert_int_equal(store_read(w->store, "/test", "keep", &text), 0);
+	free(text);
+	assert_int_equal(store_remove(w->store, "/test", "none"), 0);
+	assert_int_equal(store_domain_alive(w->store, 4711, &alive), 0);
+	assert_false(alive);
+}
+
+struct interference {
+	struct world *world;
+	int times; /* to interfere */
+	int runs;
+};
+
+static int interfered(struct store *store, void *ctx)
+{
+	struct interference *in = ctx;
+	uint32_t number = 0;
+
+	in->runs++;
+	(void)store_read_u32(store, "/test", "n", UINT32_MAX, &number);
+	if (in->times-- > 0)
+		put(in->world, "/test/n", "100");
+	return store_write(store, "/test", "n", "%u", number + 1);
+}
+
+static void transactions_are_run_again(void **state)
+{
+	struct world *w = *state;
+	struct interference in = { .world = w, .times = 3 };
+	uint32_t number = 0;
+
+	put(w, "/test/n", "1");
+	assert_int_equal(store_transact(w->store, interfered, &in), 0);
+	assert_int_equal(in.runs, 4);
+	assert_int_equal(
+		store_read_u32(w->store, "/test", "n", UINT32_MAX, &number), 0);
+	assert_int_equal(number, 101);
+	in = (struct interference){ .world = w, .times = 1000 };
+	assert_int_equal(store_transact(w->store, interfered, &in), -EAGAIN);
+	assert_int_equal(in.runs, 20);
+}
+
+/* Writes until xenstored has sent all of it to whoever watches. */
+static size_t heap_grows_by(struct world *w)
+{
+	size_t before;
+
+	put(w, "/test/flap", "x");
+	usleep(100000);
+	before = mallinfo2().uordblks;
+	for (int i = 0; i < FLAPS; i++)
+		put(w, "/test/flap", i & 1 ? "4" : "5");
+	usleep(300000);
+	return mallinfo2().uordblks - before;
+}
+
+static void flapping_costs_nothing(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *mark = watch(w, "/test", NULL, &w->told);
+	struct xs_handle *queue;
+
+	/* Nobody dispatches meanwhile. */
+	assert_true(heap_grows_by(w) < 64 << 10);
+	quiet(w);
+	assert_int_equal(w->told, 1);
+	store_mark_free(mark);
+	/* What it is for: libxenstore's own queue, not drained. */
+	queue = xs_open(0);
+	assert_true(xs_watch(queue, "/test", "token"));
+	assert_true(heap_grows_by(w) > 1 << 20);
+	xs_close(queue);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(changes_are_folded),	  TEST(only_what_is_wanted),
+		TEST(a_freed_mark_is_silent),	  TEST(reads_and_writes),
+		TEST(transactions_are_run_again), TEST(flapping_costs_nothing),
+	};
+
+	(void)argc;
+	need_machine(argv);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
