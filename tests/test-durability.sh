@@ -16,19 +16,28 @@ ok "the file system is there" eventually 5 [ -e "$tmp/fs/control" ]
 fate() { echo "$*" > "$tmp/fs/control"; }
 # Lines of operations with the statuses that are expected.
 guest_does() { printf '%s\n' "${@:2}" | guest "$1" xvdb script; }
-# The same, with storage that begins to fail once the guest is connected: raw
-# tries an fdatasync() of its own before.  meets DOM FATE LINE...
+# The same step by step, so that storage can begin to fail once the guest is
+# connected (raw tries an fdatasync() of its own before): meet DOM, tell LINE...,
+# ended_well NAME.
 connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
 no_guest() { ! connected "$1"; }
-start_meeting()
+meet()
 {
 	eventually 5 no_guest "$1" # the one before has left
-	guest_does "$1" "sleep 1500" "${@:3}" > "$tmp/out" 2>&1 & script=$!
-	eventually 5 connected "$1" || :
-	# shellcheck disable=SC2086  # words
-	fate $2
+	rm -f "$tmp/in"
+	mkfifo "$tmp/in"
+	guest "$1" xvdb script < "$tmp/in" > "$tmp/out" 2>&1 & script=$!
+	exec 8> "$tmp/in"
+	ok "a guest connects" eventually 10 connected "$1"
 }
-ended_well() { local rc=0; wait "$script" || rc=$?; ok "$1" said "$rc"; }
+tell() { printf '%s\n' "$@" >&8; }
+ended_well()
+{
+	local rc=0
+	exec 8>&-
+	wait "$script" || rc=$?
+	ok "$1" said "$rc"
+}
 said() { cat "$tmp/out"; [ "$1" = 0 ]; }
 condition_is() { says "\"$1\"" xendisk --json list; }
 no_condition() { says '"conditions": *\[\]' xendisk --json list; }
@@ -43,8 +52,9 @@ again() { toolstack detach "$d" xvdb; toolstack attach "$d" xvdb "$1"; }
 # --- A flush that fails ---------------------------------------------------------
 ok "attach" toolstack attach "$d" xvdb "$image"
 ok "writes and flushes" guest_does "$d" "write 0 4096 0x11" "flush"
-start_meeting "$d" "fsync 5 1" \
-	"write 0 4096 0x22" "flush expect=-3" "flush expect=-3" \
+meet "$d"
+fate fsync 5 1
+tell "write 0 4096 0x22" "flush expect=-3" "flush expect=-3" \
 	"write 0 4096 0x33 expect=-1" "discard 0 4096 expect=-1" \
 	"flush 0 4096 0x33 expect=-3" "read 0 4096"
 ended_well "a failed flush is answered -3, and so is each one after it"
@@ -74,14 +84,18 @@ ok "nothing is left of it" no_condition
 ok "... nor of the mark" [ "$(marks)" = 0 ]
 
 # --- ... while the guest stays connected -----------------------------------------
-start_meeting "$d" "fsync 5 1" "write 0 4096" "flush expect=-3" "sleep 2000" \
-	"write 0 4096" "flush"
+meet "$d"
+fate fsync 5 1
+tell "write 0 4096" "flush expect=-3"
 ok "a failed flush" eventually 5 condition_is poisoned
 ok "is accepted" xendisk resume "$d" xvdb --accept-loss
+tell "write 0 4096" "flush"
 ended_well "and the same guest goes on"
 
 ok "flush-error=hold" again "disk($image, flush-error=hold)"
-start_meeting "$d" "fsync 5 1" "flush" "write 0 4096"
+meet "$d"
+fate fsync 5 1
+tell "flush" "write 0 4096"
 ok "it is known" eventually 5 condition_is poisoned
 sleep 1
 ok "leaves the flush unanswered" kill -0 "$script"
@@ -91,7 +105,8 @@ ended_well "it is answered when it has succeeded"
 # --- Errors that pass --------------------------------------------------------------
 ok "attach" again "$image"
 fate write 28
-guest_does "$d" "write 4096 4096 0x55" "read 4096 4096" > "$tmp/out" 2>&1 & script=$!
+meet "$d"
+tell "write 4096 4096 0x55" "read 4096 4096"
 ok "a write that finds no space waits" eventually 5 condition_is paused
 ok "... and the reason is told" says "no space" xendisk show "$d" xvdb
 sleep 1
@@ -102,7 +117,8 @@ ok "... correctly" says "0 read 4096 4096 = 0x55" cat "$tmp/out"
 ok "nobody waits" eventually 5 no_condition
 
 fate write 28
-guest_does "$d" "write 4096 4096 0x66" > "$tmp/out" 2>&1 & script=$!
+meet "$d"
+tell "write 4096 4096 0x66"
 ok "paused" eventually 5 condition_is paused
 sleep 7 # the next try is more than 5 s away
 fate write 0
