@@ -25,7 +25,6 @@
 
 #include <assert.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -301,33 +300,45 @@ static int hole_flags(const struct xd_request *req, enum zero_way way)
 	return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 }
 
-/* The piece at io->sys.offset; none is left: done. */
-static void hole_next(struct raw_io *io)
+/* Nothing is left to do. */
+static void hole_end(struct raw_io *io)
 {
 	struct xd_request *req = request_of(io);
-	uint64_t left = io->end - io->sys.offset;
 	bool durable = (req->flags & XD_FUA) || raw_of(io->ch)->sync;
 
+	if (req->op == XD_ZERO && durable)
+		sync_start(io);
+	else
+		xd_complete(req, 0);
+}
+
+static void write_zeroes(struct raw_io *io, uint64_t left)
+{
+	const struct raw_lane *lane = io->ch->data;
+
+	io->zeroes.iov_base = lane->zeroes;
+	io->zeroes.iov_len = MIN(left, ZEROES_BYTES);
+	io->sys.op = XD_SYS_WRITEV;
+	io->sys.flags = 0;
+	io->sys.iov = &io->zeroes;
+	io->sys.iovcnt = 1;
+	io->sys.length = io->zeroes.iov_len;
+}
+
+/* The piece at io->sys.offset. */
+static void hole_next(struct raw_io *io)
+{
+	uint64_t left = io->end - io->sys.offset;
+
 	if (left == 0) {
-		if (req->op == XD_ZERO && durable)
-			sync_start(io);
-		else
-			xd_complete(req, 0);
+		hole_end(io);
 		return;
 	}
 	if (io->way == ZERO_WRITE) {
-		struct raw_lane *lane = io->ch->data;
-
-		io->zeroes.iov_base = lane->zeroes;
-		io->zeroes.iov_len = MIN(left, ZEROES_BYTES);
-		io->sys.op = XD_SYS_WRITEV;
-		io->sys.flags = 0;
-		io->sys.iov = &io->zeroes;
-		io->sys.iovcnt = 1;
-		io->sys.length = io->zeroes.iov_len;
+		write_zeroes(io, left);
 	} else {
 		io->sys.op = XD_SYS_FALLOCATE;
-		io->sys.flags = hole_flags(req, io->way);
+		io->sys.flags = hole_flags(request_of(io), io->way);
 		io->sys.length = MIN(left, HOLE_BYTES);
 	}
 	io->sys.done = hole_done;

@@ -243,7 +243,7 @@ struct xd_backend {
 /* The one symbol of a module. */
 extern XD_API const struct xd_backend xendisk_backend_v1;
 
-/* --- In open(): the parameters, checked already ------------------------- */
+/* --- Main thread: the parameters, checked already ----------------------- */
 
 /* Was it given, or does it have a preset? */
 XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
