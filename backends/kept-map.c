@@ -155,6 +155,18 @@ static struct kept_map *alloc_map(uint64_t blocks)
 	return map;
 }
 
+static const char *explain(int err)
+{
+	switch (err) {
+	case -EBADMSG:
+		return "it is not what this disk has kept";
+	case -EINVAL:
+		return "the disk is too large";
+	default:
+		return strerror(-err);
+	}
+}
+
 int kept_map_open(struct kept_map **ret, struct xd_disk *disk, const char *name,
 		  uint64_t blocks, uint32_t block_size, bool *ret_kept)
 {
@@ -172,9 +184,7 @@ int kept_map_open(struct kept_map **ret, struct xd_disk *disk, const char *name,
 	map->fd = xd_keep(disk, name, XD_KEEP_STATE, size, &kept);
 	err = map->fd < 0 ? map->fd : load(map, &header, &kept);
 	if (err < 0) {
-		xd_error(disk, "kept state \"%s\": %s", name,
-			 err == -EBADMSG ? "it is not what this disk has kept" :
-					   strerror(-err));
+		xd_error(disk, "kept state \"%s\": %s", name, explain(err));
 		kept_map_close(map);
 		return err;
 	}
