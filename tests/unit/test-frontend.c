@@ -226,8 +226,7 @@ static void numbers_are_strict(void **state)
 		"eight",
 		"8\n",
 		"1e3",
-		"\xff"
-		"8",
+		"\3778",
 		"%s%n",
 		"4294967296",
 		"99999999999999999999999999",
