@@ -214,22 +214,10 @@ static void one_queue_said_aloud(void **state)
 static void numbers_are_strict(void **state)
 {
 	static const char *const bad[] = {
-		"",
-		" 8",
-		"8 ",
-		"+8",
-		"-1",
-		"08",
-		"0x8",
-		"8.0",
-		"8,",
-		"eight",
-		"8\n",
-		"1e3",
-		"\3778",
-		"%s%n",
-		"4294967296",
-		"99999999999999999999999999",
+		"",	 " 8",	  "8 ",		"+8",
+		"-1",	 "08",	  "0x8",	"8.0",
+		"8,",	 "eight", "8\n",	"1e3",
+		"\3778", "%s%n",  "4294967296", "99999999999999999999999999",
 	};
 	static const char *const keys[] = { "ring-ref", "event-channel" };
 
