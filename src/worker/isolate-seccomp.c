@@ -185,6 +185,7 @@ static const struct rule of_sanitizers[] = {
 	CALL(readlink),
 	CALL(readlinkat),
 	CALL(newfstatat),
+	CALL(getdents),
 	CALL(getdents64),
 	CALL(clone),
 	CALL(ptrace),
