@@ -27,7 +27,9 @@
 /* Data on its way in a lane at any time.  At least one request of
  * BLKIF_LENGTH_MAX fits. */
 #define IO_ARENA_BYTES (8u << 20)
-#define IO_MAX_LANES   XD_MAX_RINGS
+/* Threads of one disk, however many CPUs there are: each is opened before it is
+ * known whether the guest has rings for it. */
+#define IO_MAX_LANES 8
 
 struct io_lane;
 struct io_ring;
