@@ -3,7 +3,6 @@
 # One disk of each kind, attached by xl, used by a Linux guest, detached.
 
 t 'raw: file system, 1000 files, fio, detach, e2fsck and sums' AB any raw_trip
-t 'raw: a PVH guest' AB any raw_pvh
 t 'raw: an image file grows no larger than what was written' AB xendisk raw_sparse
 t 'mem(64M)' AB xendisk mem_trip
 t 'cow(gold, mem): the gold file stays as it is' AB xendisk cow_trip
@@ -17,15 +16,6 @@ raw_trip() {
 	image /srv/d.img 96M
 	round_trip pv xvdb /srv/d.img
 	detach pv xvdb
-	image_is_good /srv/d.img
-	rm /srv/d.img
-}
-
-raw_pvh() {
-	guest pvh
-	image /srv/d.img 96M
-	round_trip pvh xvdb /srv/d.img
-	detach pvh xvdb
 	image_is_good /srv/d.img
 	rm /srv/d.img
 }

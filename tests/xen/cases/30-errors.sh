@@ -18,7 +18,7 @@ rejected() {
 	local start=$SECONDS
 	guest pv
 	refuse patient xl block-attach pv "$(spec xvdb "$1")"
-	[ $((SECONDS - start)) -lt 20 ] ||
+	[ $((SECONDS - start)) -lt 30 ] ||
 		fail "xl took $((SECONDS - start)) s to say: $output"
 	has "xl's message" "$output" "$2"
 	patient xl block-detach pv xvdb
@@ -76,7 +76,7 @@ says_in_use() {
 bad_create() {
 	local start=$SECONDS
 	refuse mkguest bad "disk = [ '$(spec xvdb /srv/none.img)' ]"
-	[ $((SECONDS - start)) -lt 40 ] || fail "took $((SECONDS - start)) s"
+	[ $((SECONDS - start)) -lt 60 ] || fail "took $((SECONDS - start)) s"
 	has "xl's message" "$output" 'No such file'
 	refuse xl domid bad
 }

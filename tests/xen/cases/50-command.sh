@@ -4,7 +4,7 @@
 
 t 'xendisk attach, list, show, detach' AB xendisk command_trip
 t 'xendisk attach --direct' AB xendisk command_direct
-t 'a daemon that starts late finds the nodes' B xendisk late_daemon
+t 'a daemon that starts late finds the nodes' AB xendisk late_daemon
 t 'the end: nothing left behind, no complaint in any log' AB any the_end
 
 command_trip() {
@@ -46,8 +46,8 @@ command_direct() {
 	rm /srv/d.img
 }
 
-# xl waits 10 s for the backend: time for a daemon to start. (In mode A it is
-# xen-blkback that answers xl, and the hotplug script that finds no daemon.)
+# In mode B xl waits 10 s for the backend, in mode A the hotplug script does so
+# for the daemon: xen-blkback has answered xl.
 late_daemon() {
 	local pid status=0
 	guest pv
