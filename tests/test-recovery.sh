@@ -54,3 +54,38 @@ sleep 0.5
 daemon_start
 survived "the daemon starts again: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
+
+# --- Killed ----------------------------------------------------------------------
+# Its workers go on serving, until the next one takes their disks over.
+ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
+load "$d" --queues 2
+orphan=$(worker_of "$d")
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null || :
+sleep 0.5
+ok "the daemon is killed: its worker lives on" kill -0 "$orphan"
+daemon_start
+ended() { ! grep -qs '^State:.[^Z]' "/proc/$1/status"; }
+ok "the next one ends it" ended "$orphan"
+survived "the daemon is killed: the guest has noticed nothing"
+ok "detach" toolstack detach "$d" xvdb
+
+# --- Another configuration ---------------------------------------------------------
+# A disk that is attached stays what it is; so its memory is not lost.
+configure()
+{
+	daemon_stop
+	echo "$1" > "$tmp/xendiskd.conf"
+	daemon_start
+}
+holds() { says '= 0x5a' guest "$d" xvdb script <<< "read 0 4096"; }
+configure 'disk "scratch" { expr = "mem(16M)" }'
+ok "attach @scratch" toolstack attach "$d" xvdb @scratch
+ok "write" guest "$d" xvdb script <<< "write 0 4096 0x5a"
+configure 'disk "scratch" { expr = "mem(32M)" }'
+ok "the name means another disk: the old one is served" holds
+configure ''
+ok "the name is gone: the old one is served" holds
+ok "detach" toolstack detach "$d" xvdb
+ok "now it is no disk's name" \
+	fails 1 'no disk "scratch"' toolstack attach "$d" xvdb @scratch

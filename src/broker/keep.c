@@ -12,8 +12,10 @@
 #include "broker/broker.h"
 #include "common/util.h"
 
-#define SHM_DIR "/dev/shm/xendiskd"
-#define ID_FILE "id"
+#define SHM_DIR	    "/dev/shm/xendiskd"
+#define ID_FILE	    "id"
+#define NAME_MAX_ID 40 /* "DOMID-DEVID.id" and more */
+#define OWNER_MAX   (MSG_EXPR_MAX + 256)
 
 struct keep {
 	/* Indexed by enum xd_keep_kind. */
@@ -237,25 +239,53 @@ void keep_sweep(struct keep *keep,
 
 /* --- Whose state it is ---------------------------------------------------- */
 
-/* What DOMID-DEVID.id holds for this guest and expression. */
-static char *print_owner(const struct msg_identity *id, const char *expression)
+/*
+ * DOMID-DEVID.id holds who the guest is, and the expression:
+ *
+ *     vm=UUID
+ *     backend-domid=0
+ *     cow(raw(/srv/gold.img), mem())
+ */
+static char *print_guest(const struct msg_identity *id)
 {
-	return xasprintf("vm=%s\nbackend-domid=%" PRIu32 "\n%s\n", id->vm,
-			 id->backend_domid, expression);
+	return xasprintf("vm=%s\nbackend-domid=%" PRIu32 "\n", id->vm,
+			 id->backend_domid);
 }
 
-static bool same_owner(int dir, const char *name, const char *owner)
+static void print_id_name(char *buf, size_t len, const struct msg_identity *id)
 {
-	size_t length = strlen(owner);
-	cleanup_free char *found = malloc(length + 1);
+	print_prefix(buf, len, id->domid, id->devid);
+	strncat(buf, ID_FILE, len - strlen(buf) - 1);
+}
+
+static char *read_owner(int dir, const char *name)
+{
 	cleanup_close int fd =
 		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_free char *text = NULL;
 	struct stat st;
 
-	return fd >= 0 && found && fstat(fd, &st) == 0 &&
-	       st.st_size == (off_t)length &&
-	       pread_all(fd, found, length, 0) == 0 &&
-	       memcmp(found, owner, length) == 0;
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > OWNER_MAX)
+		return NULL;
+	text = calloc(1, (size_t)st.st_size + 1);
+	if (!text || pread_all(fd, text, (size_t)st.st_size, 0) < 0)
+		return NULL;
+	return TAKE_PTR(text);
+}
+
+char *keep_expression(struct keep *keep, const struct msg_identity *id)
+{
+	cleanup_free char *guest = print_guest(id);
+	cleanup_free char *owner = NULL;
+	char name[NAME_MAX_ID];
+	size_t length;
+
+	print_id_name(name, sizeof(name), id);
+	owner = read_owner(keep->dirs[XD_KEEP_STATE], name);
+	if (!guest || !owner || strncmp(owner, guest, strlen(guest)) != 0)
+		return NULL;
+	length = strcspn(owner + strlen(guest), "\n");
+	return length ? strndup(owner + strlen(guest), length) : NULL;
 }
 
 static int write_owner(int dir, const char *name, const char *owner)
@@ -271,15 +301,18 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 	       const char *expression, bool *ret_kept)
 {
 	int dir = keep->dirs[XD_KEEP_STATE];
-	cleanup_free char *owner = print_owner(id, expression);
-	char name[40];
+	cleanup_free char *guest = print_guest(id);
+	cleanup_free char *owner =
+		guest ? xasprintf("%s%s\n", guest, expression) : NULL;
+	cleanup_free char *found = NULL;
+	char name[NAME_MAX_ID];
 	int r;
 
 	if (!owner)
 		return -ENOMEM;
-	print_prefix(name, sizeof(name), id->domid, id->devid);
-	strcat(name, ID_FILE);
-	if (same_owner(dir, name, owner)) {
+	print_id_name(name, sizeof(name), id);
+	found = read_owner(dir, name);
+	if (found && strcmp(found, owner) == 0) {
 		*ret_kept = count_files(keep, id->domid, id->devid) > 1;
 		return 0;
 	}

@@ -39,6 +39,10 @@ void keep_free(struct keep *keep);
 int keep_claim(struct keep *keep, const struct msg_identity *id,
 	       const char *expression, bool *ret_kept);
 
+/* What keep_claim() was told last for this very guest, to be freed; NULL: there
+ * is nothing. */
+char *keep_expression(struct keep *keep, const struct msg_identity *id);
+
 /*
  * Opens or makes a file; one of another size is replaced by a fresh one, all
  * zero.  owner: the worker's user; 0: leave it.  Returns a descriptor or

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "broker/broker.h"
+#include "broker/keep.h"
 #include "broker/target.h"
 #include "common/log.h"
 
@@ -417,11 +418,18 @@ void target_open(struct target *target, const char *text, bool read_only,
 	struct worker_spec spec = { .id = target->id,
 				    .read_only = read_only,
 				    .ctx = target };
+	/* A guest's disk stays what it was when it was attached, whatever has
+	 * become of the configuration behind its name. */
+	cleanup_free char *kept =
+		fresh ? NULL :
+			keep_expression(target->broker->keep, &target->id);
 	char why[MSG_TEXT_MAX] = "";
 	int r;
 
 	worker_free(TAKE_PTR(target->worker));
 	free(target->expression);
+	if (kept)
+		text = kept;
 	target->expression = strdup(text);
 	r = parse(target, text, read_only, why);
 	if (r == 0) {

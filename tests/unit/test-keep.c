@@ -98,6 +98,23 @@ static void test_another_owner(void **state)
 	assert_false(kept);
 }
 
+static void test_expression(void **state)
+{
+	struct keep *keep = keep_of(state);
+	char *text;
+	bool kept;
+
+	assert_null(keep_expression(keep, &disk));
+	assert_int_equal(keep_claim(keep, &disk, "cow(a, mem())", &kept), 0);
+	text = keep_expression(keep, &disk);
+	assert_string_equal(text, "cow(a, mem())");
+	free(text);
+	assert_null(keep_expression(keep, &reborn));
+	assert_null(keep_expression(keep, &other));
+	keep_discard(keep, disk.domid, disk.devid);
+	assert_null(keep_expression(keep, &disk));
+}
+
 static void test_discard_and_sweep(void **state)
 {
 	struct keep *keep = keep_of(state);
@@ -233,6 +250,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_owner, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_expression, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_discard_and_sweep, setup,
 						teardown),
