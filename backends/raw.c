@@ -148,10 +148,8 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	struct raw_facts facts = { 0 };
 	int err;
 
-	if (fd < 0) {
-		xd_error(disk, "cannot open %s: %s", raw->path, strerror(-fd));
-		return fd;
-	}
+	if (fd < 0)
+		return fd; /* xd_open() has said why */
 	err = raw_find_facts(disk, fd, &facts);
 	if (err < 0)
 		return err;
@@ -273,10 +271,8 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	cleanup_close int claimed = -1;
 	int err;
 
-	if (fd < 0) {
-		xd_error(disk, "cannot open %s: %s", raw->path, strerror(-fd));
-		return fd;
-	}
+	if (fd < 0)
+		return fd; /* xd_open() has said why */
 	err = check_same(disk, raw, fd);
 	if (err == 0)
 		err = lock(disk, fd, recover);

@@ -90,16 +90,18 @@ struct xd_request {
 	void (*done)(struct xd_request *req, int err);
 	void *owner; /* belongs to whoever set done */
 	unsigned char scratch[XD_SCRATCH] __attribute__((aligned(16)));
-	void *host[4]; /* private to the host */
+	void *host[4]; /* private to the host; 0 in a new request */
 };
 
 /* One layer of an open stack.  Made by the host; host members follow. */
 struct xd_disk {
 	const struct xd_backend *backend;
 	void *data; /* yours */
-	struct xd_limits limits; /* set by the host when open() has returned */
 	unsigned int nr_below;
 	struct xd_disk *const *below; /* the disks in the XD_DISK positions */
+	/* Set by the host when open() has returned.  It may grow, so it stays
+	 * the last member. */
+	struct xd_limits limits;
 };
 
 /* One layer on one lane.  Made by the host; host members follow. */
@@ -268,7 +270,8 @@ XD_API void xd_note(struct xd_disk *disk, const char *fmt, ...)
 
 /* Opens the path in the XD_PATH parameter `name`: the very file that it named
  * when the disk was attached, even if it was renamed since.  flags as open(2),
- * without O_CREAT.  Returns a descriptor (close it yourself) or -errno. */
+ * without O_CREAT.  Returns a descriptor (close it yourself) or -errno, and
+ * then has said why by xd_error(). */
 XD_API int xd_open(struct xd_disk *disk, const char *name, int flags);
 
 /* Names the storage, so that a failed flush is remembered for it and two

@@ -20,6 +20,7 @@
 struct grant {
 	uint32_t layer;
 	char name[64];
+	char path[256];
 	int fd; /* O_PATH, or -errno */
 };
 
@@ -81,6 +82,8 @@ static void grant_layer(struct fake_broker *broker, const struct layer *layer)
 		assert(broker->nr_grants < MAX_GRANTS);
 		grant->layer = layer->index;
 		snprintf(grant->name, sizeof(grant->name), "%s", param->name);
+		snprintf(grant->path, sizeof(grant->path), "%s",
+			 layer->values[i].text);
 		grant->fd = open(layer->values[i].text, O_PATH | O_CLOEXEC);
 		if (grant->fd < 0)
 			grant->fd = -errno;
@@ -118,10 +121,21 @@ int fake_broker_grant(struct fake_broker *broker, const char *expression,
 	return r;
 }
 
+static int reopen(int path_fd, int flags)
+{
+	char path[64];
+	int fd;
+
+	if (path_fd < 0)
+		return path_fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 static int serve_open(struct fake_broker *broker,
 		      const struct msg_service *request, char *ret_text)
 {
-	char path[64];
 	int fd;
 
 	for (unsigned int i = 0; i < broker->nr_grants; i++) {
@@ -130,11 +144,11 @@ static int serve_open(struct fake_broker *broker,
 		if (grant->layer != request->layer ||
 		    strcmp(grant->name, request->name) != 0)
 			continue;
-		if (grant->fd < 0)
-			return grant->fd;
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", grant->fd);
-		fd = open(path, (int)request->flags | O_CLOEXEC);
-		return fd < 0 ? -errno : fd;
+		fd = reopen(grant->fd, (int)request->flags);
+		if (fd < 0)
+			snprintf(ret_text, MSG_TEXT_MAX, "%s: %s", grant->path,
+				 strerror(-fd));
+		return fd;
 	}
 	snprintf(ret_text, MSG_TEXT_MAX, "%.64s is not granted", request->name);
 	return -EPERM;
