@@ -28,8 +28,8 @@ start
 # --- A slow open delays nobody ------------------------------------------------
 slow=$(domain)
 quick=$(domain)
-toolstack attach "$slow" xvdb 'pattern(1M, open-delay=4s)' & slow_attach=$!
-ok "the slow disk is offered while it is opened" eventually 5 is "$(be "$slow")/state" 2
+toolstack attach "$slow" xvdb 'pattern(1M, open-delay=6s)' & slow_attach=$!
+ok "the slow disk is offered while it is opened" eventually 30 is "$(be "$slow")/state" 2
 ok "its neighbour is attached meanwhile" toolstack attach "$quick" xvdb 'mem(1M)'
 ok "... and works" says flushed guest "$quick" xvdb flush
 ok "... and is detached" toolstack detach "$quick" xvdb
@@ -71,15 +71,15 @@ mkfifo "$tmp/orders"
 guest "$d" xvdb script < "$tmp/orders" > "$tmp/answers" 2>&1 & user=$!
 exec 7> "$tmp/orders"
 echo "write 0 4096 0x11" >&7
-ok "a guest uses the disk" eventually 10 grep -q "^0 write" "$tmp/answers"
+ok "a guest uses the disk" eventually 30 grep -q "^0 write" "$tmp/answers"
 ok "detach is refused" fails 1 "unable to remove" \
 	env XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack detach "$d" xvdb
 ok "the disk is closing" is "$(be "$d")/state" 5
 echo "read 0 4096" >&7
-ok "... and still serves" eventually 10 grep -q "^0 read 0 4096 = 0x11" "$tmp/answers"
+ok "... and still serves" eventually 30 grep -q "^0 read 0 4096 = 0x11" "$tmp/answers"
 exec 7>&-
 ok_ended "the guest lets it go" $user
-ok "it is closed" eventually 5 is "$(be "$d")/state" 6
+ok "it is closed" eventually 30 is "$(be "$d")/state" 6
 ok "detach, again" toolstack detach "$d" xvdb
 ok "nothing is left" clean "$d"
 
@@ -87,11 +87,11 @@ ok "nothing is left" clean "$d"
 ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
 as_guest xenstore-write "$(fe "$d")/event-channel" 0x7 "$(fe "$d")/ring-ref" 8
 as_guest xenstore-write "$(fe "$d")/state" 3
-ok "a bad number closes its disk" eventually 5 is "$(be "$d")/state" 6
+ok "a bad number closes its disk" eventually 30 is "$(be "$d")/state" 6
 ok "... for a reason" says "event-channel: not a number" \
 	xenstore-read "/local/domain/0/error/backend/vbd/$d/$devid/error"
 as_guest xenstore-write "$(fe "$d")/state" 1
-ok "Initialising opens it again" eventually 5 is "$(be "$d")/state" 2
+ok "Initialising opens it again" eventually 30 is "$(be "$d")/state" 2
 ok "... for a guest that is right" says flushed guest "$d" xvdb flush
 
 # --- A guest that never stops -------------------------------------------------
@@ -102,7 +102,7 @@ flap() {
 	for ((i = 0; i < 500; i++)); do
 		pairs+=("$(fe "$d")/state" $((i % 7)) "$(fe "$d")/state/a" "$i")
 	done
-	for ((i = 0; i < 50; i++)); do as_guest xenstore-write "${pairs[@]}"; done
+	for ((i = 0; i < 25; i++)); do as_guest xenstore-write "${pairs[@]}"; done
 }
 flap & flapper=$!
 ok "a neighbour of a guest that flaps is attached" toolstack attach "$quick" xvdb 'mem(1M)'
@@ -117,19 +117,19 @@ ok "the flapping disk is detached" toolstack detach "$d" xvdb
 # --- Domains that end ---------------------------------------------------------
 ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
 guest "$d" xvdb hold > "$tmp/held" 2>&1 & user=$!
-ok "a guest is connected" eventually 10 grep -q "^connected" "$tmp/held"
+ok "a guest is connected" eventually 30 grep -q "^connected" "$tmp/held"
 ok "it is destroyed" "$xensim" domain destroy "$d"
-ok "nothing is left" eventually 5 clean "$d"
+ok "nothing is left" eventually 30 clean "$d"
 wait $user || :
-ok "its worker has ended" eventually 5 fails 4 "" xendisk show "$d" xvdb
+ok "its worker has ended" eventually 30 fails 4 "" xendisk show "$d" xvdb
 
 d=$(domain)
 ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
 guest "$d" xvdb hold > "$tmp/held" 2>&1 & user=$!
-ok "a guest is connected" eventually 10 grep -q "^connected" "$tmp/held"
+ok "a guest is connected" eventually 30 grep -q "^connected" "$tmp/held"
 "$xensim" domain kill "$d"
 wait $user || :
-ok "killed, and its keys are left: that counts as Closed" eventually 5 is "$(be "$d")/state" 6
+ok "killed, and its keys are left: that counts as Closed" eventually 30 is "$(be "$d")/state" 6
 ok "detach" toolstack detach "$d" xvdb --force
 
 # --- Others' disks ------------------------------------------------------------
@@ -143,7 +143,7 @@ env XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack detach "$d" xvdb --force > /dev/n
 # --- A toolstack that is earlier than the daemon ------------------------------
 daemon_stop
 toolstack attach "$d" xvdb "$tmp/a.img" & early=$!
-ok "a disk waits for the daemon" eventually 5 is "$(be "$d")/state" 1
+ok "a disk waits for the daemon" eventually 30 is "$(be "$d")/state" 1
 start
 ok_ended "... and is served when that is there" $early
 ok "... for the guest" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
@@ -151,7 +151,7 @@ ok "... for the guest" says "verify: ok" guest "$d" xvdb verify --requests 300 -
 ok "detach" toolstack detach "$d" xvdb
 daemon_stop
 toolstack attach "$d" xvdb "$tmp/a.img" & early=$!
-eventually 5 is "$(be "$d")/state" 1
+eventually 30 is "$(be "$d")/state" 1
 xenstore-write "$(be "$d")/state" 2 # as xen-blkback does, and xl runs the script
 sleep 0.5
 start
@@ -162,7 +162,7 @@ ok "... for the guest" says flushed guest "$d" xvdb flush
 guest "$d" xvdb script < "$tmp/orders" > "$tmp/answers" 2>&1 & user=$!
 exec 7> "$tmp/orders"
 echo "write 0 4096 0x22" >&7
-ok "a guest uses the disk" eventually 10 grep -q "^0 write" "$tmp/answers"
+ok "a guest uses the disk" eventually 30 grep -q "^0 write" "$tmp/answers"
 kill -9 "$daemon_pid"
 wait "$daemon_pid" 2>/dev/null || :
 start 7>&- # else the guest would never see its end
@@ -187,7 +187,7 @@ ok "... works" says flushed guest "$other" xvdb flush
 ok "... tells why it cannot" fails 1 "No such file" \
 	xendisk attach "$other" "$tmp/none.img" --vdev xvdc --direct
 ok "the domain is destroyed" "$xensim" domain destroy "$other"
-ok "its directories go with it" eventually 5 gone "/local/domain/0/backend/xendisk/$other"
+ok "its directories go with it" eventually 30 gone "/local/domain/0/backend/xendisk/$other"
 ok "no errors are left" gone "/local/domain/0/error/backend"
 daemon_stop
 
@@ -198,7 +198,7 @@ eval "$("$xensim" env "$dd")"
 start
 ddbe=/local/domain/$dd/backend/vbd/$d/$devid
 toolstack attach "$d" xvdb "$tmp/a.img" --backend "$dd" & attach=$!
-ok "in a driver domain: offered" eventually 5 is "$ddbe/state" 2
+ok "in a driver domain: offered" eventually 30 is "$ddbe/state" 2
 ok "... opened" env "XENBUS_PATH=backend/vbd/$d/$devid" "$hotplug_script" add
 ok_ended "... attached" $attach
 ok "... used" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
