@@ -121,6 +121,55 @@ static void fake_opened(uint32_t seq, const char *notes)
 	say(&msg, sizeof(msg), MSG_OPENED, seq);
 }
 
+/* A hundred messages that are well formed, mostly, and mean nothing. */
+static void fake_random(unsigned int seed)
+{
+	static const struct {
+		uint16_t type;
+		size_t size;
+	} shapes[] = {
+		{ MSG_OPENED, sizeof(struct msg_opened) },
+		{ MSG_SERVICE, sizeof(struct msg_service) },
+		{ MSG_CONDITION, sizeof(struct msg_condition) },
+		{ MSG_FAILED, sizeof(struct msg_text) },
+		{ MSG_DISCONNECTED, sizeof(struct msg_text) },
+		{ MSG_RESUMED, sizeof(struct msg_text) },
+		{ MSG_BROKEN, sizeof(struct msg_text) },
+		{ MSG_HELLO, sizeof(struct msg_hello) },
+		{ MSG_CONNECTED, sizeof(struct msg_header) },
+		{ MSG_CONNECT, sizeof(struct msg_connect) },
+	};
+
+	srand(seed);
+	for (int i = 0; i < 100; i++) {
+		size_t shape = (size_t)rand() % ARRAY_SIZE(shapes);
+		struct msg_header *header = (struct msg_header *)buf;
+		size_t length = shapes[shape].size;
+
+		/* Enough zeroes that the texts end. */
+		for (size_t j = 0; j < length; j++)
+			buf[j] = rand() % 16 ? (unsigned char)rand() : 0;
+		*header = (struct msg_header){
+			.type = shapes[shape].type,
+			.version = MSG_VERSION,
+			.length = (uint32_t)length,
+			.seq = (uint32_t)rand() % 4,
+			.result = rand() % 3 - 1,
+		};
+		if (shape == 1) {
+			struct msg_service *service = (void *)buf;
+
+			service->kind = (uint32_t)rand() % 5;
+			service->layer = (uint32_t)rand() % 2;
+			service->size %= 1 << 20;
+			service->keep %= 3;
+		}
+		if (send(sock, buf, length, MSG_NOSIGNAL) < 0)
+			break;
+	}
+	_exit(0);
+}
+
 static void fake_rubbish(const char *how, uint32_t seq)
 {
 	struct msg_service service = { .kind = MSG_SERVICE_BUDGET };
@@ -159,6 +208,8 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 			say_text(MSG_FAILED, seq, -ENOENT, "no such thing");
 		else if (strcmp(behaviour, "crash") == 0)
 			(void)raise(SIGKILL);
+		else if (strncmp(behaviour, "random-", 7) == 0)
+			fake_random((unsigned int)atoi(behaviour + 7));
 		else if (strncmp(behaviour, "rubbish-", 8) == 0)
 			fake_rubbish(behaviour + 8, seq);
 		if (strcmp(behaviour, "read") == 0)
@@ -210,7 +261,7 @@ static _Noreturn void fake_worker(void)
 
 		if (header->type == MSG_OPEN)
 			sscanf(((const struct msg_open *)header)->expression,
-			       "fake(%31[a-z-]", behaviour);
+			       "fake(%31[a-z0-9-]", behaviour);
 		fake_answer(header, behaviour);
 	}
 }
@@ -456,6 +507,24 @@ static void test_rubbish(void **state)
 	}
 }
 
+/* Whatever it says, it ends, and the broker does not. */
+static void test_random(void **state)
+{
+	struct seen *seen = *state;
+
+	fixture_write(seen->fixture, "image", "content");
+	for (int seed = 0; seed < 200; seed++) {
+		start(state, "fake(random-%d, file=%s)", seed,
+		      fixture_path(seen->fixture, "image"));
+		seen->any = false;
+		while (worker_pid(seen->worker)) {
+			assert_true(fixture_run(seen->fixture, &seen->any));
+			seen->any = false;
+		}
+		worker_free(TAKE_PTR(seen->worker));
+	}
+}
+
 static void test_open_service(void **state)
 {
 	struct seen *seen = *state;
@@ -628,6 +697,7 @@ int main(int argc, char **argv)
 		TEST(test_crash_while_opening),
 		TEST(test_death_and_restart),
 		TEST(test_rubbish),
+		TEST(test_random),
 		TEST(test_open_service),
 		TEST(test_impatient),
 		TEST(test_open_after_rename),
