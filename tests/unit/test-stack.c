@@ -207,7 +207,8 @@ static void test_services(void **state)
 
 	(void)state;
 	fake_broker_grant(broker, "tmem(8K, path=/nowhere)", modules);
-	refused("tmem(8K, path=/nowhere)", "tmem: /nowhere: No such file or directory");
+	refused("tmem(8K, path=/nowhere)",
+		"tmem: /nowhere: No such file or directory");
 	refused("disk(tmem(8K, path=/nowhere))", "tmem: path is not granted");
 	fake_broker_grant(broker, "tmem(8K, path=/etc/passwd)", modules);
 	stack_close(open_stack("tmem(8K, path=/etc/passwd)", false));
