@@ -26,6 +26,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -40,6 +41,7 @@
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
 #define RESUME_TIMEOUT_S     10
+#define DEATH_TIMEOUT_S	     5
 
 enum state {
 	IDLE, /* no process */
@@ -184,6 +186,22 @@ static bool told(const struct worker *worker)
 	return !supervisor_is_stopping(worker->broker->supervisor);
 }
 
+static void start_timer(struct event *timer, unsigned int seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	(void)evtimer_add(timer, &tv);
+}
+
+/* What it still has to say does not matter. */
+static void end_process(struct worker *worker)
+{
+	worker->ended = true;
+	(void)event_del(worker->readable);
+	process_kill(worker->process);
+	start_timer(worker->timer, DEATH_TIMEOUT_S);
+}
+
 /* The process is of no use any more; its death is told as it is noticed. */
 static void doom(struct worker *worker, const char *fmt, ...) PRINTF(2, 3);
 
@@ -198,10 +216,7 @@ static void doom(struct worker *worker, const char *fmt, ...)
 	va_end(ap);
 	log_guest(&worker->who, LOG_LEVEL_WARNING, "the worker %s: killed",
 		  worker->doom);
-	process_kill(worker->process);
-	/* What it still has to say does not matter. */
-	worker->ended = true;
-	(void)event_del(worker->readable);
+	end_process(worker);
 }
 
 /* Tells of the end of a process, if it is complete.  Last thing to be done with
@@ -258,13 +273,6 @@ static int ask(struct worker *worker, void *msg, size_t length,
 	return r;
 }
 
-static void start_timer(struct event *timer, unsigned int seconds)
-{
-	struct timeval tv = { .tv_sec = seconds };
-
-	(void)evtimer_add(timer, &tv);
-}
-
 int worker_connect(struct worker *worker, const struct msg_connect *connect)
 {
 	struct msg_connect msg = *connect;
@@ -301,12 +309,18 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (worker->state == OPENING)
+	if (worker->ended) {
+		/* Killed, and hangs in the kernel: as good as dead.  What it
+		 * may still write is what fences are for. */
+		worker->reaped = true;
+		worker->status = SIGKILL;
+	} else if (worker->state == OPENING) {
 		doom(worker, "did not open its disk within %d s",
 		     OPEN_TIMEOUT_S);
-	else
+	} else {
 		doom(worker, "did not disconnect within %d s",
 		     DISCONNECT_TIMEOUT_S);
+	}
 	finish_if_dead(worker);
 }
 
@@ -607,10 +621,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	if (r == -EPROTO)
 		doom(worker, "sent rubbish");
 	if (r < 0) {
-		worker->ended = true;
-		(void)event_del(worker->readable);
 		/* It cannot be talked to, so it must not live on. */
-		process_kill(worker->process);
+		end_process(worker);
 		finish_if_dead(worker);
 	}
 }
