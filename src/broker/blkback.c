@@ -17,6 +17,7 @@
 
 #define BUS		"/sys/bus/xen-backend"
 #define DRIVER		BUS "/drivers/vbd"
+#define MAX_QUEUES	"/sys/module/xen_blkback/parameters/max_queues"
 #define MODPROBE_WAIT_S 10
 
 extern char **environ;
@@ -34,26 +35,61 @@ static int wait_child(pid_t pid)
 	bool timeout = fd >= 0 && poll(&pfd, 1, MODPROBE_WAIT_S * 1000) == 0;
 	int status = 0;
 
-	if (timeout)
-		(void)kill(pid, SIGKILL);
+	if (timeout) {
+		(void)kill(pid, SIGKILL); /* which the kernel may put off */
+		(void)waitpid(pid, &status, WNOHANG);
+		return -ETIMEDOUT;
+	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (timeout)
-		return -ETIMEDOUT;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-int blkback_load(void)
+static int run_modprobe(void)
 {
 	char program[] = "modprobe", quiet[] = "-q", module[] = "xen-blkback";
 	char *argv[] = { program, quiet, module, NULL };
 	pid_t pid;
-	int r;
+	int r = posix_spawnp(&pid, program, NULL, NULL, argv, environ);
 
-	if (access(BUS, F_OK) < 0 || blkback_present())
-		return 0;
-	r = posix_spawnp(&pid, program, NULL, NULL, argv, environ);
 	return r ? -r : wait_child(pid);
+}
+
+/* Sysfs reads and writes a short file as a whole. */
+static uint32_t read_max_queues(void)
+{
+	cleanup_close int fd = open(MAX_QUEUES, O_RDONLY | O_CLOEXEC);
+	char text[16];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	uint32_t queues = 0;
+
+	if (n <= 0)
+		return 0;
+	text[n - (text[n - 1] == '\n')] = '\0';
+	return parse_u32(text, UINT32_MAX, &queues) < 0 ? 0 : queues;
+}
+
+static void write_max_queues(uint32_t queues)
+{
+	cleanup_close int fd = open(MAX_QUEUES, O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void)dprintf(fd, "%u", queues);
+}
+
+int blkback_load(uint32_t max_queues, uint32_t *ret_queues)
+{
+	bool present = blkback_present();
+	int r = 0;
+
+	if (!present && access(BUS, F_OK) == 0)
+		r = run_modprobe();
+	if (r < 0)
+		return r;
+	if (!present && read_max_queues() > max_queues)
+		write_max_queues(max_queues);
+	*ret_queues = read_max_queues();
+	return 0;
 }
 
 static void device_name(char *buf, size_t len, uint32_t domid, uint32_t devid)

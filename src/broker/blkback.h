@@ -14,9 +14,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Loads it where this kernel could ever have it.  Blocks, for 10 s at most.
- * 0 also when there is nothing to load; -ETIMEDOUT, or -EIO: modprobe failed. */
-int blkback_load(void);
+/*
+ * Loads it where this kernel could ever have it.  Blocks, for 10 s at most.
+ * 0 also when there is nothing to load; -ETIMEDOUT, or -EIO: modprobe failed.
+ *
+ * It offers a queue for each CPU, and a running guest has taken them before we
+ * take the device over.  So when it is us who load it, it is told to offer no
+ * more than max_queues; *ret_queues is what it offers (0: not known).
+ */
+int blkback_load(uint32_t max_queues, uint32_t *ret_queues);
 
 /* Is its driver registered?  Then it sees new nodes before us. */
 bool blkback_present(void);

@@ -297,12 +297,18 @@ static int read_domid(struct bus *bus)
 
 static void load_blkback(void)
 {
-	int r = blkback_load();
+	uint32_t queues = 0;
+	int r = blkback_load(XD_MAX_RINGS, &queues);
 
 	if (r < 0)
 		log_info("xen-blkback was not loaded (%s): it must not be "
 			 "loaded later, while disks are attached",
 			 strerror(-r));
+	if (queues > XD_MAX_RINGS)
+		log_warning("xen-blkback offers %u queues; a running guest "
+			    "that takes more than %u cannot be given a disk: "
+			    "load it with max_queues=%u",
+			    queues, XD_MAX_RINGS, XD_MAX_RINGS);
 }
 
 static int start(struct bus *bus)

@@ -218,8 +218,9 @@ int blkback_take(uint32_t domid, uint32_t devid)
 	return 0;
 }
 
-int blkback_load(void)
+int blkback_load(uint32_t max_queues, uint32_t *ret_queues)
 {
+	*ret_queues = max_queues;
 	return 0;
 }
 
