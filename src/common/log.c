@@ -71,9 +71,15 @@ void log_init(const char *program, enum log_level level)
 	target = stderr_is_journal() ? TO_JOURNAL :
 		 stderr_is_null()    ? TO_SYSLOG :
 				       TO_STDERR;
-	/* At once: later a worker may not open anything. */
+	/* At once: later a worker may not open anything.  The journal's socket
+	 * is opened by the first message and then kept. */
 	if (target == TO_SYSLOG)
 		openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+#ifdef HAVE_SYSTEMD
+	if (target == TO_JOURNAL)
+		(void)sd_journal_send("MESSAGE=%s begins to log", program,
+				      "PRIORITY=7", NULL);
+#endif
 }
 
 enum log_level log_get_level(void)
