@@ -163,6 +163,8 @@ static void settle_failed(struct io_lane *lane)
 
 	if (atomic_load(&lane->disk->poison) == IO_FAILED)
 		try_to_mark(lane);
+	else
+		flush->mark_at = 0; /* another lane has made it */
 	switch (atomic_load(&lane->disk->poison)) {
 	case IO_FAILED:
 		return;
@@ -222,6 +224,13 @@ static void begin(struct io_lane *lane)
 
 	if (!gate_enter(lane))
 		return;
+	/* A flush of another lane may have failed since flush_pump() looked;
+	 * the kernel would not tell this one. */
+	if (atomic_load(&lane->disk->poison) != IO_CLEAN) {
+		gate_leave(lane);
+		lane->again = true;
+		return;
+	}
 	flush->busy = true;
 	flush->running = io_take_all(&flush->waiting);
 	req->op = XD_FLUSH;
