@@ -109,7 +109,7 @@ void io_judge(struct io *io)
 	else if (job->length == 0)
 		io->steps &= (uint8_t)~DATA_STEPS;
 	if (job->action == BLKIF_BARRIER)
-		ring->barrier = true;
+		ring->barrier = io;
 }
 
 struct io *io_prepare(struct io_ring *ring, uint16_t entry)
@@ -494,8 +494,8 @@ static void release(struct io *io)
 		io->locked = false;
 		lane->wake |= range_unlock(lane->disk->ranges, &io->range);
 	}
-	if (io->job.action == BLKIF_BARRIER)
-		ring->barrier = false;
+	if (ring->barrier == io)
+		ring->barrier = NULL;
 	ring->free[ring->nr_free++] = io->entry;
 }
 
@@ -654,9 +654,13 @@ bool io_pump(struct io_lane *lane)
 
 uint64_t io_sleep_ns(struct io_lane *lane)
 {
-	uint64_t at = MIN(hold_next(lane), flush_next(lane));
+	const struct io_disk *disk = lane->disk;
+	uint64_t at = flush_next(lane);
 	uint64_t now;
 
+	/* At the end what is held is not tried any more. */
+	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
+		at = MIN(at, hold_next(lane));
 	if (at == UINT64_MAX && buffer_is_trimmed(lane->arena))
 		return UINT64_MAX;
 	if (at == UINT64_MAX)

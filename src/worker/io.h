@@ -84,7 +84,7 @@ struct io_ring {
 	uint16_t *free; /* stack of entries, the hottest on top */
 	uint32_t nr_free;
 	bool broken; /* by the guest: it is not touched any more */
-	bool barrier; /* nothing is taken until the barrier is answered */
+	struct io *barrier; /* nothing is taken until it is answered */
 	struct io *draining; /* the barrier, while it waits for others */
 	struct io_list answers; /* to be published */
 	struct inflight_plan *plan; /* until the lane has begun; or NULL */

@@ -242,6 +242,23 @@ static void test_barrier(void **state)
 	assert_int_equal(fix_status(3), 0);
 }
 
+/* One that is refused does not end another one's turn. */
+static void test_bad_barrier(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_rw(BARRIER, 2, UINT32_MAX, 20, 1); /* beyond the end */
+	fix_rw(BARRIER, 3, 80, 30, 1);
+	fix_rw(BARRIER, 4, 160, 40, 1);
+	fix_rw(WRITE, 5, 240, 50, 1);
+	fix_run();
+	assert_int_equal(fix_status(2), -1);
+	assert_int_equal(fix.nr_queue, 1); /* the first write alone */
+	complete_all();
+	for (unsigned int id = 3; id <= 5; id++)
+		assert_int_equal(fix_status(id), 0);
+}
+
 /* --- Durability ------------------------------------------------------------------- */
 
 /* A flush that came while another ran needs one of its own; those that wait
@@ -391,6 +408,22 @@ static void test_mark_cannot_be_made(void **state)
 	fix.lane.flush.mark_at = 1;
 	fix_run();
 	assert_int_equal(fix_status(1), -3);
+}
+
+/* Its own attempt would be due for ever, and the lane would never sleep. */
+static void test_mark_made_by_another_lane(void **state)
+{
+	(void)state;
+	fix.mark_result = -ECONNRESET;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix.lane.flush.mark_at = 1;
+	assert_int_equal(io_sleep_ns(&fix.lane), 0);
+	atomic_store(&fix.disk.poison, IO_POISONED);
+	fix_run();
+	assert_int_equal(fix_status(1), -3);
+	assert_true(io_sleep_ns(&fix.lane) > 0);
 }
 
 /* The kernel tells of a lost write once; the worker that heard it dies before
@@ -547,6 +580,7 @@ int main(void)
 		IO_TEST(test_overrun),
 		IO_TEST(test_overlap),
 		IO_TEST(test_barrier),
+		IO_TEST(test_bad_barrier),
 		IO_TEST(test_flush),
 		IO_TEST(test_no_flush_needed),
 		IO_TEST(test_flush_with_data),
@@ -554,6 +588,7 @@ int main(void)
 		IO_TEST(test_write_through),
 		IO_TEST(test_flush_is_never_retried),
 		IO_TEST(test_mark_cannot_be_made),
+		IO_TEST(test_mark_made_by_another_lane),
 		IO_TEST(test_failed_flush_and_death),
 		IO_TEST(test_flush_error_hold),
 		IO_TEST(test_hold),
