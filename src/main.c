@@ -95,6 +95,7 @@ static int run_worker(const char *disk)
 	struct worker_options worker = { 0 };
 	enum log_level level = LOG_LEVEL_INFO;
 	const char *word = getenv("XENDISK_WORKER_LOG_LEVEL");
+	struct log_who who;
 	uint32_t sock;
 
 	worker.vm = getenv("XENDISK_WORKER_VM");
@@ -110,6 +111,9 @@ static int run_worker(const char *disk)
 	worker.sock = (int)sock;
 	(void)fcntl(worker.sock, F_SETFD, FD_CLOEXEC);
 	log_init("xendiskd", level);
+	who = (struct log_who){ .domid = worker.domid, .devid = worker.devid };
+	/* Also opens the journal, which the worker cannot do later. */
+	log_disk(&who, LOG_LEVEL_INFO, "worker %d starts", (int)getpid());
 	return worker_main(&worker);
 }
 

@@ -436,6 +436,14 @@ static int start_resolving(struct host *host)
 			      host->nr_grants, resolved, host);
 }
 
+static void recount(struct host *host)
+{
+	struct keep *keep = host->broker->keep;
+
+	keep_recharge(keep, &host->charge,
+		      keep_pages(keep, host->id.domid, host->id.devid));
+}
+
 int host_begin(struct host *host, const struct layer *root,
 	       const char *expression, uid_t uid)
 {
@@ -454,9 +462,7 @@ int host_begin(struct host *host, const struct layer *root,
 		r = start_resolving(host);
 	if (r < 0)
 		return r;
-	/* A worker that died may have taken more than it used. */
-	keep_recharge(keep, &host->charge,
-		      keep_pages(keep, host->id.domid, host->id.devid));
+	recount(host);
 	return 0;
 }
 
@@ -489,6 +495,9 @@ void host_end(struct host *host)
 	host->busy = false;
 	let_go_of_markings(host, false);
 	drop_grants(host);
+	/* It may have taken more memory than it used. */
+	if (host->charge)
+		recount(host);
 }
 
 void host_discard_kept(struct host *host)

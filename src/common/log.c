@@ -107,29 +107,33 @@ static void to_stderr(enum log_level level, const char *where, const char *text)
 {
 	char line[LINE_MAX_BYTES + 128];
 	bool plain = level == LOG_LEVEL_INFO;
-	int n = snprintf(line, sizeof(line), "%s: %s%s%s%s\n", log_program,
-			 plain ? "" : levels[level].word, plain ? "" : ": ",
-			 where, text);
+	char priority[8] = "";
+	int n;
 
+	if (target == TO_JOURNAL)
+		snprintf(priority, sizeof(priority), "<%d>",
+			 levels[level].syslog_priority);
+	n = snprintf(line, sizeof(line), "%s%s: %s%s%s%s\n", priority,
+		     log_program, plain ? "" : levels[level].word,
+		     plain ? "" : ": ", where, text);
 	n = MIN(n, (int)sizeof(line) - 1);
 	(void)!write(STDERR_FILENO, line, (size_t)n);
 }
 
 #ifdef HAVE_SYSTEMD
-static void journal(enum log_level level, const struct log_who *who,
-		    const char *where, const char *text)
+static int journal(enum log_level level, const struct log_who *who,
+		   const char *where, const char *text)
 {
 	int priority = levels[level].syslog_priority;
 
 	if (who)
-		(void)sd_journal_send("MESSAGE=%s%s", where, text,
-				      "PRIORITY=%i", priority,
-				      "XENDISK_DOMID=%" PRIu32, who->domid,
-				      "XENDISK_DEVID=%" PRIu32, who->devid,
-				      NULL);
-	else
-		(void)sd_journal_send("MESSAGE=%s%s", where, text,
-				      "PRIORITY=%i", priority, NULL);
+		return sd_journal_send("MESSAGE=%s%s", where, text,
+				       "PRIORITY=%i", priority,
+				       "XENDISK_DOMID=%" PRIu32, who->domid,
+				       "XENDISK_DEVID=%" PRIu32, who->devid,
+				       NULL);
+	return sd_journal_send("MESSAGE=%s%s", where, text, "PRIORITY=%i",
+			       priority, NULL);
 }
 #endif
 
@@ -151,10 +155,10 @@ static void emit(enum log_level level, const struct log_who *who,
 		snprintf(where, sizeof(where), "d%" PRIu32 "/%" PRIu32 ": ",
 			 who->domid, who->devid);
 #ifdef HAVE_SYSTEMD
-	if (target == TO_JOURNAL) {
-		journal(level, who, where, text);
+	/* A worker that is locked down may not open the journal any more; its
+	 * stderr still leads there. */
+	if (target == TO_JOURNAL && journal(level, who, where, text) == 0)
 		return;
-	}
 #endif
 	if (target == TO_SYSLOG)
 		syslog(levels[level].syslog_priority, "%s%s", where, text);
