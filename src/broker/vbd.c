@@ -361,7 +361,7 @@ static void act_connect(struct vbd *vbd)
 		step(vbd, XenbusStateConnected, also_disk);
 		if (vbd->backend_state == XenbusStateConnected)
 			log_guest(&vbd->who, LOG_LEVEL_INFO,
-				  "connected: %u rings of %u pages",
+				  "connected: rings %u, pages in each %u",
 				  vbd->connect.nr_rings,
 				  vbd->connect.ring[0].nr_refs);
 	} else {
