@@ -219,12 +219,27 @@ static ssize_t growth(struct world *w, ssize_t at_least)
 	return now - before;
 }
 
+/* Sanitizers and valgrind have a heap of their own. */
+static bool heap_can_be_measured(void)
+{
+	size_t before = mallinfo2().uordblks;
+	void *volatile block = malloc(64 << 10);
+	bool measured = mallinfo2().uordblks >= before + (64 << 10);
+
+	free(block);
+	return measured;
+}
+
 static void flapping_costs_nothing(void **state)
 {
 	struct world *w = *state;
-	struct store_mark *mark = watch(w, "/test", NULL, &w->told);
-	struct xs_handle *queue = xs_open(0);
+	struct store_mark *mark;
+	struct xs_handle *queue;
 
+	if (!heap_can_be_measured())
+		skip();
+	mark = watch(w, "/test", NULL, &w->told);
+	queue = xs_open(0);
 	/* What it is for: libxenstore's own queue, not drained. */
 	assert_true(xs_watch(queue, "/test", "token"));
 	assert_true(growth(w, 512 << 10) >= 512 << 10);
