@@ -31,6 +31,7 @@ killed_under_load()
 XENDISK_ENGINE=threads daemon_start
 ok "attached" toolstack attach "$dom" xvdb "$tmp/raw.img"
 ok "there is no ring" eval '! has_ring'
+ok "and it says so" grep -q 'without io_uring' "$tmp/log"
 ok "detached" toolstack detach "$dom" xvdb
 ok "raw" round "$tmp/raw.img"
 ok "raw, page cache" round "raw($tmp/raw.img, cache=writeback)"

@@ -72,6 +72,11 @@ void lane_free(struct lane *lane)
 	free(lane);
 }
 
+bool lane_uses_uring(const struct lane *lane)
+{
+	return engine_is_uring(lane->engine);
+}
+
 struct io_lane *lane_io(struct lane *lane)
 {
 	return &lane->io;

@@ -16,6 +16,8 @@ struct lane;
 /* Main thread.  Opens what a lane needs to have from outside. */
 int lane_new(struct lane **ret, uint32_t domid, unsigned int index);
 void lane_free(struct lane *lane);
+/* False: threads make its calls, where io_uring is forbidden. */
+bool lane_uses_uring(const struct lane *lane);
 
 /* --- Main thread, from connect to disconnect -------------------------------- */
 

@@ -109,6 +109,9 @@ static int open_lanes(struct worker *worker, char *ret_why)
 			break;
 		worker->nr_lanes++;
 	}
+	if (!lane_uses_uring(worker->lanes[0]))
+		log_disk(&worker->who, LOG_LEVEL_INFO,
+			 "without io_uring: threads make its calls");
 	return 0;
 }
 
