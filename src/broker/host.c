@@ -113,7 +113,7 @@ static const char *explain_open(int err)
 {
 	switch (err) {
 	case -EXDEV:
-		return "is not below one of image-roots";
+		return "not below one of image-roots";
 	case -ETIMEDOUT:
 		return "no answer from its file system";
 	default:
@@ -444,22 +444,42 @@ static void recount(struct host *host)
 		      keep_pages(keep, host->id.domid, host->id.devid));
 }
 
+/* Has every path been looked up, and found? */
+static bool has_grants(const struct host *host)
+{
+	for (size_t i = 0; i < host->nr_grants; i++)
+		if (host->grants[i].fd < 0)
+			return false;
+	return host->nr_grants > 0;
+}
+
+/* A path means the file that it named at first: a process that takes the place
+ * of a dead one gets the very same. */
+static int prepare_grants(struct host *host, const struct layer *root)
+{
+	int r;
+
+	if (has_grants(host))
+		return 0;
+	drop_grants(host);
+	r = collect_grants(host, root);
+	if (r == 0 && host->nr_grants)
+		r = start_resolving(host);
+	return r;
+}
+
 int host_begin(struct host *host, const struct layer *root,
 	       const char *expression, uid_t uid)
 {
-	struct keep *keep = host->broker->keep;
 	bool kept;
 	int r;
 
 	host_end(host);
 	host->uid = uid;
-	host->is_open = false;
 	host->nr_identities = 0;
-	r = keep_claim(keep, &host->id, expression, &kept);
+	r = keep_claim(host->broker->keep, &host->id, expression, &kept);
 	if (r == 0)
-		r = collect_grants(host, root);
-	if (r == 0 && host->nr_grants)
-		r = start_resolving(host);
+		r = prepare_grants(host, root);
 	if (r < 0)
 		return r;
 	recount(host);
@@ -494,7 +514,6 @@ void host_end(struct host *host)
 	host->opening = NULL;
 	host->busy = false;
 	let_go_of_markings(host, false);
-	drop_grants(host);
 	/* It may have taken more memory than it used. */
 	if (host->charge)
 		recount(host);
@@ -530,6 +549,7 @@ void host_free(struct host *host)
 		return;
 	host_end(host);
 	let_go_of_markings(host, true);
+	drop_grants(host);
 	keep_recharge(host->broker->keep, &host->charge, 0);
 	free(host);
 }

@@ -29,8 +29,9 @@ int host_new(struct host **ret, struct broker *broker,
 	     const struct msg_identity *id, host_answer_fn answer, void *ctx);
 void host_free(struct host *host);
 
-/* A process is about to start, as that user (0: ours): resolves the paths in
- * the background and recounts the memory that is taken. */
+/* A process has been started, as that user (0: ours).  With the first one the
+ * paths are resolved, in the background; those after it get the same files.  The
+ * expression is always the same.  Recounts the memory that is taken. */
 int host_begin(struct host *host, const struct layer *root,
 	       const char *expression, uid_t uid);
 

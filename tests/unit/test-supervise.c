@@ -555,13 +555,30 @@ static void test_open_after_rename(void **state)
 	fixture_write(seen->fixture, "image", "content");
 	start(state, "fake(read, file=%s)", path);
 	expect(seen, "opened", 0);
-	/* A second process of the same disk looks the path up anew. */
 	assert_int_equal(unlink(path), 0);
+	fixture_write(seen->fixture, "image", "another");
 	(void)kill(worker_pid(seen->worker), SIGKILL);
 	expect(seen, "died", 0);
 	assert_int_equal(worker_open(seen->worker), 0);
 	expect(seen, "opened", 0);
+	assert_string_equal(seen->text, "content");
+}
+
+/* What was not there is looked for again. */
+static void test_open_later(void **state)
+{
+	struct seen *seen = *state;
+
+	start(state, "fake(read, file=%s)",
+	      fixture_path(seen->fixture, "image"));
+	expect(seen, "opened", 0);
 	assert_non_null(strstr(seen->text, "No such file"));
+	fixture_write(seen->fixture, "image", "content");
+	(void)kill(worker_pid(seen->worker), SIGKILL);
+	expect(seen, "died", 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", 0);
+	assert_string_equal(seen->text, "content");
 }
 
 static void test_open_refusals(void **state)
@@ -701,6 +718,7 @@ int main(int argc, char **argv)
 		TEST(test_open_service),
 		TEST(test_impatient),
 		TEST(test_open_after_rename),
+		TEST(test_open_later),
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
 		TEST(test_poison),
