@@ -43,7 +43,7 @@ has_gold()
 	guest "$dom" xvdb read 0 1M > "$tmp/read" &&
 		cmp -n 1048576 "$tmp/gold.img" "$tmp/read"
 }
-holds_nothing() { [ -z "$(find /dev/shm/xendiskd* -name "*$dom-*" 2>/dev/null)" ]; }
+holds_nothing() { [ -z "$(find "$(readlink "$tmp/run/pages")" -name "*$dom-*")" ]; }
 
 ok "raw" round "$tmp/raw.img"
 ok "raw, page cache" round "raw($tmp/raw.img, cache=writeback)"
