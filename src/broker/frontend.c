@@ -39,12 +39,10 @@ struct reader {
 static int wrong(const struct reader *reader, const char *key, int err,
 		 const char *what)
 {
-	const char *name = strrchr(reader->dir, '/');
+	const char *queue = strstr(reader->dir, "/queue-");
 
 	(void)snprintf(reader->why, MSG_TEXT_MAX, "frontend's %s%s%s: %s",
-		       name && strncmp(name, "/queue-", 7) == 0 ? name + 1 : "",
-		       name && strncmp(name, "/queue-", 7) == 0 ? "/" : "", key,
-		       what);
+		       queue ? queue + 1 : "", queue ? "/" : "", key, what);
 	return err;
 }
 
@@ -167,6 +165,18 @@ static int read_queue(const struct reader *reader, uint32_t queue,
 	return read_ring(&below, pages, ret);
 }
 
+static int read_queues(const struct reader *reader, uint32_t pages,
+		       struct msg_connect *connect)
+{
+	int r = 0;
+
+	if (connect->nr_rings == 1)
+		return read_ring(reader, pages, &connect->ring[0]);
+	for (uint32_t i = 0; r == 0 && i < connect->nr_rings; i++)
+		r = read_queue(reader, i, pages, &connect->ring[i]);
+	return r;
+}
+
 int frontend_rings(struct store *store, const char *dir,
 		   struct msg_connect *ret_connect, char *ret_why)
 {
@@ -183,11 +193,8 @@ int frontend_rings(struct store *store, const char *dir,
 				XD_MAX_RINGS, &connect.nr_rings);
 	if (r == -ENOENT)
 		r = 0;
-	if (r == 0 && connect.nr_rings == 1)
-		r = read_ring(&reader, pages, &connect.ring[0]);
-	for (uint32_t i = 0;
-	     r == 0 && connect.nr_rings > 1 && i < connect.nr_rings; i++)
-		r = read_queue(&reader, i, pages, &connect.ring[i]);
+	if (r == 0)
+		r = read_queues(&reader, pages, &connect);
 	if (r == 0)
 		*ret_connect = connect;
 	return r;

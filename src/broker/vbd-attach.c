@@ -92,14 +92,32 @@ static void check_rivals(struct vbd *vbd)
 	target_fail(vbd->target, -EBUSY, why);
 }
 
+static int write_failed(struct vbd *vbd)
+{
+	int r = store_write(vbd->store, vbd->path, "hotplug-error", "%s",
+			    target_why(vbd->target));
+
+	return r < 0 ? r :
+		       store_write(vbd->store, vbd->path, "hotplug-status",
+				   "error");
+}
+
+static int write_opened(struct vbd *vbd)
+{
+	int r = store_remove(vbd->store, vbd->path, "hotplug-error");
+
+	return r < 0 ? r :
+		       store_write(vbd->store, vbd->path, "hotplug-status",
+				   "connected");
+}
+
 static void tell_failed(struct vbd *vbd)
 {
 	const char *why = target_why(vbd->target);
 	int err = target_error(vbd->target);
 
 	log_disk(&vbd->who, LOG_LEVEL_ERROR, "cannot be attached: %s", why);
-	(void)store_write(vbd->store, vbd->path, "hotplug-error", "%s", why);
-	(void)store_write(vbd->store, vbd->path, "hotplug-status", "error");
+	(void)vbd_change(vbd, write_failed);
 	keep_promise(&vbd->add, err, why);
 }
 
@@ -108,8 +126,7 @@ static void tell_opened(struct vbd *vbd)
 	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
 		 target_expression(vbd->target),
 		 vbd->node.read_only ? ", read-only" : "");
-	(void)store_remove(vbd->store, vbd->path, "hotplug-error");
-	(void)store_write(vbd->store, vbd->path, "hotplug-status", "connected");
+	(void)vbd_change(vbd, write_opened);
 	keep_promise(&vbd->add, 0, NULL);
 }
 

@@ -52,8 +52,11 @@ struct vbd {
 	struct promise remove;
 };
 
-/* vbd.c: publishes what can be offered before anything is open. */
+/* vbd.c: what can be offered before anything is open. */
 int vbd_publish_transport(struct vbd *vbd);
+/* vbd.c: writes into the directory in a transaction, or not at all when it has
+ * gone: a key written then would make it again. */
+int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd));
 /* vbd.c: true when nothing is connected any more; else sees to that. */
 bool vbd_disconnected(struct vbd *vbd);
 

@@ -164,6 +164,27 @@ static int effective_frontend(struct vbd *vbd)
 
 /* --- Writing -------------------------------------------------------------- */
 
+struct change {
+	struct vbd *vbd;
+	int (*write)(struct vbd *vbd);
+};
+
+static int change_body(struct store *store, void *ctx)
+{
+	const struct change *change = ctx;
+	cleanup_free char *frontend = NULL;
+	int r = store_read(store, change->vbd->path, "frontend", &frontend);
+
+	return r < 0 ? r : change->write(change->vbd);
+}
+
+int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd))
+{
+	struct change change = { vbd, write };
+
+	return store_transact(vbd->store, change_body, &change);
+}
+
 struct step {
 	struct vbd *vbd;
 	int state;
@@ -247,9 +268,14 @@ static int publish(struct vbd *vbd,
 	return keys(vbd->store, vbd->path, &publish);
 }
 
-int vbd_publish_transport(struct vbd *vbd)
+static int also_transport(struct vbd *vbd)
 {
 	return publish(vbd, publish_transport);
+}
+
+int vbd_publish_transport(struct vbd *vbd)
+{
+	return vbd_change(vbd, also_transport);
 }
 
 static int also_disk(struct vbd *vbd)
@@ -350,7 +376,7 @@ static void act_offer(struct vbd *vbd)
 	vbd->refused[0] = '\0';
 	target_give_up(vbd->target);
 	vbd->connect.nr_rings = 0;
-	step(vbd, XenbusStateInitWait, vbd_publish_transport);
+	step(vbd, XenbusStateInitWait, also_transport);
 }
 
 static void act_connect(struct vbd *vbd)
