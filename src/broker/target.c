@@ -5,8 +5,9 @@
  * Two small state machines: `state`, is the stack open, and `link`, are the
  * guest's rings connected to it.  A worker's death moves both (died()): an open
  * stack is opened again, and a connection becomes LOST, to be taken up by the
- * next process.  Pauses double from one death or failure to the next, up to
- * MAX_PAUSE_MS, and start over when a connection has held for CALM_NS.
+ * next process.  A worker that dies is replaced at once: its guest waits.  One
+ * that dies again before it has served for CALM_NS is replaced after a pause,
+ * and so is what fails; pauses double up to MAX_PAUSE_MS.
  *
  * Calls into supervise.h never call back, and what calls back here never calls
  * the owner's code other than changed(), which only takes note.
@@ -21,9 +22,11 @@
 #include "broker/target.h"
 #include "common/log.h"
 
-#define FIRST_PAUSE_MS 250
+#define FIRST_PAUSE_MS 20
 #define MAX_PAUSE_MS   30000
-#define CALM_NS	       (60ull * 1000000000)
+/* Also what keeps a guest that has found out how to kill its worker from having
+ * one made more often than this. */
+#define CALM_NS (250ull * 1000000)
 /* A disk that somebody else still has locked: a migration ends in a moment. */
 #define BUSY_PAUSE_MS 500
 
@@ -286,25 +289,37 @@ static enum target_link link_after_death(const struct target *target)
 	return TARGET_DOWN;
 }
 
+/* Replaces it, at once if it had served for a while. */
+static void replace_worker(struct target *target, const char *how)
+{
+	bool calm = target->link == TARGET_UP &&
+		    now_ns() - target->up_since > CALM_NS;
+
+	log_disk(&target->who, LOG_LEVEL_ERROR,
+		 "the worker died (%s); starting another", how);
+	target->state = TARGET_OPENING;
+	if (calm)
+		target->pause_ms = 0;
+	if (event_pending(target->timer, EV_TIMEOUT, NULL))
+		return;
+	if (calm)
+		pause_for(target, 0);
+	else
+		pause_longer(target);
+}
+
 static void on_died(void *ctx, const char *how)
 {
 	struct target *target = ctx;
 
 	finish_resume(target, -EIO, "the worker died");
-	if (target->link == TARGET_UP && now_ns() - target->up_since > CALM_NS)
-		target->pause_ms = 0;
-	target->link = link_after_death(target);
-	if (target->state == TARGET_OPENING && !is_reopening(target)) {
+	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
-	} else if (target->state != TARGET_FAILED) {
-		log_disk(&target->who, LOG_LEVEL_ERROR,
-			 "the worker died (%s); starting another", how);
-		target->state = TARGET_OPENING;
-		if (target->link == TARGET_LOST)
-			set_condition(target, MSG_RECOVERING, how);
-		if (!event_pending(target->timer, EV_TIMEOUT, NULL))
-			pause_longer(target);
-	}
+	else if (target->state != TARGET_FAILED)
+		replace_worker(target, how);
+	target->link = link_after_death(target);
+	if (target->state == TARGET_OPENING && target->link == TARGET_LOST)
+		set_condition(target, MSG_RECOVERING, how);
 	target->changed(target->ctx);
 }
 
