@@ -165,12 +165,18 @@ void inflight_take(struct inflight_ring *log, uint32_t entry,
 
 	e->req_index = req_index;
 	e->tries = 0;
+	e->begun = 0;
 	STORE(e->state, INFLIGHT_TAKEN);
 }
 
 void inflight_taken(struct inflight_ring *log, uint32_t req_cons)
 {
 	STORE(log->cursor->req_cons, req_cons);
+}
+
+void inflight_begin(struct inflight_ring *log, uint32_t entry)
+{
+	STORE(log->entries[entry].begun, 1);
 }
 
 void inflight_answer(struct inflight_ring *log, uint32_t entry,
@@ -214,11 +220,17 @@ static int check_header(const struct inflight_header *head,
 			       head->version, INFLIGHT_VERSION);
 		return -EPROTO;
 	}
-	if (memcmp(&head->id, id, sizeof(*id))) {
+	if (memcmp(&head->id, id, offsetof(struct inflight_id, storage))) {
 		(void)snprintf(
 			ret_why, MSG_TEXT_MAX,
 			"the in-flight log belongs to another connection");
 		return -ESTALE;
+	}
+	if (head->id.storage != id->storage) {
+		(void)snprintf(ret_why, MSG_TEXT_MAX,
+			       "this is not the storage that the guest was "
+			       "connected to: another file, or another device");
+		return -EXDEV;
 	}
 	return 0;
 }

@@ -37,7 +37,7 @@ struct inflight_entry {
 	uint32_t rsp_index; /* RESPONDING: which response it becomes */
 	int16_t status; /* RESPONDING */
 	uint8_t tries; /* how often it was executed again */
-	uint8_t unused;
+	uint8_t begun; /* it holds its range: see range.h */
 	/* The private copy of the request. */
 	uint8_t slot[BLKIF_SLOT_MAX] __attribute__((aligned(8)));
 };
@@ -59,6 +59,8 @@ struct inflight_id {
 	uint32_t nr_rings;
 	uint32_t nr_slots; /* of each ring */
 	struct msg_ring ring[XD_MAX_RINGS];
+	/* A hash of the storage's identities; not part of the connection. */
+	uint32_t storage;
 };
 
 /* A ring's part of the log. */
@@ -101,6 +103,9 @@ void inflight_note(struct inflight *log, enum inflight_note note, bool holds);
 void inflight_take(struct inflight_ring *log, uint32_t entry,
 		   uint32_t req_index);
 void inflight_taken(struct inflight_ring *log, uint32_t req_cons);
+/* A write, between taken() and answer(): what overlaps it waits for it, also
+ * if this worker dies. */
+void inflight_begin(struct inflight_ring *log, uint32_t entry);
 void inflight_answer(struct inflight_ring *log, uint32_t entry,
 		     uint32_t rsp_index, int16_t status);
 void inflight_published(struct inflight_ring *log, uint32_t rsp_prod);
@@ -117,8 +122,8 @@ struct inflight_image {
 
 /*
  * Reads and checks the header.  -ENOENT: nothing was in flight; -ESTALE: it
- * belongs to another connection; -EPROTO: it is none of ours, or of another
- * version.  ret_why: MSG_TEXT_MAX bytes.
+ * belongs to another connection; -EXDEV: to this one, but to other storage;
+ * -EPROTO: it is none of ours, or of another version.  ret_why: MSG_TEXT_MAX bytes.
  */
 int inflight_load(const struct inflight *log, const struct inflight_id *id,
 		  struct inflight_image **ret, char *ret_why);

@@ -5,7 +5,9 @@
  *
  * Recovery: answers that were written but not published are published; what
  * was taken and not answered is judged again, as if it had just come, and
- * executed again.  inflight.c has the argument why that is all.
+ * executed again.  inflight.c has the argument why that is all.  Writes that had
+ * begun go before those that waited for them, whichever lane they are on: the
+ * guest may have read what they wrote, and then have sent the others.
  */
 #include "worker/io.h"
 
@@ -61,8 +63,15 @@ void io_ring_begin(struct io_ring *ring, struct inflight_ring log,
 	ring->plan = plan;
 	if (plan) {
 		ring_resume(&ring->ring, plan->req_cons);
-		for (uint32_t i = 0; i < plan->nr_replay; i++)
-			taken[plan->replay[i]] = 1;
+		for (uint32_t i = 0; i < plan->nr_replay; i++) {
+			uint16_t entry = plan->replay[i];
+
+			taken[entry] = 1;
+			ring->ios[entry].begun = log.entries[entry].begun;
+			if (ring->ios[entry].begun)
+				atomic_fetch_add(&ring->lane->disk->nr_begun,
+						 1);
+		}
 	}
 	/* The lowest on top. */
 	ring->nr_free = 0;

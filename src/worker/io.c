@@ -215,16 +215,40 @@ static bool step_drain(struct io *io)
 	return false;
 }
 
+/* One that had begun when a worker died has its range again, or no need of it.
+ * After the last one the others may lock theirs. */
+static void begun_again(struct io *io)
+{
+	struct io_disk *disk = io->ring->lane->disk;
+
+	io->begun = false;
+	if (atomic_fetch_sub(&disk->nr_begun, 1) != 1)
+		return;
+	for (unsigned int i = 0; i < disk->nr_lanes; i++)
+		io_poke(disk->lanes[i]);
+}
+
 static bool step_lock(struct io *io)
 {
 	struct io_lane *lane = io->ring->lane;
 
+	/* What had begun goes first: a read may have seen it already. */
+	if (!io->begun && atomic_load(&lane->disk->nr_begun)) {
+		io_append(&lane->want_range, io);
+		return false;
+	}
+
 	io->range.start = io->job.offset;
 	io->range.end = io->job.offset + io->job.length;
 	io->locked = range_lock(lane->disk->ranges, &io->range, lane->index);
-	if (!io->locked)
+	if (!io->locked) {
 		io_append(&lane->want_range, io);
-	return io->locked;
+		return false;
+	}
+	inflight_begin(&io->ring->log, io->entry);
+	if (io->begun)
+		begun_again(io);
+	return true;
 }
 
 static bool step_flush(struct io *io)
@@ -505,6 +529,8 @@ static void settle(struct io *io)
 
 	if (io->held)
 		hold_done(io);
+	if (io->begun)
+		begun_again(io);
 	if (io->recovered && atomic_fetch_sub(&disk->nr_recovered, 1) == 1)
 		io_condition(disk, MSG_RECOVERING, false, "%s", "");
 }

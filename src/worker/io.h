@@ -60,6 +60,7 @@ struct io {
 	bool mapped; /* the data goes to memory that the stack lent */
 	bool held; /* waits for an error to pass, or is being tried again */
 	bool recovered; /* was in flight when a worker died */
+	bool begun; /* and held its range; has not got it back yet */
 	int16_t status; /* the answer */
 	int copy_err; /* see grant_batch_add() */
 	void *buffer;
@@ -113,6 +114,7 @@ struct io_disk {
 	_Atomic(int) poison; /* enum io_poison */
 	_Atomic(bool) write_through; /* flush after every write (flush.c) */
 	_Atomic(uint32_t) nr_held; /* requests that wait for an error to pass */
+	_Atomic(uint32_t) nr_begun; /* of io.begun */
 	_Atomic(uint32_t) nr_recovered; /* recovered and not answered yet */
 };
 

@@ -311,6 +311,20 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 
 /* --- The log of a dead worker ------------------------------------------------------ */
 
+/* FNV-1a over the identities of all storage in the stack. */
+static uint32_t hash_storage(const struct msg_opened *opened)
+{
+	uint32_t hash = 0x811c9dc5u;
+
+	for (uint32_t i = 0; i < opened->nr_identities; i++)
+		for (const char *p = opened->identity[i];; p++) {
+			hash = (hash ^ (unsigned char)*p) * 0x01000193u;
+			if (!*p)
+				break;
+		}
+	return hash;
+}
+
 static struct inflight_id identify(const struct worker *worker,
 				   const struct msg_connect *msg)
 {
@@ -320,6 +334,7 @@ static struct inflight_id identify(const struct worker *worker,
 		.layout = layout_of(msg->abi),
 		.nr_rings = msg->nr_rings,
 		.nr_slots = worker->rings[0]->ring.nr_slots,
+		.storage = hash_storage(&worker->opened),
 	};
 
 	(void)snprintf(id.vm, sizeof(id.vm), "%s", worker->options->vm);

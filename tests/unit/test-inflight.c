@@ -68,6 +68,9 @@ static void test_header(void **state)
 	other = an_id();
 	other.vm[0] = 'x';
 	assert_int_equal(inflight_load(log, &other, &image, why), -ESTALE);
+	other = an_id();
+	other.storage++;
+	assert_int_equal(inflight_load(log, &other, &image, why), -EXDEV);
 	inflight_clear(log);
 	assert_int_equal(inflight_load(log, &id, &image, why), -ENOENT);
 	inflight_free(log);
