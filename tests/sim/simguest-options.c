@@ -66,6 +66,8 @@ static const struct option_row rows[] = {
 	    "verify: do not read everything at the end"),
 	ROW("expect-errors", FLAG, expect_errors, NULL,
 	    "verify: error answers are fine"),
+	ROW("gaps", TEXT, gaps, "FILE",
+	    "verify: the time between two answers, ms, where it is over 10"),
 	ROW("rw", TEXT, rw, "MODE", "load: read, write, randread or randwrite"),
 	ROW("json", FLAG, json, NULL, "load: the result as JSON"),
 	ROW("socket", TEXT, socket, "PATH", "nbd: where to listen"),

@@ -31,6 +31,7 @@
 #define DEFAULT_SIZE (64u << 20)
 #define MAX_SECTORS  (1u << 30)
 #define NR_OPS	     4
+#define GAP_NS	     10000000
 
 struct verify;
 
@@ -74,6 +75,9 @@ struct verify {
 	pthread_mutex_t lock;
 	char why[512];
 	struct counts counts;
+
+	FILE *gaps; /* --gaps; or NULL */
+	int64_t last_answer; /* ns, on any queue; atomic */
 };
 
 static const char *const op_names[NR_OPS] = {
@@ -150,6 +154,16 @@ static void judge(struct verify *v, struct worker *w, const struct slot *slot)
 	}
 }
 
+/* An outage is when no queue gets an answer. */
+static void note_gap(struct verify *v, int64_t now)
+{
+	int64_t before =
+		__atomic_exchange_n(&v->last_answer, now, __ATOMIC_RELAXED);
+
+	if (v->gaps && before && now - before > GAP_NS)
+		fprintf(v->gaps, "%.1f\n", (double)(now - before) / 1e6);
+}
+
 static void done(struct simqueue_request *req)
 {
 	struct slot *slot = (struct slot *)req;
@@ -162,6 +176,7 @@ static void done(struct simqueue_request *req)
 	slot->look_again = slot->op.kind == SIMMODEL_WRITE;
 	w->busy--;
 	w->last_answer = simio_now_ns();
+	note_gap(w->verify, w->last_answer);
 }
 
 /* --- Requests -------------------------------------------------------------- */
@@ -669,6 +684,11 @@ int simguest_verify(struct simguest *guest, int argc, char **argv)
 		simguest_complain("verify: model: %s", strerror(-r));
 		return SIMGUEST_USAGE;
 	}
+	if (guest->opt.gaps && !(v.gaps = fopen(guest->opt.gaps, "a"))) {
+		simguest_complain("verify: %s: %s", guest->opt.gaps,
+				  strerror(errno));
+		return SIMGUEST_USAGE;
+	}
 	take_limits(&v);
 	if (!known)
 		read_all(&v, true);
@@ -681,6 +701,8 @@ int simguest_verify(struct simguest *guest, int argc, char **argv)
 	code = report(&v);
 	if (save_model(&v) < 0)
 		code = SIMGUEST_FAULT;
+	if (v.gaps)
+		fclose(v.gaps);
 	simmodel_free(v.model);
 	return code;
 }

@@ -29,6 +29,7 @@ struct simguest_options {
 	bool discard_zeroes, atomic_sectors, volatile_cache, power_cut;
 	bool no_final_check, expect_errors;
 
+	const char *gaps;
 	const char *rw;
 	bool json;
 

@@ -12,7 +12,9 @@
  * back.
  *
  * A read that returned one settled candidate settles the matter: others
- * answered before it began can never be seen again.
+ * answered before it began can never be seen again.  A read that returned a
+ * candidate which is not answered yet shows that it has been carried out: a
+ * write that begins after that supersedes it, whenever its answer comes.
  *
  * One mutex covers everything; simmodel_fill() needs none.
  */
@@ -40,6 +42,7 @@ struct candidate {
 	uint32_t next; /* index in the pool, 0 ends the chain */
 	uint32_t generation;
 	uint64_t start, end; /* end 0: in flight */
+	uint64_t seen; /* by a read, before it ended; 0: not */
 	uint64_t superseded; /* NEVER: not */
 };
 
@@ -285,6 +288,11 @@ void simmodel_fill(const struct simmodel *model, const struct simmodel_op *op,
 	fill(model->options.seed, sector, op->generation, ret_data);
 }
 
+static bool settled(const struct candidate *c, uint64_t before)
+{
+	return (c->end && c->end < before) || (c->seen && c->seen < before);
+}
+
 /* Supersedes what was settled before tick `before`, except `keep`. */
 static void supersede(struct simmodel *m, uint32_t sector, uint64_t before,
 		      uint64_t keep, bool zeroes_too)
@@ -294,7 +302,7 @@ static void supersede(struct simmodel *m, uint32_t sector, uint64_t before,
 
 		if (c->generation == GEN_ZERO && !zeroes_too)
 			continue;
-		if (c->end && c->end < before && c->start != keep &&
+		if (settled(c, before) && c->start != keep &&
 		    c->superseded == NEVER)
 			c->superseded = m->now;
 	}
@@ -474,8 +482,10 @@ static bool check_chain(struct simmodel *m, const struct simmodel_op *read,
 	uint32_t found = match(m, read, sector, data, &many);
 
 	if (found) {
-		const struct candidate *c = &m->pool[found];
+		struct candidate *c = &m->pool[found];
 
+		if (!many && !c->end && !c->seen && c->generation != GEN_ZERO)
+			c->seen = m->now;
 		if (!many && c->end && c->end < read->start)
 			supersede(m, sector, read->start, c->start,
 				  m->options.discard_zeroes);
