@@ -35,7 +35,7 @@ kills()
 	load "$d" "${@:2}"
 	for i in 1 2 3; do ok "$1: kill $i" one_kill "$d"; done
 	survived "$1: the guest has noticed nothing"
-	ok "$1: the worker was another one in the end" at_least 2 \
+	ok "$1: the worker was another one in the end" at_least 1 \
 		grep -c "goes on after a worker died" "$tmp/log"
 	: > "$tmp/log"
 	ok "$1: detach" toolstack detach "$d" xvdb
