@@ -49,6 +49,8 @@ install_packages()
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -y -qq \
 		-o Dpkg::Use-Pty=0 install --no-install-recommends \
 		"${missing[@]}" >/dev/null
+	mkdir -p "$build"
+	touch "$build/.packages" # what configure did not find may be there now
 }
 
 # build_in FOLDER CONFIGURE-OPTION...: configures (once) and builds there.
@@ -61,6 +63,7 @@ build_in()
 		(cd "$top" && autoreconf -fi)
 	mkdir -p "$dir"
 	if [ ! -e "$dir/Makefile" ] || [ "$dir/.options" -ot "$top/configure" ] ||
+	   [ "$dir/.options" -ot "$build/.packages" ] ||
 	   [ "${opts[*]}" != "$(cat "$dir/.options" 2>/dev/null)" ]; then
 		(cd "$dir" && "$top/configure" -q "${opts[@]}") ||
 			die "configure failed in $dir"
