@@ -10,6 +10,7 @@ t 'block-detach --force, then xl destroy, with I/O in flight' AB xendisk destroy
 t 'detach while mounted' AB any detach_mounted
 t 'block-detach --force' AB any detach_force
 t 'the guest reads no params' AB xendisk params_hidden
+t 'a disk in dom0 itself, as pygrub has it' AB xendisk dom0_disk
 t 'a guest that reboots finds its disk' AB any reboot
 t 'save and restore with the disk mounted and at work' AB any save_restore
 
@@ -200,6 +201,20 @@ reboot() {
 	no_keys "$old" xvdb
 	detach pv xvdb
 	e2fsck -fn /srv/d.img
+	rm /srv/d.img
+}
+
+dom0_disk() {
+	modprobe xen-blkfront
+	cp /srv/gold.img /srv/d.img
+	patient xl block-attach 0 "$(spec xvdp /srv/d.img)"
+	within 60 test -b /dev/xvdp
+	cmp /dev/xvdp /srv/gold.img
+	dd if=/dev/urandom of=/dev/xvdp bs=64k count=16 oflag=direct
+	sync
+	is "the disk" "$(digest /dev/xvdp)" "$(digest /srv/d.img)"
+	patient xl block-detach 0 xvdp
+	no_keys 0 xvdp
 	rm /srv/d.img
 }
 
