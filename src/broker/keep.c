@@ -12,10 +12,11 @@
 #include "broker/broker.h"
 #include "common/util.h"
 
-#define SHM_DIR	    "/dev/shm/xendiskd"
-#define ID_FILE	    "id"
-#define NAME_MAX_ID 40 /* "DOMID-DEVID.id" and more */
-#define OWNER_MAX   (MSG_EXPR_MAX + 256)
+#define SHM_DIR	      "/dev/shm/xendiskd"
+#define ID_FILE	      "id"
+#define NAME_MAX_ID   40 /* "DOMID-DEVID.id" and more */
+#define FILE_NAME_MAX (40 + KEEP_NAME_MAX)
+#define OWNER_MAX     (MSG_EXPR_MAX + 256)
 
 struct keep {
 	/* Indexed by enum xd_keep_kind. */
@@ -382,23 +383,42 @@ static int make_file(int dir, const char *name, uint64_t size, uid_t owner)
 	return TAKE_FD(fd);
 }
 
+static void print_file_name(char *buf, size_t len, uint32_t domid,
+			    uint32_t devid, uint32_t layer, const char *name)
+{
+	size_t length;
+
+	print_prefix(buf, len, domid, devid);
+	length = strlen(buf);
+	if (layer == MSG_LAYER_NONE)
+		snprintf(buf + length, len - length, "disk.%s", name);
+	else
+		snprintf(buf + length, len - length, "%" PRIu32 ".%s", layer,
+			 name);
+}
+
+int keep_read(struct keep *keep, uint32_t domid, uint32_t devid,
+	      const char *name)
+{
+	char path[FILE_NAME_MAX];
+	int fd;
+
+	print_file_name(path, sizeof(path), domid, devid, MSG_LAYER_NONE, name);
+	fd = openat(keep->dirs[XD_KEEP_STATE], path,
+		    O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 	      const char *name, enum xd_keep_kind kind, uint64_t size,
 	      uid_t owner, bool *ret_kept)
 {
-	char path[40 + KEEP_NAME_MAX];
-	size_t length;
+	char path[FILE_NAME_MAX];
 	int fd;
 
 	if (!good_request(layer, name, kind, size))
 		return -EINVAL;
-	print_prefix(path, sizeof(path), id->domid, id->devid);
-	length = strlen(path);
-	if (layer == MSG_LAYER_NONE)
-		snprintf(path + length, sizeof(path) - length, "disk.%s", name);
-	else
-		snprintf(path + length, sizeof(path) - length, "%" PRIu32 ".%s",
-			 layer, name);
+	print_file_name(path, sizeof(path), id->domid, id->devid, layer, name);
 	fd = open_kept(keep->dirs[kind], path, size);
 	if (fd >= 0) {
 		/* The last worker's user may have been another one. */

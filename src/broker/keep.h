@@ -52,6 +52,11 @@ int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 	      const char *name, enum xd_keep_kind kind, uint64_t size,
 	      uid_t owner, bool *ret_kept);
 
+/* Opens an XD_KEEP_STATE file of the worker itself (MSG_LAYER_NONE) for
+ * reading.  The worker can write to it.  -ENOENT: there is none. */
+int keep_read(struct keep *keep, uint32_t domid, uint32_t devid,
+	      const char *name);
+
 /* Removes all of a disk. */
 void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid);
 

@@ -10,6 +10,7 @@
 #include "broker/bus.h"
 #include "broker/control.h"
 #include "broker/io.xendisk.varlink.h"
+#include "broker/stats.h"
 #include "broker/view.h"
 #include "common/util.h"
 
@@ -142,6 +143,51 @@ static void run_show(struct call *call, const json_t *params)
 			     view_keys(broker, view.backend_path, false),
 			     "frontend",
 			     view_keys(broker, view.frontend_path, true)));
+}
+
+/* A worker that has spoilt its counters does not keep others from being told. */
+static bool count_one(void *ctx, struct vbd *vbd)
+{
+	struct listing *listing = ctx;
+	json_t *disk;
+
+	if (stats_view(listing->broker, vbd, &disk) == 0)
+		json_array_append_new(listing->disks, disk);
+	return true;
+}
+
+static void count_disk(struct call *call, const json_t *params)
+{
+	struct vbd *vbd = get_disk(call, params);
+	json_t *disk;
+	int r;
+
+	if (!vbd)
+		return;
+	r = stats_view(call_broker(call), vbd, &disk);
+	if (r < 0)
+		fail_errno(call, r,
+			   r == -EPROTO ? "the counters are not understood" :
+					  NULL);
+	else
+		call_reply(call, json_pack("{s:[o]}", "disks", disk));
+}
+
+static void run_stats(struct call *call, const json_t *params)
+{
+	struct listing listing = { .broker = call_broker(call) };
+	bool domid = json_object_get(params, "domid");
+	bool devid = json_object_get(params, "devid");
+
+	if (domid != devid) {
+		wrong_parameter(call, domid ? "devid" : "domid");
+	} else if (domid) {
+		count_disk(call, params);
+	} else {
+		listing.disks = json_array();
+		bus_each(listing.broker->bus, count_one, &listing);
+		call_reply(call, json_pack("{s:o}", "disks", listing.disks));
+	}
 }
 
 static void run_check(struct call *call, const json_t *params)
@@ -290,6 +336,9 @@ const struct method methods[] = {
 	{ "io.xendisk.Show",
 	  { INT("domid", true), INT("devid", true) },
 	  run_show },
+	{ "io.xendisk.Stats",
+	  { INT("domid", false), INT("devid", false) },
+	  run_stats },
 	{ "io.xendisk.Check",
 	  { TEXT("expression", true), BOOL("readonly", false) },
 	  run_check },

@@ -70,3 +70,24 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 			    call->verb->name, dom, vdev);
 	return STATUS_DONE;
 }
+
+enum status device_params(const struct invocation *call, json_t **ret)
+{
+	struct xs_handle *store;
+	uint32_t domid;
+	uint32_t devid;
+	enum status status;
+
+	if (vdev_parse(call->args[1], &devid) < 0)
+		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
+			    call->verb->name, call->args[1]);
+	status = store_open(call, &store);
+	if (status != STATUS_DONE)
+		return status;
+	status = domain_find(call, store, call->args[0], &domid);
+	xs_close(store);
+	if (status == STATUS_DONE)
+		*ret = json_pack("{s:I, s:I}", "domid", (json_int_t)domid,
+				 "devid", (json_int_t)devid);
+	return status;
+}

@@ -5,6 +5,7 @@
 #ifndef XENDISK_DEVICE_H
 #define XENDISK_DEVICE_H
 
+#include <jansson.h>
 #include <stdint.h>
 #include <xenstore.h>
 
@@ -31,5 +32,9 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 
 /* This domain's id. */
 uint32_t device_backend_domid(struct xs_handle *store);
+
+/* The parameters {domid, devid} of a method, for the arguments DOM VDEV.  Says
+ * itself what is wrong. */
+enum status device_params(const struct invocation *call, json_t **ret);
 
 #endif

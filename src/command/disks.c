@@ -10,7 +10,6 @@
 #include "command/domain.h"
 #include "command/store.h"
 #include "command/tables.h"
-#include "command/vdev.h"
 
 #define TIMEOUT_S	 10
 #define RESUME_TIMEOUT_S 40
@@ -124,28 +123,6 @@ enum status verb_list(const struct invocation *call)
 
 /* --- show --------------------------------------------------------------------- */
 
-/* The parameters {domid, devid} for DOM VDEV. */
-static enum status which_disk(const struct invocation *call, json_t **ret)
-{
-	struct xs_handle *store;
-	uint32_t domid;
-	uint32_t devid;
-	enum status status;
-
-	if (vdev_parse(call->args[1], &devid) < 0)
-		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
-			    call->verb->name, call->args[1]);
-	status = store_open(call, &store);
-	if (status != STATUS_DONE)
-		return status;
-	status = domain_find(call, store, call->args[0], &domid);
-	xs_close(store);
-	if (status == STATUS_DONE)
-		*ret = json_pack("{s:I, s:I}", "domid", (json_int_t)domid,
-				 "devid", (json_int_t)devid);
-	return status;
-}
-
 static void print_keys(const char *side, json_t *keys)
 {
 	const char *key;
@@ -178,7 +155,7 @@ enum status verb_show(const struct invocation *call)
 	json_t *params = NULL;
 	json_t *reply = NULL;
 	json_t *tree;
-	enum status status = which_disk(call, &params);
+	enum status status = device_params(call, &params);
 
 	if (status != STATUS_DONE)
 		return status;
@@ -203,7 +180,7 @@ enum status verb_resume(const struct invocation *call)
 {
 	json_t *params = NULL;
 	json_t *reply = NULL;
-	enum status status = which_disk(call, &params);
+	enum status status = device_params(call, &params);
 
 	if (status != STATUS_DONE)
 		return status;

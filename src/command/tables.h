@@ -15,8 +15,6 @@ struct column {
 	bool truncate; /* gives way when the terminal is narrow */
 };
 
-#define MAX_COLUMNS 8
-
 struct table;
 
 int table_new(struct table **ret, const struct column *columns,

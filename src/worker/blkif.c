@@ -235,10 +235,20 @@ static const struct operation {
 	[BLKIF_OP_INDIRECT] = { judge_indirect, BLKIF_READ },
 };
 
+static bool is_known(uint8_t op)
+{
+	return op < sizeof(operations) / sizeof(operations[0]) &&
+	       operations[op].judge;
+}
+
+enum blkif_action blkif_action(uint8_t op)
+{
+	return is_known(op) ? operations[op].action : BLKIF_NR_ACTIONS;
+}
+
 void blkif_judge(const struct blkif_limits *limits, enum blkif_layout layout,
 		 const void *slot, struct blkif_job *ret)
 {
-	const size_t count = sizeof(operations) / sizeof(operations[0]);
 	const uint8_t *bytes = slot;
 	const uint8_t *id = bytes + layouts[layout].id;
 	uint8_t op = bytes[0];
@@ -247,7 +257,7 @@ void blkif_judge(const struct blkif_limits *limits, enum blkif_layout layout,
 	memset(ret, 0, offsetof(struct blkif_job, segments));
 	ret->id = get64(id);
 	ret->op = op;
-	if (op >= count || !operations[op].judge) {
+	if (!is_known(op)) {
 		ret->status = BLKIF_STATUS_UNSUPPORTED;
 		return;
 	}

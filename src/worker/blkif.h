@@ -90,6 +90,10 @@ struct blkif_job {
 	struct blkif_segment segments[BLKIF_DIRECT_MAX];
 };
 
+/* What a job's op asks for, also when it was refused; BLKIF_NR_ACTIONS: there
+ * is no such operation. */
+enum blkif_action blkif_action(uint8_t op);
+
 /* slot: a private copy, blkif_slot_size() bytes, of any alignment. */
 void blkif_judge(const struct blkif_limits *limits, enum blkif_layout layout,
 		 const void *slot, struct blkif_job *ret);

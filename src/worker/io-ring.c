@@ -19,7 +19,8 @@
 /* --- Main thread --------------------------------------------------------------- */
 
 int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
-		unsigned int nr_pages, enum blkif_layout layout)
+		unsigned int nr_pages, enum blkif_layout layout,
+		struct stats_queue *stats)
 {
 	struct io_ring *ring = calloc(1, sizeof(*ring));
 	uint32_t n;
@@ -29,6 +30,7 @@ int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
 	ring->lane = lane;
 	ring->pages = pages;
 	ring->nr_pages = nr_pages;
+	ring->stats = stats;
 	ring_attach(&ring->ring, pages, nr_pages, layout);
 	n = ring->ring.nr_slots;
 	ring->ios = calloc(n, sizeof(*ring->ios));
@@ -119,12 +121,15 @@ static void give_up(struct io *io)
 void io_ring_recover(struct io_ring *ring)
 {
 	struct inflight_plan *plan = ring->plan;
+	uint64_t now = now_ns();
 
 	republish(ring);
+	ring->stats->in_flight = plan->nr_replay;
 	for (uint32_t i = 0; i < plan->nr_replay; i++) {
 		struct io *io = io_prepare(ring, plan->replay[i]);
 
 		io->recovered = true;
+		io->taken_ns = now;
 		io_judge(io);
 		if (ring->log.entries[io->entry].tries >= INFLIGHT_MAX_TRIES &&
 		    io->steps)

@@ -143,6 +143,7 @@ static void break_ring(struct io_ring *ring)
 static void take_requests(struct io_ring *ring)
 {
 	struct io_list taken = { NULL, NULL };
+	uint64_t now;
 	uint32_t count;
 	struct io *io;
 
@@ -164,8 +165,12 @@ static void take_requests(struct io_ring *ring)
 	if (!taken.first)
 		return;
 	inflight_taken(&ring->log, ring->ring.req_cons);
-	while ((io = io_pop(&taken)))
+	meter_taken(ring->stats, ring->ring.nr_slots - ring->nr_free);
+	now = now_ns();
+	while ((io = io_pop(&taken))) {
+		io->taken_ns = now;
 		io_advance(io);
+	}
 }
 
 /* --- The steps --------------------------------------------------------------- */
@@ -179,6 +184,7 @@ static bool step_list(struct io *io)
 		lane->batch, GRANT_FROM_GUEST, io->job.list_gref, 0,
 		(uint16_t)(io->job.nr_segments * sizeof(io->segments[0])),
 		io->segments, &io->copy_err);
+	io->ring->stats->grant_copies++;
 	io_append(&lane->copying, io);
 	return false;
 }
@@ -273,6 +279,7 @@ static void copy_data(struct io *io, const struct iovec *iov)
 	struct grant_batch *batch = io->ring->lane->batch;
 	uint8_t *local = iov->iov_base;
 	size_t room = iov->iov_len;
+	unsigned int copies = 0;
 
 	for (unsigned int i = 0; i < io->job.nr_segments; i++) {
 		struct blkif_segment s = io->segments[i];
@@ -288,12 +295,14 @@ static void copy_data(struct io *io, const struct iovec *iov)
 			n = (uint16_t)MIN(s.length, room);
 			grant_batch_add(batch, direction(io), s.gref, s.offset,
 					n, local, &io->copy_err);
+			copies++;
 			s.offset += n;
 			s.length -= n;
 			local += n;
 			room -= n;
 		}
 	}
+	io->ring->stats->grant_copies += copies;
 	io_append(&io->ring->lane->copying, io);
 }
 
@@ -538,6 +547,7 @@ static void settle(struct io *io)
 static void publish(struct io_ring *ring)
 {
 	struct io_list answers = io_take_all(&ring->answers);
+	uint64_t now;
 	struct io *io;
 
 	if (!answers.first || ring->broken)
@@ -547,14 +557,20 @@ static void publish(struct io_ring *ring)
 				io->status);
 		ring_put(&ring->ring, io->job.id, io->job.op, io->status);
 	}
-	if (ring_push(&ring->ring))
+	if (ring_push(&ring->ring)) {
 		evtchn_notify(ring->lane->evtchn, ring->port);
+		ring->stats->events_out++;
+	}
 	inflight_published(&ring->log, ring->ring.rsp_prod);
+	now = now_ns();
 	while ((io = io_pop(&answers))) {
+		meter_answered(ring->stats, &io->job, io->status,
+			       now - io->taken_ns);
 		settle(io);
 		inflight_done(&ring->log, io->entry);
 		release(io);
 	}
+	ring->stats->in_flight = ring->ring.nr_slots - ring->nr_free;
 	io = ring->draining;
 	if (io && ring->nr_free == ring->ring.nr_slots - 1) {
 		ring->draining = NULL;

@@ -21,6 +21,7 @@
 #include "worker/hold.h"
 #include "worker/inflight.h"
 #include "worker/io-list.h"
+#include "worker/meter.h"
 #include "worker/range.h"
 #include "worker/ring.h"
 
@@ -65,6 +66,7 @@ struct io {
 	int copy_err; /* see grant_batch_add() */
 	void *buffer;
 	uint64_t done; /* bytes of the data step that are done */
+	uint64_t taken_ns; /* when its burst was taken */
 	struct iovec iov;
 	struct range range;
 	struct blkif_segment *segments;
@@ -88,6 +90,7 @@ struct io_ring {
 	struct io *barrier; /* nothing is taken until it is answered */
 	struct io *draining; /* the barrier, while it waits for others */
 	struct io_list answers; /* to be published */
+	struct stats_queue *stats; /* borrowed */
 	struct inflight_plan *plan; /* until the lane has begun; or NULL */
 };
 
@@ -146,7 +149,8 @@ struct io_lane {
 /* --- Main thread, while the lane does not run ----------------------------- */
 
 int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
-		unsigned int nr_pages, enum blkif_layout layout);
+		unsigned int nr_pages, enum blkif_layout layout,
+		struct stats_queue *stats);
 void io_ring_free(struct io_ring *ring);
 /* The log is ready.  plan: what a dead worker left, for io_ring_recover();
  * taken over; NULL: nothing. */

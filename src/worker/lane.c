@@ -113,8 +113,12 @@ static void take_event(struct lane *lane)
 	if (!lane->rang)
 		return;
 	lane->rang = false;
-	if (evtchn_take(lane->evtchn, &port) == 0)
-		evtchn_unmask(lane->evtchn, port);
+	if (evtchn_take(lane->evtchn, &port) < 0)
+		return;
+	evtchn_unmask(lane->evtchn, port);
+	for (unsigned int i = 0; i < lane->io.nr_rings; i++)
+		if (lane->io.rings[i]->port == port)
+			lane->io.rings[i]->stats->events_in++;
 }
 
 static void begin(struct lane *lane)

@@ -42,6 +42,7 @@ struct worker {
 	struct grant *grant;
 	struct stack *stack;
 	struct inflight *log;
+	struct stats_file *stats;
 	struct msg_opened opened;
 	struct lane *lanes[IO_MAX_LANES]; /* as many as could be needed */
 	unsigned int nr_lanes;
@@ -157,11 +158,17 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 	r = isolate(options->uid, ret_why);
 	if (r)
 		return r;
-	return open_log(worker, ret_why);
+	r = open_log(worker, ret_why);
+	if (r)
+		return r;
+	r = meter_open(&worker->stats, worker->services);
+	return r ? say(ret_why, r, "the counters: %s", strerror(-r)) : 0;
 }
 
 static void close_all(struct worker *worker)
 {
+	meter_close(worker->stats);
+	worker->stats = NULL;
 	inflight_free(worker->log);
 	worker->log = NULL;
 	while (worker->nr_lanes > 0) {
@@ -295,7 +302,7 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 		return say(ret_why, r, "ring %u cannot be mapped: %s", index,
 			   strerror(-r));
 	r = io_ring_new(&ring, lane_io(lane), pages, at->nr_refs,
-			layout_of(msg->abi));
+			layout_of(msg->abi), &worker->stats->queue[index]);
 	if (r) {
 		grant_unmap(worker->grant, pages, at->nr_refs);
 		return say(ret_why, r, "no memory for ring %u", index);
@@ -459,6 +466,7 @@ static int connect_all(struct worker *worker, const struct msg_connect *msg,
 		r = attach_ring(worker, msg, ret_why);
 	if (r)
 		return r;
+	meter_begin(worker->stats, worker->nr_rings);
 	id = identify(worker, msg);
 	if (recover)
 		r = recover_log(worker, &id, ret_why);

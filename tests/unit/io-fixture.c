@@ -351,7 +351,7 @@ static void attach(void)
 	fix.lane.batch = &the_batch;
 	assert_int_equal(buffer_arena_new(&fix.lane.arena, IO_ARENA_BYTES), 0);
 	assert_int_equal(io_ring_new(&fix.ring, &fix.lane, fix.shared, 1,
-				     RING_LAYOUT),
+				     RING_LAYOUT, &fix.stats),
 			 0);
 	fix.lane.rings[0] = fix.ring;
 	fix.lane.nr_rings = 1;

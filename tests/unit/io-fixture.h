@@ -41,6 +41,7 @@ struct fix {
 	struct xd_limits limits;
 	struct stack_policy policy;
 	struct msg_opened opened;
+	struct stats_queue stats;
 	struct log_who who;
 
 	uint8_t *shared; /* the ring's page */

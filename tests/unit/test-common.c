@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "common/msg.h"
+#include "common/stats.h"
 #include "common/util.h"
 
 static void test_numbers(void **state)
@@ -115,12 +116,56 @@ static void test_messages(void **state)
 	close(pipefd[1]);
 }
 
+/* Every latency is in the bucket that ends above it and no more than an eighth
+ * (or the narrowest bucket) away. */
+static void test_latency_buckets(void **state)
+{
+	unsigned int before = 0;
+
+	(void)state;
+	for (uint64_t ns = 1; ns < 60000000000ull; ns += ns / 97 + 1) {
+		unsigned int bucket = stats_bucket(ns);
+		uint64_t end = stats_bucket_end_ns(bucket);
+
+		assert_true(bucket >= before && bucket < STATS_LATENCY);
+		assert_true(end > ns);
+		assert_true(end - ns <= MAX(ns / 8, STATS_UNIT_NS));
+		assert_true(bucket == 0 ||
+			    stats_bucket_end_ns(bucket - 1) <= ns);
+		before = bucket;
+	}
+	assert_int_equal(stats_bucket(0), 0);
+	assert_int_equal(stats_bucket(UINT64_MAX), STATS_LATENCY - 1);
+}
+
+static void test_quantiles(void **state)
+{
+	uint64_t latency[STATS_LATENCY] = { 0 };
+
+	(void)state;
+	assert_int_equal(stats_quantile_us(latency, 500), 0);
+	latency[stats_bucket(7000)] = 989;
+	latency[stats_bucket(500000)] = 10;
+	latency[stats_bucket(9000000)] = 1;
+	assert_in_range(stats_quantile_us(latency, 500), 7, 8);
+	assert_in_range(stats_quantile_us(latency, 989), 7, 8);
+	assert_in_range(stats_quantile_us(latency, 990), 500, 563);
+	assert_in_range(stats_quantile_us(latency, 999), 500, 563);
+	assert_in_range(stats_quantile_us(latency, 1000), 9000, 10125);
+	/* A worker may have written anything. */
+	memset(latency, 0xff, sizeof(latency));
+	assert_true(stats_quantile_us(latency, 1) <=
+		    stats_quantile_us(latency, 999));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_units),
 		cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_latency_buckets),
+		cmocka_unit_test(test_quantiles),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* stats: what the disks' rings have done. */
+#include "config.h"
+
+#include "command/stats.h"
+
+#include <string.h>
+
+#include "command/client.h"
+#include "command/device.h"
+#include "command/tables.h"
+#include "command/vdev.h"
+
+#define TIMEOUT_S 10
+#define BAR_WIDTH 40
+
+static const char *const operations[] = { "read", "write", "flush", "discard" };
+
+static long long number_at(json_t *object, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(object, key));
+}
+
+/* --- The table -------------------------------------------------------------- */
+
+static int add_operation(struct table *table, json_t *disk, json_t *queue,
+			 const char *name)
+{
+	json_t *op = json_object_get(queue, name);
+	json_t *latency = json_object_get(op, "latency_us");
+	const long long numbers[] = {
+		number_at(op, "requests"), number_at(op, "bytes"),
+		number_at(op, "errors"),   number_at(latency, "p50"),
+		number_at(latency, "p99"), number_at(latency, "p999"),
+	};
+	char cells[4 + ARRAY_SIZE(numbers)][32];
+	const char *pointers[ARRAY_SIZE(cells)];
+
+	snprintf(cells[0], sizeof(cells[0]), "%lld", number_at(disk, "domid"));
+	vdev_print(cells[1], sizeof(cells[1]),
+		   (uint32_t)number_at(disk, "devid"));
+	snprintf(cells[2], sizeof(cells[2]), "%lld", number_at(queue, "queue"));
+	snprintf(cells[3], sizeof(cells[3]), "%s", name);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		snprintf(cells[4 + i], sizeof(cells[0]), "%lld", numbers[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(cells); i++)
+		pointers[i] = cells[i];
+	return table_add(table, pointers);
+}
+
+/* A line for each ring and kind of request that came. */
+static int add_disk(struct table *table, json_t *disk)
+{
+	json_t *queue;
+	size_t i;
+
+	json_array_foreach(json_object_get(disk, "queues"), i, queue)
+	{
+		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
+			json_t *op = json_object_get(queue, operations[k]);
+			int r = 0;
+
+			if (number_at(op, "requests") > 0)
+				r = add_operation(table, disk, queue,
+						  operations[k]);
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+static enum status print_stats(json_t *disks)
+{
+	static const struct column columns[] = {
+		{ "ID", true, false },	     { "VDEV", false, false },
+		{ "RING", true, false },     { "OPERATION", false, false },
+		{ "REQUESTS", true, false }, { "BYTES", true, false },
+		{ "ERRORS", true, false },   { "P50us", true, false },
+		{ "P99us", true, false },    { "P99.9us", true, false },
+	};
+	struct table *table;
+	json_t *disk;
+	size_t i;
+	int r = table_new(&table, columns, ARRAY_SIZE(columns));
+
+	if (r < 0)
+		return fail(STATUS_FAILED, "stats: %s", strerror(-r));
+	json_array_foreach(disks, i, disk)
+	{
+		r = add_disk(table, disk);
+		if (r < 0)
+			break;
+	}
+	return table_print(table);
+}
+
+/* --- Histograms ------------------------------------------------------------- */
+
+/* Over all rings; the keys are numbers. */
+static json_t *add_up(json_t *disk, const char *name)
+{
+	json_t *sum = json_object();
+	json_t *queue, *count;
+	const char *key;
+	size_t i;
+
+	json_array_foreach(json_object_get(disk, "queues"), i, queue)
+	{
+		json_object_foreach(json_object_get(queue, name), key, count)
+		{
+			long long n = json_integer_value(count);
+
+			(void)json_object_set_new(
+				sum, key,
+				json_integer(number_at(sum, key) + n));
+		}
+	}
+	return sum;
+}
+
+static void print_histogram(json_t *disk, const char *name, const char *title)
+{
+	json_t *sum = add_up(disk, name);
+	long long most = 1;
+	json_t *count;
+	const char *key;
+
+	json_object_foreach(sum, key, count)
+		most = MAX(most, (long long)json_integer_value(count));
+	printf("\n%s\n", title);
+	for (unsigned int i = 0; i <= 512; i++) {
+		char number[16];
+		long long n;
+		int width;
+
+		snprintf(number, sizeof(number), "%u", i);
+		n = number_at(sum, number);
+		width = (int)((double)n / (double)most * BAR_WIDTH + 0.5);
+		if (n > 0)
+			printf("%6u %12lld %.*s\n", i, n, width,
+			       "########################################");
+	}
+	json_decref(sum);
+}
+
+static void print_totals(json_t *disk)
+{
+	long long requests = 0, errors = 0;
+	json_t *queue;
+	size_t i;
+
+	json_array_foreach(json_object_get(disk, "queues"), i, queue)
+	{
+		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
+			json_t *op = json_object_get(queue, operations[k]);
+
+			requests += number_at(op, "requests");
+			errors += number_at(op, "errors");
+		}
+	}
+	printf("\nrequests %lld, OK %lld, errors %lld\n", requests,
+	       requests - errors, errors);
+}
+
+void stats_print_histograms(json_t *disk)
+{
+	print_histogram(disk, "ring_occupancy",
+			"ring occupancy: requests, how often");
+	print_histogram(disk, "segments", "segments per request, how often");
+	print_totals(disk);
+}
+
+/* --- The verb ---------------------------------------------------------------- */
+
+enum status verb_stats(const struct invocation *call)
+{
+	json_t *params = NULL, *reply = NULL, *disks;
+	enum status status = STATUS_DONE;
+
+	if (call->nr_args == 1)
+		return fail(STATUS_USAGE, "stats: usage: xendisk stats %s",
+			    call->verb->synopsis);
+	if (call->nr_args == 2)
+		status = device_params(call, &params);
+	if (status == STATUS_DONE)
+		status = client_call(call, "Stats", params, TIMEOUT_S, &reply);
+	if (status != STATUS_DONE)
+		return status;
+	if (call->json)
+		return print_json(reply);
+	disks = json_object_get(reply, "disks");
+	status = print_stats(disks);
+	if (status == STATUS_DONE && call->nr_args == 2)
+		stats_print_histograms(json_array_get(disks, 0));
+	json_decref(reply);
+	return status;
+}

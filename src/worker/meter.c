@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "worker/meter.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "common/util.h"
+#include "worker/services.h"
+
+#define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
+
+int meter_open(struct stats_file **ret, struct services *services)
+{
+	struct msg_service request = {
+		.kind = MSG_SERVICE_KEEP,
+		.layer = MSG_LAYER_NONE,
+		.keep = XD_KEEP_STATE,
+		.size = sizeof(struct stats_file),
+		.name = STATS_NAME,
+	};
+	struct msg_service_done done;
+	struct stats_file *stats;
+	int fd, r;
+
+	r = services_call(services, &request, &done, &fd, SERVICE_TIMEOUT_NS);
+	if (r)
+		return r;
+	stats = mmap(NULL, sizeof(*stats), PROT_READ | PROT_WRITE, MAP_SHARED,
+		     fd, 0);
+	r = stats == MAP_FAILED ? -errno : 0;
+	(void)close(fd);
+	if (r)
+		return r;
+	/* Another version of this program has counted other things. */
+	if (stats->header.magic && (stats->header.magic != STATS_MAGIC ||
+				    stats->header.version != STATS_VERSION))
+		memset(stats, 0, sizeof(*stats));
+	stats->header.magic = STATS_MAGIC;
+	stats->header.version = STATS_VERSION;
+	*ret = stats;
+	return 0;
+}
+
+void meter_close(struct stats_file *stats)
+{
+	if (stats)
+		(void)munmap(stats, sizeof(*stats));
+}
+
+void meter_begin(struct stats_file *stats, unsigned int nr_rings)
+{
+	if (stats->header.nr_queues < nr_rings)
+		stats->header.nr_queues = nr_rings;
+}
+
+/* NULL: an operation that does not exist. */
+static struct stats_op *find_op(struct stats_queue *queue, uint8_t op)
+{
+	switch (blkif_action(op)) {
+	case BLKIF_READ:
+		return &queue->read;
+	case BLKIF_WRITE:
+	case BLKIF_BARRIER:
+		return &queue->write;
+	case BLKIF_FLUSH:
+		return &queue->flush;
+	case BLKIF_DISCARD:
+		return &queue->discard;
+	case BLKIF_NR_ACTIONS:
+		break;
+	}
+	return NULL;
+}
+
+void meter_answered(struct stats_queue *queue, const struct blkif_job *job,
+		    int16_t status, uint64_t ns)
+{
+	struct stats_op *op = find_op(queue, job->op);
+
+	if (!op)
+		return;
+	op->requests++;
+	op->latency[stats_bucket(ns)]++;
+	if (status != BLKIF_STATUS_OKAY) {
+		op->errors++;
+		return;
+	}
+	op->bytes += job->length;
+	if (job->nr_segments > 0)
+		queue->segments[job->nr_segments]++;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * meter.h - counting what the rings do, for `xendisk stats`.
+ *
+ * A counter has one writer, the lane that owns the ring: plain stores into a
+ * kept file (common/stats.h).  Time is read twice a burst, not twice a request.
+ */
+#ifndef XENDISK_METER_H
+#define XENDISK_METER_H
+
+#include <stdbool.h>
+
+#include "common/stats.h"
+#include "worker/blkif.h"
+
+struct services;
+
+/* Main thread.  -errno of the broker's answer. */
+int meter_open(struct stats_file **ret, struct services *services);
+void meter_close(struct stats_file *stats);
+/* Before the lanes run: that many rings are in use now. */
+void meter_begin(struct stats_file *stats, unsigned int nr_rings);
+
+/* --- Lane ----------------------------------------------------------------- */
+
+/* After a burst was taken, and after answers were published: so many requests
+ * are in flight. */
+static inline void meter_taken(struct stats_queue *queue, uint32_t in_flight)
+{
+	queue->in_flight = in_flight;
+	if (in_flight < sizeof(queue->ring_occupancy) / sizeof(uint64_t))
+		queue->ring_occupancy[in_flight]++;
+}
+
+/* Its answer is published.  ns: since it was taken. */
+void meter_answered(struct stats_queue *queue, const struct blkif_job *job,
+		    int16_t status, uint64_t ns);
+
+#endif
