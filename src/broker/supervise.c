@@ -12,9 +12,9 @@
  *     any --death--> IDLE
  *
  * The table rules[] says which message is legal in which state.  Anything else
- * is rubbish, and a worker that talks rubbish is killed: it may be in the hands
- * of its guest.  One message is taken per turn of the event loop, so a worker
- * that floods us gets no more than its share, and an event may free the worker.
+ * is rubbish, and a worker that talks rubbish, or without end, is killed: it may
+ * be in the hands of its guest.  One message is taken per turn of the event loop,
+ * so that an event may free the worker.
  *
  * A process is dead when it is reaped and its socket has been read to the end,
  * so that its last words are heard.
@@ -42,6 +42,9 @@
 #define DISCONNECT_TIMEOUT_S 30
 #define RESUME_TIMEOUT_S     10
 #define DEATH_TIMEOUT_S	     5
+
+/* Each may cost a look at xenstore, or a child; a worker sends a few in all. */
+#define MESSAGES_PER_SECOND 1000
 
 enum state {
 	IDLE, /* no process */
@@ -77,6 +80,8 @@ struct worker {
 	uint32_t seq; /* of the last question */
 	uint32_t main_seq; /* of OPEN, CONNECT, DISCONNECT */
 	uint32_t resume_seq;
+	uint64_t second; /* the one in which messages are counted */
+	unsigned int messages;
 	unsigned int starts;
 	char doom[MSG_TEXT_MAX]; /* why it was killed; empty: it was not */
 };
@@ -597,6 +602,27 @@ static void take_message(struct worker *worker, const struct msg_header *header)
 	}
 }
 
+/* A memory disk near its limit may ask for each block: that is cheap. */
+static bool asks_for_budget(const struct msg_header *header)
+{
+	return header->type == MSG_SERVICE &&
+	       ((const struct msg_service *)header)->kind == MSG_SERVICE_BUDGET;
+}
+
+static bool talks_too_much(struct worker *worker,
+			   const struct msg_header *header)
+{
+	uint64_t second = now_ns() / 1000000000u;
+
+	if (asks_for_budget(header))
+		return false;
+	if (worker->second != second) {
+		worker->second = second;
+		worker->messages = 0;
+	}
+	return ++worker->messages > MESSAGES_PER_SECOND;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	_Alignas(max_align_t) unsigned char buf[MSG_MAX];
@@ -612,6 +638,12 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	if (r == 0 && passed >= 0) {
 		(void)close(passed); /* we take nothing from a worker */
 		r = -EPROTO;
+	}
+	if (r == 0 && talks_too_much(worker, header)) {
+		doom(worker, "sent more than %d messages in a second",
+		     MESSAGES_PER_SECOND);
+		finish_if_dead(worker);
+		return;
 	}
 	/* Even one that is closing may need something. */
 	if (r == 0 && (told(worker) || header->type == MSG_SERVICE)) {

@@ -170,6 +170,16 @@ static void fake_random(unsigned int seed)
 	_exit(0);
 }
 
+/* One good message, again and again. */
+static void fake_flood(void)
+{
+	struct msg_condition msg = { .kind = MSG_PAUSED, .set = 1 };
+
+	say(&msg, sizeof(msg), MSG_CONDITION, 0);
+	while (send(sock, &msg, sizeof(msg), MSG_NOSIGNAL) > 0)
+		;
+}
+
 static void fake_rubbish(const char *how, uint32_t seq)
 {
 	struct msg_service service = { .kind = MSG_SERVICE_BUDGET };
@@ -187,6 +197,8 @@ static void fake_rubbish(const char *how, uint32_t seq)
 		fake_opened(seq + 1, "");
 	else if (strcmp(how, "early") == 0)
 		say(&header, sizeof(header), MSG_CONNECTED, seq);
+	else if (strcmp(how, "flood") == 0)
+		fake_flood();
 	else if (strcmp(how, "condition") == 0)
 		say(&condition, sizeof(condition), MSG_CONDITION, 0);
 	else if (strcmp(how, "service") == 0) {
@@ -493,10 +505,10 @@ static void test_death_and_restart(void **state)
 
 static void test_rubbish(void **state)
 {
-	static const char *const kinds[] = { "bytes",  "descriptor",
-					     "limits", "seq",
-					     "early",  "condition",
-					     "service" };
+	static const char *const kinds[] = { "bytes",	"descriptor",
+					     "limits",	"seq",
+					     "early",	"condition",
+					     "service", "flood" };
 	struct seen *seen = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
