@@ -72,10 +72,15 @@ eventually()
 # A process of the test's own: ended, and waited for, at the end.
 background() { "$@" & cleanup_pids+=($!); }
 
+# Also true of one that only its parent still has to hear of.
+is_gone() { ! grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
+
+# Also from a subshell, which cannot wait for it.
 end_process()
 {
 	kill "$1" 2>/dev/null || return 0
 	wait "$1" 2>/dev/null || :
+	eventually 20 is_gone "$1"
 }
 
 finish()

@@ -163,8 +163,7 @@ ok "without the folder that it was started in" \
 ok "a second one fails in the foreground" fails 1 "another xendiskd" \
 	"${as_daemon[@]}"
 kill "$daemon_pid"
-gone() { [ ! -e "/proc/$daemon_pid" ] || grep -q '^State:.Z' "/proc/$daemon_pid/status"; }
-ok "it ends" eventually 5 gone
+ok "it ends" eventually 5 is_gone "$daemon_pid"
 
 # --- systemd ---------------------------------------------------------------------
 

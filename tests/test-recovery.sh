@@ -65,8 +65,7 @@ wait "$daemon_pid" 2>/dev/null || :
 sleep 0.5
 ok "the daemon is killed: its worker lives on" kill -0 "$orphan"
 daemon_start
-ended() { ! grep -qs '^State:.[^Z]' "/proc/$1/status"; }
-ok "the next one ends it" ended "$orphan"
+ok "the next one ends it" is_gone "$orphan"
 survived "the daemon is killed: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
 
