@@ -85,6 +85,8 @@ ok "xendisk attach prints the vdev" says '^xvda$' \
 ok "the next gets the next" says '^xvdb$' xendisk attach "$dom" 'mem(16M)'
 ok "a vdev in use is refused" fails 5 'xvdb is in use' \
 	xendisk attach web1 'mem(16M)' --vdev xvdb
+ok "an image in use is refused" fails 5 'in use by domain' \
+	xendisk attach "$(domain --name web2)" "$tmp/raw.img"
 ok "list" says 'mem(16M)' xendisk list web1
 ok "list --json" says '"size": 33554432' xendisk --json list
 ok "show has the stack" says 'raw' xendisk show web1 xvda

@@ -117,6 +117,7 @@ static void tell_failed(struct vbd *vbd)
 	int err = target_error(vbd->target);
 
 	log_disk(&vbd->who, LOG_LEVEL_ERROR, "cannot be attached: %s", why);
+	vbd_write_error(vbd, err, why);
 	(void)vbd_change(vbd, write_failed);
 	keep_promise(&vbd->add, err, why);
 }
@@ -126,6 +127,7 @@ static void tell_opened(struct vbd *vbd)
 	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
 		 target_expression(vbd->target),
 		 vbd->node.read_only ? ", read-only" : "");
+	vbd_remove_error(vbd);
 	(void)vbd_change(vbd, write_opened);
 	keep_promise(&vbd->add, 0, NULL);
 }

@@ -57,6 +57,10 @@ int vbd_publish_transport(struct vbd *vbd);
 /* vbd.c: writes into the directory in a transaction, or not at all when it has
  * gone: a key written then would make it again. */
 int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd));
+/* vbd.c: error/backend/..., beside backend/, as the kernel's backends have it:
+ * "ERRNO WHY", without the sign. */
+void vbd_write_error(struct vbd *vbd, int err, const char *why);
+void vbd_remove_error(struct vbd *vbd);
 /* vbd.c: true when nothing is connected any more; else sees to that. */
 bool vbd_disconnected(struct vbd *vbd);
 

@@ -234,7 +234,7 @@ static void print_error_dir(const struct vbd *vbd, char *buf, size_t len)
 		       vbd->at.domid, vbd->at.devid);
 }
 
-static void write_error(struct vbd *vbd, int err, const char *why)
+void vbd_write_error(struct vbd *vbd, int err, const char *why)
 {
 	char dir[STORE_PATH_MAX];
 
@@ -242,7 +242,7 @@ static void write_error(struct vbd *vbd, int err, const char *why)
 	(void)store_write(vbd->store, dir, "error", "%d %s", -err, why);
 }
 
-static void remove_error(struct vbd *vbd)
+void vbd_remove_error(struct vbd *vbd)
 {
 	char dir[STORE_PATH_MAX];
 
@@ -301,7 +301,7 @@ static void refuse(struct vbd *vbd, int err, const char *why)
 {
 	(void)snprintf(vbd->refused, sizeof(vbd->refused), "%s", why);
 	log_guest(&vbd->who, LOG_LEVEL_ERROR, "closed: %s", why);
-	write_error(vbd, err, why);
+	vbd_write_error(vbd, err, why);
 }
 
 static void note_trouble(struct vbd *vbd)
@@ -339,9 +339,9 @@ bool vbd_disconnected(struct vbd *vbd)
 	switch (target_link(vbd->target)) {
 	case TARGET_UP:
 	case TARGET_BROKEN:
+	case TARGET_CONNECTING: /* which may hang: this has a time limit */
 		target_disconnect(vbd->target);
 		return target_link(vbd->target) == TARGET_DOWN;
-	case TARGET_CONNECTING:
 	case TARGET_DISCONNECTING:
 		return false;
 	case TARGET_LOST:
@@ -372,7 +372,7 @@ static void act_offer(struct vbd *vbd)
 	if (state != TARGET_OPEN && !(fresh && vbd->at.kind != NODE_XENDISK))
 		return;
 	if (vbd->refused[0])
-		remove_error(vbd);
+		vbd_remove_error(vbd);
 	vbd->refused[0] = '\0';
 	target_give_up(vbd->target);
 	vbd->connect.nr_rings = 0;
@@ -606,7 +606,7 @@ void vbd_free(struct vbd *vbd)
 		return;
 	vbd_attach_cancel(vbd);
 	if (vbd->gone)
-		remove_error(vbd);
+		vbd_remove_error(vbd);
 	target_free(vbd->target);
 	store_mark_free(vbd->mark);
 	if (vbd->again)

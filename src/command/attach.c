@@ -215,10 +215,30 @@ static bool has_verdict(void *ctx)
 	return store_state(a->store, a->device.backend) != 1;
 }
 
+/* The daemon has closed the disk: its sentence, and beside it, where the
+ * kernel's backends write theirs, the error's number. */
+static enum status fail_verdict(struct attach *a)
+{
+	cleanup_free char *why = store_read(
+		a->store, XBT_NULL, "%s/hotplug-error", a->device.backend);
+	cleanup_free char *error = store_read(a->store, XBT_NULL,
+					      "/local/domain/%" PRIu32
+					      "/error/backend/xendisk/%" PRIu32
+					      "/%" PRIu32 "/error",
+					      a->backend_domid, a->device.domid,
+					      a->device.devid);
+	long number = error ? strtol(error, NULL, 10) : 0;
+
+	return fail(number == EBUSY || number == EROFS || number == EACCES ||
+				    number == EPERM ?
+			    STATUS_REFUSED :
+			    STATUS_FAILED,
+		    "attach: %s", why ? why : "the daemon closed the disk");
+}
+
 static enum status attach_direct(struct attach *a, bool choose)
 {
 	enum status status = write_both(a, choose);
-	cleanup_free char *why = NULL;
 	int state;
 
 	if (status != STATUS_DONE)
@@ -228,10 +248,7 @@ static enum status attach_direct(struct attach *a, bool choose)
 		state = store_state(a->store, a->device.backend);
 		if (state >= 2 && state <= 4)
 			return STATUS_DONE;
-		why = store_read(a->store, XBT_NULL, "%s/hotplug-error",
-				 a->device.backend);
-		status = fail(STATUS_FAILED, "attach: %s",
-			      why ? why : "the daemon closed the disk");
+		status = fail_verdict(a);
 	} else {
 		status = fail(STATUS_FAILED,
 			      "attach: xendiskd did not open "

@@ -64,6 +64,24 @@ static void detach_while_connecting(void **state)
 	assert_be(disk, 6);
 }
 
+/* Storage that hangs in there must not keep the disk from being detached: to
+ * disconnect has a time limit. */
+static void frontend_leaves_while_connecting(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, 0);
+	world_frontend_rings(disk, 1);
+	world_frontend(disk, "state", "3");
+	assert_int_equal(disk->worker->ask, ASK_CONNECT);
+	world_frontend(disk, "state", "6");
+	assert_int_equal(disk->worker->ask, ASK_DISCONNECT);
+	world_worker_dies(disk); /* the time is over */
+	assert_be(disk, 6);
+}
+
 static void nothing(void *ctx)
 {
 	(void)ctx;
@@ -374,6 +392,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(detach_while_connecting),
+		TEST(frontend_leaves_while_connecting),
 		TEST(transactions_are_bounded),
 		TEST(worker_dies_while_connected),
 		TEST(worker_cannot_open_again),

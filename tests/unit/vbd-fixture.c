@@ -80,7 +80,10 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect)
 
 int worker_disconnect(struct worker *worker)
 {
-	assert(worker->process && worker->connected);
+	assert(worker->process &&
+	       (worker->connected || worker->ask == ASK_CONNECT));
+	/* The answer to a connect that is overtaken is not heard any more. */
+	worker->ask = ASK_NOTHING;
 	return ask(worker, ASK_DISCONNECT);
 }
 
