@@ -45,6 +45,12 @@ ok "no folder of backends" \
 echo 'mem-limit = "much"' > "$tmp/bad.conf"
 ok "wrong configuration" \
 	start_fails "bad\.conf:1: " --config "$tmp/bad.conf"
+echo 'disk "bad" { expr = "memm" }' > "$tmp/bad-disk.conf"
+ok "a disk that is wrong is said where it stands" eval '
+	timeout 2 "$top_builddir/xendiskd" --foreground --run-dir "$tmp/r2" \
+		--state-dir "$tmp/state" --config "$tmp/bad-disk.conf" \
+		--backend-dir "$top_builddir/backends/.libs" 2>&1 |
+	grep "bad-disk\.conf:1: disk \"bad\" cannot be attached: .*memm"'
 : > "$tmp/file"
 ok "run directory that is a file" \
 	start_fails "$tmp/file: .*" --run-dir "$tmp/file"

@@ -172,6 +172,27 @@ static void stop_rundir(struct broker *broker)
 		(void)close(broker->lock);
 }
 
+/* One bad disk is no reason to leave the others' guests without theirs. */
+static void check_named_disks(struct broker *broker)
+{
+	const struct settings *settings = broker->settings;
+	struct expr_env env = broker_expr_env(broker);
+
+	for (size_t i = 0; i < settings->nr_disks; i++) {
+		const struct settings_disk *disk = &settings->disks[i];
+		struct expr_error error = { 0 };
+		struct layer *root;
+
+		if (expr_parse(disk->expr, false, &env, &root, &error) == 0)
+			expr_free(root);
+		else
+			log_warning("%s: disk \"%s\" cannot be attached: %s "
+				    "(at byte %zu of \"%s\")",
+				    disk->where, disk->name, error.message,
+				    error.position, disk->expr);
+	}
+}
+
 static int start_registry(struct broker *broker)
 {
 	const char *dir = broker->options.backend_dir;
@@ -185,6 +206,7 @@ static int start_registry(struct broker *broker)
 	for (size_t i = 0; registry_entry(broker->registry, i, &entry); i++)
 		if (entry.error)
 			log_warning("backend %s: %s", entry.name, entry.error);
+	check_named_disks(broker);
 	return 0;
 }
 

@@ -151,8 +151,9 @@ static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
 	settings->disks = disks;
 	new.name = strdup(cfg_title(disk));
 	new.expr = wrap(disk);
+	new.where = xasprintf("%s:%d", path, disk->line);
 	disks[settings->nr_disks++] = new;
-	return new.name &&new.expr ? 0 : -ENOMEM;
+	return new.name &&new.expr &&new.where ? 0 : -ENOMEM;
 }
 
 static int add_root(struct settings *settings, const char *root)
@@ -268,11 +269,11 @@ int settings_load(const char *path, struct settings **ret, char *ret_why)
 	cleanup_free char *folder = xasprintf("%s.d", path);
 	int r = 0;
 
+	ret_why[0] = '\0';
 	if (!settings || !folder) {
 		free(settings);
 		return -ENOMEM;
 	}
-	ret_why[0] = '\0';
 	first_error = ret_why;
 	if (access(path, F_OK) == 0 || errno != ENOENT)
 		r = load_file(settings, path);
@@ -294,6 +295,7 @@ void settings_free(struct settings *settings)
 	for (size_t i = 0; i < settings->nr_disks; i++) {
 		free(settings->disks[i].name);
 		free(settings->disks[i].expr);
+		free(settings->disks[i].where);
 	}
 	for (size_t i = 0; i < settings->nr_image_roots; i++)
 		free(settings->image_roots[i]);

@@ -16,6 +16,7 @@
 struct settings_disk {
 	char *name;
 	char *expr; /* disk(...) already put around it if it has policies */
+	char *where; /* FILE:LINE */
 };
 
 struct settings {
