@@ -57,6 +57,9 @@ ok "detach" toolstack detach "$d" xvdb
 
 # --- Killed ----------------------------------------------------------------------
 # Its workers go on serving, until the next one takes their disks over.
+# The time that the main thread of a process has had, in ticks.
+ticks() { awk '{ print $14 + $15 }' "/proc/$1/task/$1/stat"; }
+idles() { local t; t=$(ticks "$1"); sleep 1; [ $(($(ticks "$1") - t)) -lt 5 ]; }
 ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
 load "$d" --queues 2
 orphan=$(worker_of "$d")
@@ -64,6 +67,7 @@ kill -9 "$daemon_pid"
 wait "$daemon_pid" 2>/dev/null || :
 sleep 0.5
 ok "the daemon is killed: its worker lives on" kill -0 "$orphan"
+ok "... and waits without spinning" idles "$orphan"
 daemon_start
 ok "the next one ends it" is_gone "$orphan"
 survived "the daemon is killed: the guest has noticed nothing"
