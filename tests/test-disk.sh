@@ -92,6 +92,14 @@ ok "list --json" says '"size": 33554432' xendisk --json list
 ok "show has the stack" says 'raw' xendisk show web1 xvda
 ok "show --json has both sides" says '"ring-ref"\|"frontend"' \
 	xendisk show web1 xvda --json
+hostile() (
+	eval "$("$xensim" env "$dom")"
+	xenstore-write "/local/domain/$dom/device/vbd/51712/protocol" \
+		$'\e[31mx86\u009b\n'
+)
+ok "a guest cannot command the terminal" eval '
+	hostile && says "protocol = ?\[31mx86??\$" xendisk show web1 xvda &&
+	xenstore-rm "/local/domain/$dom/device/vbd/51712/protocol"'
 ok "the guest uses it" guest "$dom" xvda verify --seconds 1
 ok "detach" xendisk detach web1 xvdb
 ok "detach the other" xendisk detach web1 xvda

@@ -130,7 +130,10 @@ static void print_keys(const char *side, json_t *keys)
 
 	printf("\n%s\n", side);
 	json_object_foreach(keys, key, value)
-		printf("  %s = %s\n", key, json_string_value(value));
+	{
+		printf("  %s = ", key);
+		print_line(json_string_value(value));
+	}
 }
 
 static void print_disk(json_t *disk)
@@ -145,8 +148,10 @@ static void print_disk(json_t *disk)
 				strdup(json_string_value(value)) :
 				json_dumps(value, JSON_ENCODE_ANY);
 
-		if (text && !json_is_null(value))
-			printf("%-20s %s\n", key, text);
+		if (text && !json_is_null(value)) {
+			printf("%-20s ", key);
+			print_line(text);
+		}
 	}
 }
 

@@ -58,6 +58,19 @@ enum status table_print(struct table *table)
 	return r == 0 ? STATUS_DONE : fail(STATUS_FAILED, "stdout: %m");
 }
 
+void print_line(const char *text)
+{
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+		/* U+0080 to U+009F, which are control characters as well. */
+		bool c1 = c == 0xc2 && (unsigned char)text[1] < 0xa0;
+
+		putchar(c < 0x20 || c == 0x7f || c1 ? '?' : c);
+		text += c1 && text[1];
+	}
+	putchar('\n');
+}
+
 /* "raw path=/srv/a.img cache=none" */
 static char *layer_text(json_t *layer)
 {

@@ -24,6 +24,10 @@ int table_add(struct table *table, const char *const *cells);
 /* Prints and frees. */
 enum status table_print(struct table *table);
 
+/* One line on stdout.  Guests write some texts: what would command the terminal
+ * becomes "?". */
+void print_line(const char *text);
+
 /* The stack of show and check, as a tree: a line a layer, then its notes. */
 enum status print_tree(json_t *layer);
 
