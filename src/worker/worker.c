@@ -196,7 +196,7 @@ static int handle_open(struct worker *worker, const struct msg_open *msg)
 	if (r) {
 		answer_text(worker, msg->h.seq, MSG_FAILED, r, why);
 		close_all(worker);
-		return r;
+		return -ECANCELED; /* the broker says why */
 	}
 	stack_describe(worker->stack, opened);
 	opened->h.seq = msg->h.seq;
@@ -688,7 +688,7 @@ int worker_main(const struct worker_options *options)
 		return 1;
 	}
 	r = live(&worker);
-	if (r)
+	if (r && r != -ECANCELED)
 		log_disk(&worker.who, LOG_LEVEL_ERROR, "the worker ends: %s",
 			 strerror(-r));
 	return r ? 1 : 0;
