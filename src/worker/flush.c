@@ -306,6 +306,18 @@ int flush_last(struct io_lane *lane)
 	return last.err;
 }
 
+int flush_mark(struct io_disk *disk)
+{
+	int r;
+
+	if (atomic_load(&disk->poison) != IO_FAILED)
+		return 0;
+	r = make_mark(disk);
+	if (!r)
+		atomic_store(&disk->poison, IO_POISONED);
+	return r;
+}
+
 void flush_recover(struct io_disk *disk, uint32_t notes)
 {
 	if (notes & INFLIGHT_FLUSH_FAILED)

@@ -58,6 +58,10 @@ int flush_last(struct io_lane *lane);
 /* Main thread, lanes not running: what a dead worker noted of its flushes. */
 void flush_recover(struct io_disk *disk, uint32_t notes);
 
+/* Main thread, no lane runs.  Makes the mark of a failed flush, if it could not
+ * be made yet; -errno: it still cannot. */
+int flush_mark(struct io_disk *disk);
+
 /* Main thread: the operator accepts what was lost. */
 void flush_forgive(struct io_disk *disk);
 

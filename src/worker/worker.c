@@ -563,7 +563,9 @@ static int handle_disconnect(struct worker *worker,
 		r = disconnect_all(worker, clean, why);
 		if (!r && !clean)
 			r = say(why, -EIO, "the disk is poisoned");
-		inflight_clear(worker->log);
+		/* The log is what remembers a failure without a mark. */
+		if (flush_mark(disk) == 0)
+			inflight_clear(worker->log);
 		end_conditions(disk);
 		worker->connected = false;
 	}
