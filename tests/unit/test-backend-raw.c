@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
+#include "leave-out.h"
 #include "common/util.h"
 #include "rig.h"
 
@@ -265,7 +266,7 @@ static void qemu_sees_our_locks(void **state)
 	struct rig *rig = *state;
 
 	if (!have_qemu())
-		skip();
+		LEAVE_OUT("QEMU's tools are not here");
 	(void)rig_file(rig, "image", MiB);
 	assert_int_equal(run(rig, copy), 0);
 	assert_int_equal(run(rig, write), 0);
@@ -318,7 +319,7 @@ static void we_see_qemus_locks(void **state)
 	FILE *pipe;
 
 	if (!have_qemu())
-		skip();
+		LEAVE_OUT("QEMU's tools are not here");
 	(void)rig_file(rig, "image", MiB);
 	pipe = qemu_io(rig, "");
 	refused(rig, "@/image", -EBUSY, "is in use: QEMU or another program");
@@ -403,7 +404,7 @@ static void adjacent_requests_are_one_call(void **state)
 	open_ok(rig, "@/image");
 	apart = calls_of_burst(rig, 8192);
 	if (apart < 16)
-		skip(); /* no account of system calls here */
+		LEAVE_OUT("no account of system calls here");
 	assert_in_range(calls_of_burst(rig, 4096), 1, apart - 12);
 	assert_int_equal(rig_close(rig), 0);
 }
@@ -481,7 +482,7 @@ static void devices_are_served(void **state)
 	const char *image = rig_file(rig, "image", 0);
 
 	if (!loop[0])
-		skip();
+		LEAVE_OUT("no loop device");
 	open_ok(rig, loop);
 	assert_int_equal(stack_limits(rig->stack)->size, MiB);
 	memset(buf, 5, MiB);
@@ -511,7 +512,7 @@ static void claimed_devices_are_refused(void **state)
 	int fd;
 
 	if (!loop[0])
-		skip();
+		LEAVE_OUT("no loop device");
 	fd = open(loop, O_RDONLY | O_EXCL);
 	assert_true(fd >= 0);
 	refused(rig, loop, -EBUSY, "it is mounted");
@@ -537,7 +538,7 @@ static void another_device_of_the_name_is_refused(void **state)
 	struct rig *rig = *state;
 
 	if (!loop[0])
-		skip();
+		LEAVE_OUT("no loop device");
 	rig->before_activate = exchange_device;
 	refused(rig, loop, -ESTALE, "is no longer what was attached");
 }
@@ -615,7 +616,7 @@ static void a_failed_flush_is_told(void **state)
 	struct rig *rig = *state;
 
 	if (!failfs)
-		skip();
+		LEAVE_OUT("no FUSE");
 	for (unsigned int i = 0; i < ARRAY_SIZE(failfs_modes); i++) {
 		open_ok(rig, failfs_modes[i]);
 		io_ok(rig, XD_WRITE, 0, 0, 65536);
@@ -635,7 +636,7 @@ static void errors_of_the_storage_are_told(void **state)
 	struct rig *rig = *state;
 
 	if (!failfs)
-		skip();
+		LEAVE_OUT("no FUSE");
 	open_ok(rig, "@/fuse/image");
 	failfs_say(rig, "write 28 1");
 	assert_int_equal(rig_io(rig, 0, XD_WRITE, 0, 0, 4096, buf), -ENOSPC);
@@ -651,7 +652,7 @@ static void storage_without_holes_is_zeroed_by_hand(void **state)
 	struct rig *rig = *state;
 
 	if (!failfs)
-		skip();
+		LEAVE_OUT("no FUSE");
 	failfs_say(rig, "fallocate 95");
 	open_ok(rig, "@/fuse/image");
 	memset(buf, 7, MiB);
