@@ -114,6 +114,8 @@ static const char *explain_open(int err)
 	switch (err) {
 	case -EXDEV:
 		return "not below one of image-roots";
+	case -ENOTBLK:
+		return "neither a file nor a block device";
 	case -ETIMEDOUT:
 		return "no answer from its file system";
 	default:

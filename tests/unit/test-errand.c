@@ -33,6 +33,16 @@ static void on_done(void *ctx, struct errand_result *results)
 		(void)TAKE_FD(results[i].fd);
 }
 
+/* Of an errand with one result. */
+static void on_first(void *ctx, struct errand_result *results)
+{
+	struct answer *answer = ctx;
+
+	answer->come = true;
+	answer->results[0] = results[0];
+	(void)TAKE_FD(results[0].fd);
+}
+
 static int setup(void **state)
 {
 	*state = fixture_new();
@@ -160,13 +170,49 @@ static void test_flags(void **state)
 	assert_int_equal(opener_check_flags(-1, false), -EINVAL);
 }
 
+static int reopened_as(struct fixture *fixture, const char *path, int flags)
+{
+	struct answer answer = { .come = false };
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	struct errand *errand;
+
+	assert_true(fd >= 0);
+	assert_int_equal(opener_reopen(&errand, &fixture->broker, fd, flags,
+				       on_first, &answer),
+			 0);
+	assert_true(fixture_run(fixture, &answer.come));
+	if (answer.results[0].fd >= 0)
+		(void)close(answer.results[0].fd);
+	(void)close(fd);
+	return answer.results[0].err;
+}
+
+/* What is no image is not even opened: nobody waits for a FIFO's other end. */
+static void test_types(void **state)
+{
+	struct fixture *fixture = *state;
+	char file[256], fifo[256];
+
+	(void)snprintf(file, sizeof(file), "%s",
+		       fixture_path(fixture, "image"));
+	(void)snprintf(fifo, sizeof(fifo), "%s", fixture_path(fixture, "fifo"));
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	(void)close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	assert_int_equal(reopened_as(fixture, file, O_RDWR), 0);
+	assert_int_equal(reopened_as(fixture, fifo, O_RDONLY), -ENOTBLK);
+	assert_int_equal(reopened_as(fixture, "/dev/null", O_RDWR), -ENOTBLK);
+	assert_int_equal(reopened_as(fixture, fixture->dir, O_RDONLY), -EISDIR);
+	assert_int_equal(
+		reopened_as(fixture, fixture->dir, O_RDONLY | O_DIRECTORY), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_results), TEST(test_timeout), TEST(test_crash),
-		TEST(test_cancel),  TEST(test_flags),
+		TEST(test_cancel),  TEST(test_flags),	TEST(test_types),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
