@@ -11,10 +11,11 @@
  *   - it has not taken an answer within ANSWER_S seconds;
  *   - it has been silent for IDLE_S seconds without a call that waits.
  *
- * While TALKING_MAX clients are here whose calls are not waiting, no more are
- * accepted: the next ones stay in the kernel's queue.  A call that waits for a
- * slow disk does not count there (xl may attach many disks at once), only
- * towards CLIENTS_MAX.
+ * At most TALKING_MAX clients are here whose calls are not waiting.  The next one
+ * takes the place of the one that has been silent for longest; when all are in
+ * the middle of something, which has its time limit, it stays in the kernel's
+ * queue.  A call that waits for a slow disk does not count there (xl may attach
+ * many disks at once), only towards CLIENTS_MAX.
  */
 #include "config.h"
 
@@ -64,7 +65,7 @@ struct control {
 	struct broker *broker;
 	struct event *listener;
 	char *path;
-	struct client *clients;
+	struct client *clients; /* who said something last is the last */
 	unsigned int nr_clients;
 	unsigned int nr_waiting;
 	bool stopped;
@@ -72,11 +73,39 @@ struct control {
 
 /* --- Clients come and go ---------------------------------------------------- */
 
-/* Listens as long as there is room for one more. */
+/* Is there an answer that must go out first? */
+static bool busy(struct client *client)
+{
+	return client->waiting ||
+	       evbuffer_get_length(bufferevent_get_output(client->bev)) > 0;
+}
+
+static bool is_silent(struct client *client)
+{
+	return !busy(client) && !client->in_request &&
+	       evbuffer_get_length(bufferevent_get_input(client->bev)) == 0;
+}
+
+static struct client *longest_silent(struct control *control)
+{
+	struct client *client;
+
+	DL_FOREACH(control->clients, client)
+		if (is_silent(client))
+			return client;
+	return NULL;
+}
+
+static bool is_crowded(const struct control *control)
+{
+	return control->nr_clients - control->nr_waiting >= TALKING_MAX;
+}
+
+/* Listens as long as there is room for one more, or somebody to make room. */
 static void set_listening(struct control *control)
 {
 	bool room = control->nr_clients < CLIENTS_MAX &&
-		    control->nr_clients - control->nr_waiting < TALKING_MAX;
+		    (!is_crowded(control) || longest_silent(control));
 
 	if (control->listener && room && !control->stopped)
 		(void)event_add(control->listener, NULL);
@@ -278,13 +307,6 @@ static bool has_all(struct client *client)
 	       evbuffer_get_length(bufferevent_get_output(client->bev)) == 0;
 }
 
-/* Is there an answer that must go out first? */
-static bool busy(struct client *client)
-{
-	return client->waiting ||
-	       evbuffer_get_length(bufferevent_get_output(client->bev)) > 0;
-}
-
 /* As many calls as are there, as long as the answers are taken.  The client may
  * be gone afterwards. */
 static void read_calls(struct client *client)
@@ -302,7 +324,6 @@ static void read_calls(struct client *client)
 		drop_client(client, client->gone);
 		return;
 	}
-	set_listening(client->control);
 	if (!busy(client) && !client->half_closed)
 		(void)bufferevent_enable(client->bev, EV_READ);
 	if (busy(client)) {
@@ -311,10 +332,13 @@ static void read_calls(struct client *client)
 	} else if (evbuffer_get_length(input) == 0) {
 		client->in_request = false;
 		start_timer(client);
+		DL_DELETE(client->control->clients, client);
+		DL_APPEND(client->control->clients, client);
 	} else if (!client->in_request) {
 		client->in_request = true;
 		start_timer(client);
 	}
+	set_listening(client->control);
 }
 
 static void on_input(struct bufferevent *bev, void *arg)
@@ -395,10 +419,14 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 {
 	struct control *control = arg;
 	int sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct client *silent;
 
 	(void)what;
 	if (sock < 0)
 		return;
+	silent = is_crowded(control) ? longest_silent(control) : NULL;
+	if (silent)
+		drop_client(silent, "silent, and another one needs its place");
 	if (!may_connect(sock) || add_client(control, sock) < 0) {
 		log_warning("control socket: client refused");
 		(void)close(sock);

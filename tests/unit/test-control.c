@@ -510,7 +510,17 @@ static bool answered(struct fixture *fixture, int fd)
 	return recv(fd, &byte, 1, MSG_PEEK) == 1;
 }
 
-/* Silent clients fill the table; one that waits for a disk has no part in it. */
+/* Has the daemon hung up? */
+static bool dropped(struct fixture *fixture, int fd)
+{
+	char byte;
+
+	turn(fixture);
+	return recv(fd, &byte, 1, 0) == 0;
+}
+
+/* Clients that are in the middle of something fill the table; one that waits
+ * for a disk has no part in it. */
 static void test_many_clients(void **state)
 {
 	const char add[] = "{\"method\":\"io.xendisk.HotplugAdd\","
@@ -518,27 +528,54 @@ static void test_many_clients(void **state)
 	const char one[] = "{\"method\":\"io.xendisk.Version\"}";
 	struct fixture *fixture = *state;
 	int waiting = connect_to(fixture);
-	int silent[16];
+	int slow[16];
 	int late;
 
 	pending_done = NULL;
 	send_text(waiting, add, sizeof(add));
 	turn(fixture);
 	assert_non_null(pending_done);
-	for (size_t i = 0; i < ARRAY_SIZE(silent); i++)
-		silent[i] = connect_to(fixture);
+	for (size_t i = 0; i < ARRAY_SIZE(slow); i++) {
+		slow[i] = connect_to(fixture);
+		send_text(slow[i], one, 3);
+	}
 	turn(fixture);
 	late = connect_to(fixture);
 	send_text(late, one, sizeof(one));
 	assert_false(answered(fixture, late));
-	(void)close(silent[0]);
+	(void)close(slow[0]);
 	assert_true(answered(fixture, late));
-	for (size_t i = 1; i < ARRAY_SIZE(silent); i++)
-		(void)close(silent[i]);
+	for (size_t i = 1; i < ARRAY_SIZE(slow); i++)
+		(void)close(slow[i]);
 	(void)close(late);
 	pending_done(pending_ctx, 0, NULL);
 	assert_true(answered(fixture, waiting));
 	(void)close(waiting);
+}
+
+/* Silent ones make room, the one that has been silent for longest first. */
+static void test_silent_clients(void **state)
+{
+	const char one[] = "{\"method\":\"io.xendisk.Version\"}";
+	struct fixture *fixture = *state;
+	int silent[16];
+	int late;
+
+	for (size_t i = 0; i < ARRAY_SIZE(silent); i++) {
+		silent[i] = connect_to(fixture);
+		turn(fixture);
+	}
+	send_text(silent[0], one, sizeof(one));
+	json_decref(receive(fixture, silent[0]));
+	late = connect_to(fixture);
+	send_text(late, one, sizeof(one));
+	assert_true(answered(fixture, late));
+	assert_true(dropped(fixture, silent[1]));
+	send_text(silent[0], one, sizeof(one));
+	assert_true(answered(fixture, silent[0]));
+	for (size_t i = 0; i < ARRAY_SIZE(silent); i++)
+		(void)close(silent[i]);
+	(void)close(late);
 }
 
 static void test_socket_mode(void **state)
@@ -581,12 +618,19 @@ static void test_interface_is_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_list),	 TEST(test_show),
-		TEST(test_errors),	 TEST(test_malformed),
-		TEST(test_too_long),	 TEST(test_byte_by_byte_and_pipelined),
-		TEST(test_slow_request), TEST(test_slow_reader),
-		TEST(test_deferred),	 TEST(test_many_clients),
-		TEST(test_socket_mode),	 TEST(test_interface_is_complete),
+		TEST(test_list),
+		TEST(test_show),
+		TEST(test_errors),
+		TEST(test_malformed),
+		TEST(test_too_long),
+		TEST(test_byte_by_byte_and_pipelined),
+		TEST(test_slow_request),
+		TEST(test_slow_reader),
+		TEST(test_deferred),
+		TEST(test_many_clients),
+		TEST(test_silent_clients),
+		TEST(test_socket_mode),
+		TEST(test_interface_is_complete),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN); /* as main() does */
