@@ -24,6 +24,7 @@
 #include "worker/meter.h"
 #include "worker/range.h"
 #include "worker/ring.h"
+#include "worker/storm.h"
 
 /* Data on its way in a lane at any time.  At least one request of
  * BLKIF_LENGTH_MAX fits. */
@@ -82,6 +83,7 @@ struct io_ring {
 	void *pages;
 	unsigned int nr_pages;
 	uint32_t port; /* ours */
+	struct storm storm;
 	struct io *ios; /* one per entry */
 	struct blkif_segment *lists; /* BLKIF_INDIRECT_MAX per entry */
 	uint16_t *free; /* stack of entries, the hottest on top */

@@ -12,7 +12,9 @@
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
  * once more.  An event only ever means "look": all rings of the lane are looked
- * at, whichever rang.  At the start the rings are looked at and the guest is
+ * at, whichever rang.  A guest that rings for nothing, again and again, finds its
+ * port unmasked later and later (storm.h); until then its ring is looked at only
+ * when something else has woken the lane.  At the start the rings are looked at and the guest is
  * notified without being asked, since either side's event may have been lost
  * with the worker that was here before.
  *
@@ -40,6 +42,7 @@ struct lane {
 	struct xd_sys poll;
 	bool polling;
 	bool rang; /* the handle is readable */
+	unsigned int nr_masked; /* rings whose port is to be unmasked later */
 	bool running;
 	pthread_t thread;
 };
@@ -104,10 +107,19 @@ static void start_poll(struct lane *lane)
 	engine_sys(lane->engine, &lane->poll);
 }
 
+static struct io_ring *ring_of_port(struct lane *lane, uint32_t port)
+{
+	for (unsigned int i = 0; i < lane->io.nr_rings; i++)
+		if (lane->io.rings[i]->port == port)
+			return lane->io.rings[i];
+	return NULL;
+}
+
 /* One event at a time: more than one port has fired only where rings share a
  * lane, and the poll comes back at once for the others. */
 static void take_event(struct lane *lane)
 {
+	struct io_ring *ring;
 	uint32_t port;
 
 	if (!lane->rang)
@@ -115,10 +127,43 @@ static void take_event(struct lane *lane)
 	lane->rang = false;
 	if (evtchn_take(lane->evtchn, &port) < 0)
 		return;
-	evtchn_unmask(lane->evtchn, port);
+	ring = ring_of_port(lane, port);
+	if (!ring)
+		return;
+	ring->stats->events_in++;
+	if (storm_event(&ring->storm, ring->ring.req_cons, now_ns()))
+		evtchn_unmask(lane->evtchn, port);
+	else
+		lane->nr_masked++;
+}
+
+/* Before the rings are looked at, as always. */
+static void unmask_late(struct lane *lane)
+{
+	uint64_t now = now_ns();
+
+	for (unsigned int i = 0; i < lane->io.nr_rings; i++) {
+		struct io_ring *ring = lane->io.rings[i];
+
+		if (ring->storm.unmask_at &&
+		    storm_over(&ring->storm, ring->ring.req_cons, now)) {
+			lane->nr_masked--;
+			evtchn_unmask(lane->evtchn, ring->port);
+		}
+	}
+}
+
+static uint64_t until_unmask(const struct lane *lane)
+{
+	uint64_t at = UINT64_MAX, now;
+
+	if (lane->nr_masked == 0)
+		return UINT64_MAX;
 	for (unsigned int i = 0; i < lane->io.nr_rings; i++)
-		if (lane->io.rings[i]->port == port)
-			lane->io.rings[i]->stats->events_in++;
+		if (lane->io.rings[i]->storm.unmask_at)
+			at = MIN(at, lane->io.rings[i]->storm.unmask_at);
+	now = now_ns();
+	return at > now ? at - now : 0;
 }
 
 static void begin(struct lane *lane)
@@ -144,16 +189,20 @@ static void *run(void *arg)
 
 	begin(lane);
 	for (;;) {
-		bool more = io_pump(io);
-		uint64_t wait;
+		uint64_t wait, unmask;
+		bool more;
 		int n;
 
+		if (lane->nr_masked)
+			unmask_late(lane);
+		more = io_pump(io);
 		if (ended(io) && !more)
 			break;
 		wait = more ? 0 : io_sleep_ns(io);
+		unmask = until_unmask(lane);
 		start_poll(lane);
-		n = engine_run(lane->engine, wait);
-		if (n == 0 && wait > 0)
+		n = engine_run(lane->engine, MIN(wait, unmask));
+		if (n == 0 && wait > 0 && wait <= unmask)
 			io_idle(io);
 		take_event(lane);
 	}
@@ -170,6 +219,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 	int r;
 
 	memset(io, 0, sizeof(*io));
+	lane->nr_masked = 0;
 	io->disk = disk;
 	io->index = index;
 	io->engine = lane->engine;
