@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Requests to the NBD server, right and wrong ones, with all three kinds of
+ * headers. */
+#include "config.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/util.h"
+#include "nbd-fixture.h"
+
+static struct nbd_fixture f;
+
+static int set_up(void **state)
+{
+	(void)state;
+	fixture_new(&f, NBD_TLS_NONE);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	fixture_free(&f);
+	return 0;
+}
+
+static void request(uint16_t type, uint64_t cookie, uint64_t offset,
+		    uint64_t length)
+{
+	fixture_request(&f, false, 0, type, cookie, offset, length);
+}
+
+/* An error chunk with a sentence. */
+static void failed(bool extended, uint64_t cookie, uint32_t error)
+{
+	uint64_t length;
+	const uint8_t *p = fixture_chunk(&f, extended, NBD_REPLY_TYPE_ERROR,
+					 cookie, &length);
+
+	assert_int_equal(nbd_get32(p), error);
+	assert_int_equal(nbd_get16(p + 4), length - 6);
+	assert_true(length > 6);
+	assert_true(fixture_is_empty(&f));
+	assert_int_equal(f.err, 0);
+}
+
+/* --- Right ------------------------------------------------------------------------- */
+
+static void test_simple(void **state)
+{
+	static uint8_t data[100000];
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	memset(data, 0x5a, sizeof(data));
+	request(NBD_CMD_WRITE, 1, 1000, sizeof(data));
+	fixture_send(&f, data, sizeof(data));
+	fixture_simple(&f, 1, 0);
+	request(NBD_CMD_READ, 2, 999, 1 + sizeof(data));
+	fixture_simple(&f, 2, 0);
+	assert_memory_equal(fixture_take(&f, 1 + sizeof(data)), f.disk + 999,
+			    1 + sizeof(data));
+	assert_memory_equal(f.disk + 1000, data, sizeof(data));
+	request(NBD_CMD_FLUSH, 3, 0, 0);
+	fixture_simple(&f, 3, 0);
+	assert_int_equal(f.nr_flushes, 1);
+	request(NBD_CMD_TRIM, 4, 0, FIXTURE_SIZE);
+	fixture_simple(&f, 4, 0);
+	request(NBD_CMD_CACHE, 5, 0, FIXTURE_SIZE);
+	fixture_simple(&f, 5, 0);
+	fixture_request(&f, false, NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE,
+			NBD_CMD_WRITE_ZEROES, 6, 512, 512);
+	fixture_simple(&f, 6, 0);
+	request(NBD_CMD_READ, 7, 5, 0); /* nothing: done */
+	fixture_simple(&f, 7, 0);
+	request(NBD_CMD_DISC, 8, 0, 0);
+	assert_true(nbd_session_ended(f.session));
+	assert_true(fixture_is_empty(&f));
+}
+
+static void test_structured_read(void **state)
+{
+	const uint8_t *p;
+	uint64_t length;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, false);
+	request(NBD_CMD_READ, 1, 512, 1024);
+	p = fixture_chunk(&f, false, NBD_REPLY_TYPE_OFFSET_DATA, 1, &length);
+	assert_int_equal(length, 8 + 1024);
+	assert_true(nbd_get64(p) == 512);
+	assert_memory_equal(p + 8, f.disk + 512, 1024);
+	/* Zeroes do not travel, unless the client wants them in one piece. */
+	request(NBD_CMD_READ, 2, FIXTURE_HOLE, 65536);
+	p = fixture_chunk(&f, false, NBD_REPLY_TYPE_OFFSET_HOLE, 2, &length);
+	assert_int_equal(length, 12);
+	assert_true(nbd_get64(p) == FIXTURE_HOLE);
+	assert_int_equal(nbd_get32(p + 8), 65536);
+	fixture_request(&f, false, NBD_CMD_FLAG_DF, NBD_CMD_READ, 3,
+			FIXTURE_HOLE, 65536);
+	p = fixture_chunk(&f, false, NBD_REPLY_TYPE_OFFSET_DATA, 3, &length);
+	assert_int_equal(length, 8 + 65536);
+	assert_true(fixture_is_empty(&f));
+}
+
+static void test_status(void **state)
+{
+	const uint8_t *p;
+	uint64_t length;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, true);
+	request(NBD_CMD_BLOCK_STATUS, 1, FIXTURE_HOLE - 512, 2048);
+	p = fixture_chunk(&f, false, NBD_REPLY_TYPE_BLOCK_STATUS, 1, &length);
+	assert_int_equal(length, 4 + 2 * 8);
+	assert_int_equal(nbd_get32(p + 4), 512);
+	assert_int_equal(nbd_get32(p + 8), 0);
+	assert_int_equal(nbd_get32(p + 12), 1536);
+	assert_int_equal(nbd_get32(p + 16), NBD_STATE_HOLE | NBD_STATE_ZERO);
+	fixture_request(&f, false, NBD_CMD_FLAG_REQ_ONE, NBD_CMD_BLOCK_STATUS,
+			2, FIXTURE_HOLE - 512, 2048);
+	p = fixture_chunk(&f, false, NBD_REPLY_TYPE_BLOCK_STATUS, 2, &length);
+	assert_int_equal(length, 4 + 8);
+	assert_int_equal(nbd_get32(p + 4), 512);
+}
+
+/* With 64 bits in each header. */
+static void test_extended(void **state)
+{
+	uint8_t data[512];
+	const uint8_t *p;
+	uint64_t length;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_EXTENDED_HEADERS, true);
+	memset(data, 7, sizeof(data));
+	fixture_request(&f, true, NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_WRITE, 1,
+			512, sizeof(data));
+	fixture_send(&f, data, sizeof(data));
+	(void)fixture_chunk(&f, true, NBD_REPLY_TYPE_NONE, 1, &length);
+	assert_int_equal(length, 0);
+	fixture_request(&f, true, 0, NBD_CMD_READ, 2, 512, 512);
+	p = fixture_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_DATA, 2, &length);
+	assert_memory_equal(p + 8, data, sizeof(data));
+	fixture_request(&f, true, 0, NBD_CMD_BLOCK_STATUS, 3, 0, FIXTURE_SIZE);
+	p = fixture_chunk(&f, true, NBD_REPLY_TYPE_BLOCK_STATUS_EXT, 3,
+			  &length);
+	assert_int_equal(length, 8 + 2 * 16);
+	assert_int_equal(nbd_get32(p + 4), 2);
+	assert_true(nbd_get64(p + 8) == FIXTURE_HOLE);
+	assert_true(nbd_get64(p + 24) == FIXTURE_SIZE - FIXTURE_HOLE);
+	/* A write says that it brings its data. */
+	fixture_request(&f, true, 0, NBD_CMD_WRITE, 4, 0, 512);
+	failed(true, 4, NBD_EINVAL);
+	fixture_request(&f, true, 0, NBD_CMD_TRIM, 5, 0, 1ull << 40);
+	failed(true, 5, NBD_EINVAL);
+	/* Nobody waits for terabytes to be skipped. */
+	fixture_request(&f, true, NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_WRITE, 6, 0,
+			1ull << 40);
+	assert_int_equal(f.err, -EPROTO);
+}
+
+static void test_out_of_order(void **state)
+{
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	for (uint64_t i = 0; i < 4; i++)
+		request(NBD_CMD_READ, i, i * 512, 512);
+	request(NBD_CMD_DISC, 9, 0, 0);
+	assert_false(nbd_session_ended(f.session)); /* all is answered first */
+	assert_int_equal(nbd_session_pending(f.session), 4);
+	fixture_finish(&f);
+	for (uint64_t i = 4; i-- > 0;) {
+		fixture_simple(&f, i, 0);
+		assert_memory_equal(fixture_take(&f, 512), f.disk + i * 512,
+				    512);
+	}
+	assert_true(nbd_session_ended(f.session));
+}
+
+/* However the bytes are cut. */
+static void test_pieces(void **state)
+{
+	static const size_t pieces[] = { 1, 3, 27, 28, 29, 511, 4096 };
+	static uint8_t data[60000];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+		fixture_free(&f);
+		fixture_new(&f, NBD_TLS_NONE);
+		f.piece = pieces[i];
+		fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, true);
+		memset(data, (int)(i + 1), sizeof(data));
+		for (uint64_t n = 0; n < 3; n++) {
+			request(NBD_CMD_WRITE, n, n * 1000, sizeof(data));
+			fixture_send(&f, data, sizeof(data));
+			fixture_simple(&f, n, 0);
+		}
+		assert_memory_equal(f.disk, data, sizeof(data));
+		assert_true(fixture_is_empty(&f));
+	}
+}
+
+/* --- Wrong ---------------------------------------------------------------------------- */
+
+static void test_judged(void **state)
+{
+	static const struct {
+		uint16_t flags, type;
+		uint64_t offset, length;
+		uint32_t error;
+	} cases[] = {
+		{ 0, NBD_CMD_READ, FIXTURE_SIZE, 1, NBD_EINVAL },
+		{ 0, NBD_CMD_READ, FIXTURE_SIZE - 1, 2, NBD_EINVAL },
+		{ 0, NBD_CMD_READ, UINT64_MAX, 2, NBD_EINVAL },
+		{ 0, NBD_CMD_READ, 0, NBD_MAX_PAYLOAD + 1, NBD_EINVAL },
+		{ NBD_CMD_FLAG_NO_HOLE, NBD_CMD_READ, 0, 512, NBD_EINVAL },
+		{ NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_READ, 0, 512, NBD_EINVAL },
+		{ 1u << 15, NBD_CMD_READ, 0, 512, NBD_EINVAL },
+		{ 0, NBD_CMD_TRIM, FIXTURE_SIZE, 512, NBD_EINVAL },
+		{ 0, NBD_CMD_WRITE_ZEROES, FIXTURE_SIZE, 512, NBD_ENOSPC },
+		{ 0, NBD_CMD_FLUSH, 512, 0, NBD_EINVAL },
+		{ 0, NBD_CMD_FLUSH, 0, 512, NBD_EINVAL },
+		{ 0, NBD_CMD_BLOCK_STATUS, 0, 512, NBD_EINVAL },
+		{ 0, 8, 0, 512, NBD_EINVAL },
+		{ 0, 0xffff, 0, 512, NBD_EINVAL },
+	};
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, false);
+	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		fixture_request(&f, false, cases[i].flags, cases[i].type, i,
+				cases[i].offset, cases[i].length);
+		failed(false, i, cases[i].error);
+	}
+	fixture_request(&f, false, NBD_CMD_FLAG_DF, NBD_CMD_READ, 99, 0, 512);
+	(void)fixture_chunk(&f, false, NBD_REPLY_TYPE_OFFSET_DATA, 99,
+			    &(uint64_t){ 0 });
+}
+
+/* Its payload is there all the same, and what follows it is understood. */
+static void test_refused_write(void **state)
+{
+	static uint8_t data[100000];
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, false);
+	memset(data, 0x77, sizeof(data));
+	request(NBD_CMD_WRITE, 1, FIXTURE_SIZE - 512, sizeof(data));
+	fixture_send(&f, data, sizeof(data));
+	failed(false, 1, NBD_ENOSPC);
+	assert_int_equal(f.disk[FIXTURE_SIZE - 1], 0);
+	request(NBD_CMD_FLUSH, 2, 0, 0);
+	fixture_simple(&f, 2, 0);
+}
+
+static void test_readonly(void **state)
+{
+	static const uint16_t types[] = { NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES };
+	uint8_t data[512] = { 1 };
+
+	(void)state;
+	fixture_go(&f, "ro", 0, false);
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		request(types[i], i, 0, 512);
+		fixture_simple(&f, i, NBD_EPERM);
+	}
+	request(NBD_CMD_WRITE, 7, 0, sizeof(data));
+	fixture_send(&f, data, sizeof(data));
+	fixture_simple(&f, 7, NBD_EPERM);
+	request(NBD_CMD_READ, 8, 1, 512); /* blocks of 512 */
+	fixture_simple(&f, 8, NBD_EINVAL);
+}
+
+static void test_bad_magic(void **state)
+{
+	static const uint8_t zeroes[NBD_REQUEST_BYTES];
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	fixture_send(&f, zeroes, sizeof(zeroes));
+	assert_int_equal(f.err, -EPROTO);
+}
+
+/* The storage fails: the client hears of it, in the protocol's own numbers. */
+static void test_storage_error(void **state)
+{
+	static const struct {
+		int err;
+		uint32_t error;
+	} errors[] = {
+		{ -EIO, NBD_EIO },
+		{ -EREMOTEIO, NBD_EIO },
+		{ -EDQUOT, NBD_ENOSPC },
+		{ -EROFS, NBD_EPERM },
+		{ -ENOTSUP, NBD_ENOTSUP },
+		{ -ESHUTDOWN, NBD_ESHUTDOWN },
+		{ -EOVERFLOW, NBD_EOVERFLOW },
+	};
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_STRUCTURED_REPLY, false);
+	for (uint64_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		f.fail = errors[i].err;
+		request(NBD_CMD_READ, i, 0, 512);
+		failed(false, i, errors[i].error);
+	}
+}
+
+/* --- Limits ------------------------------------------------------------------------------ */
+
+/* A client that asks and never reads is not read from any more. */
+static void test_greedy(void **state)
+{
+	unsigned int asked = 0;
+	void *room;
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	while (nbd_session_room(f.session, &room) > 0 && asked < 10000) {
+		request(NBD_CMD_READ, asked, 0, FIXTURE_SIZE);
+		asked++;
+	}
+	assert_int_equal(asked, NBD_MAX_MEMORY / FIXTURE_SIZE);
+	f.late = false;
+	fixture_finish(&f);
+	for (unsigned int i = 0; i < asked; i++) {
+		fixture_simple(&f, asked - 1 - i, 0);
+		(void)fixture_take(&f, FIXTURE_SIZE);
+	}
+	assert_true(nbd_session_room(f.session, &room) > 0);
+	request(NBD_CMD_FLUSH, 1, 0, 0);
+	fixture_simple(&f, 1, 0);
+}
+
+static void test_many_commands(void **state)
+{
+	unsigned int asked = 0;
+	void *room;
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	while (nbd_session_room(f.session, &room) > 0 && asked < 10000)
+		request(NBD_CMD_FLUSH, asked++, 0, 0);
+	assert_int_equal(asked, NBD_MAX_COMMANDS);
+}
+
+/* Requests that came in one piece wait in the buffer at the limit, and are not
+ * forgotten there. */
+static void test_limit_in_buffer(void **state)
+{
+	uint8_t many[2 * NBD_MAX_COMMANDS * NBD_REQUEST_BYTES];
+	unsigned int n = 0;
+
+	(void)state;
+	memset(many, 0, sizeof(many));
+	for (uint8_t *p = many; p < many + sizeof(many);
+	     p += NBD_REQUEST_BYTES, n++) {
+		(void)nbd_put32(p, NBD_REQUEST_MAGIC);
+		(void)nbd_put16(p + 6, NBD_CMD_FLUSH);
+		(void)nbd_put64(p + 8, n);
+	}
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	fixture_send(&f, many, sizeof(many));
+	assert_int_equal(f.nr_waiting, NBD_MAX_COMMANDS);
+	while (f.nr_waiting > 0)
+		fixture_finish(&f);
+	assert_int_equal(f.nr_flushes, n);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_simple),	       T(test_structured_read),
+		T(test_status),	       T(test_extended),
+		T(test_out_of_order),  T(test_pieces),
+		T(test_judged),	       T(test_refused_write),
+		T(test_readonly),      T(test_bad_magic),
+		T(test_storage_error), T(test_greedy),
+		T(test_many_commands), T(test_limit_in_buffer),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
