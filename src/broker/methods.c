@@ -190,6 +190,44 @@ static void run_stats(struct call *call, const json_t *params)
 	}
 }
 
+/* A call that waits for a disk's end. */
+struct waiting {
+	struct call *call;
+	struct vbd *vbd;
+};
+
+static void disk_ended(void *ctx, int err, const char *why)
+{
+	cleanup_free struct waiting *waiting = ctx;
+	struct call *call = waiting->call;
+	json_t *disk = NULL;
+
+	if (err == 0) {
+		err = stats_view(call_broker(call), waiting->vbd, &disk);
+		why = "the counters are not understood";
+	}
+	if (err < 0)
+		fail_errno(call, err, why);
+	else
+		call_reply(call, json_pack("{s:o}", "stats", disk));
+}
+
+static void run_wait(struct call *call, const json_t *params)
+{
+	struct vbd *vbd = get_disk(call, params);
+	struct waiting *waiting;
+
+	if (!vbd)
+		return;
+	waiting = malloc(sizeof(*waiting));
+	if (!waiting) {
+		fail_errno(call, -ENOMEM, NULL);
+		return;
+	}
+	*waiting = (struct waiting){ call, vbd };
+	vbd_wait(vbd, disk_ended, waiting);
+}
+
 static void run_check(struct call *call, const json_t *params)
 {
 	struct expr_env env = broker_expr_env(call_broker(call));
@@ -339,6 +377,9 @@ const struct method methods[] = {
 	{ "io.xendisk.Stats",
 	  { INT("domid", false), INT("devid", false) },
 	  run_stats },
+	{ "io.xendisk.Wait",
+	  { INT("domid", true), INT("devid", true) },
+	  run_wait },
 	{ "io.xendisk.Check",
 	  { TEXT("expression", true), BOOL("readonly", false) },
 	  run_check },

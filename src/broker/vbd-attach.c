@@ -151,12 +151,14 @@ void vbd_attach_cancel(struct vbd *vbd)
 {
 	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
 	keep_promise(&vbd->remove, 0, NULL);
+	keep_promise(&vbd->end, -ECANCELED, "the disk was closed");
 }
 
 bool vbd_attach_end(struct vbd *vbd)
 {
 	if (!vbd_disconnected(vbd))
 		return false;
+	keep_promise(&vbd->end, 0, NULL);
 	target_close(vbd->target, true);
 	vbd->attaching = false;
 	vbd_attach_cancel(vbd);
@@ -260,6 +262,12 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
 }
 
 /* --- For the control socket ----------------------------------------------- */
+
+void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
+{
+	keep_promise(&vbd->end, -ECANCELED, "another client waits for it now");
+	vbd->end = (struct promise){ done, ctx };
+}
 
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {

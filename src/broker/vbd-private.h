@@ -50,6 +50,7 @@ struct vbd {
 	struct msg_connect connect; /* nr_rings 0: not known */
 	struct promise add;
 	struct promise remove;
+	struct promise end;
 };
 
 /* vbd.c: what can be offered before anything is open. */

@@ -79,6 +79,10 @@ void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
 void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
 			vbd_done_fn done, void *ctx);
 
+/* done is called when the disk has gone and its worker is at rest, what it has
+ * kept still there; or with an error, when another call takes its place. */
+void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx);
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx);
 
 #endif

@@ -149,6 +149,12 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
 	done(ctx, -EIO, "the last flush failed");
 }
 
+void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
+{
+	(void)vbd;
+	done(ctx, -ECANCELED, "the disk was closed");
+}
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {
 	(void)vbd;
