@@ -12,11 +12,13 @@
  */
 #include "config.h"
 
+#include "command/attach.h"
+
 #include <inttypes.h>
+#include <poll.h>
 #include <string.h>
 
 #include "command/client.h"
-#include "command/device.h"
 #include "command/domain.h"
 #include "command/store.h"
 #include "command/vdev.h"
@@ -27,14 +29,10 @@
 #define TRANSACTION_TRIES 20
 #define MAX_XVD		  1024u /* disks looked at for a free one */
 
-struct attach {
-	const struct invocation *call;
-	struct xs_handle *store;
-	const char *expr;
-	bool read_only;
-	uint32_t backend_domid;
-	struct device device;
-};
+static const char *verb_name(const struct attach *a)
+{
+	return a->call->verb->name;
+}
 
 /* --- Which vdev? ------------------------------------------------------------ */
 
@@ -204,8 +202,10 @@ static enum status write_both(struct attach *a, bool choose)
 		return STATUS_DONE;
 	vdev_print(vdev, sizeof(vdev), a->device.devid);
 	if (r == -EEXIST)
-		return fail(STATUS_REFUSED, "attach: %s is in use", vdev);
-	return fail(STATUS_FAILED, "attach: xenstore: %s", strerror(-r));
+		return fail(STATUS_REFUSED, "%s: %s is in use", verb_name(a),
+			    vdev);
+	return fail(STATUS_FAILED, "%s: xenstore: %s", verb_name(a),
+		    strerror(-r));
 }
 
 static bool has_verdict(void *ctx)
@@ -233,42 +233,50 @@ static enum status fail_verdict(struct attach *a)
 				    number == EPERM ?
 			    STATUS_REFUSED :
 			    STATUS_FAILED,
-		    "attach: %s", why ? why : "the daemon closed the disk");
+		    "%s: %s", verb_name(a),
+		    why ? why : "the daemon closed the disk");
 }
 
-static enum status attach_direct(struct attach *a, bool choose)
+static bool is_cancelled(const struct attach *a)
 {
-	enum status status = write_both(a, choose);
+	struct pollfd p = { .fd = a->cancel_fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+enum status attach_direct(struct attach *a)
+{
+	enum status status = write_both(a, a->choose);
 	int state;
 
 	if (status != STATUS_DONE)
 		return status;
-	if (store_wait(a->store, a->device.backend, NULL, OPEN_TIMEOUT_S,
-		       has_verdict, a)) {
+	if (store_wait(a->store, a->device.backend, OPEN_TIMEOUT_S,
+		       a->cancel_fd, has_verdict, a)) {
 		state = store_state(a->store, a->device.backend);
 		if (state >= 2 && state <= 4)
 			return STATUS_DONE;
 		status = fail_verdict(a);
+	} else if (is_cancelled(a)) {
+		status = fail(STATUS_FAILED, "%s: interrupted", verb_name(a));
 	} else {
 		status = fail(STATUS_FAILED,
-			      "attach: xendiskd did not open "
-			      "the disk within %d s",
-			      OPEN_TIMEOUT_S);
+			      "%s: xendiskd did not open the disk within %d s",
+			      verb_name(a), OPEN_TIMEOUT_S);
 	}
-	xs_rm(a->store, XBT_NULL, a->device.frontend);
-	xs_rm(a->store, XBT_NULL, a->device.backend);
+	device_remove_nodes(a->store, &a->device);
 	return status;
 }
 
 /* --- By xl ------------------------------------------------------------------- */
 
-static enum status attach_by_xl(struct attach *a, bool choose)
+static enum status attach_by_xl(struct attach *a)
 {
 	cleanup_free char *domid = xasprintf("%" PRIu32, a->device.domid);
 	cleanup_free char *spec = NULL;
 	char vdev[32];
 
-	if (choose && first_free(a, XBT_NULL) < 0)
+	if (a->choose && first_free(a, XBT_NULL) < 0)
 		return fail(STATUS_FAILED, "attach: no vdev is free");
 	vdev_print(vdev, sizeof(vdev), a->device.devid);
 	spec = xasprintf("vdev=%s,access=%s,script=block-xendisk,target=%s",
@@ -281,20 +289,20 @@ static enum status attach_by_xl(struct attach *a, bool choose)
 
 /* --- The verb ------------------------------------------------------------------ */
 
-static enum status check_first(const struct invocation *call, const char *expr,
-			       bool read_only)
+static enum status check_first(const struct attach *a)
 {
 	json_t *reply = NULL;
-	enum status status = client_call(call, "Check",
-					 json_pack("{s:s, s:b}", "expression",
-						   expr, "readonly", read_only),
-					 CHECK_TIMEOUT_S, &reply);
+	enum status status =
+		client_call(a->call, "Check",
+			    json_pack("{s:s, s:b}", "expression", a->expr,
+				      "readonly", a->read_only),
+			    CHECK_TIMEOUT_S, &reply);
 
 	if (status != STATUS_DONE)
 		return status;
 	if (!json_is_true(json_object_get(reply, "ok")))
 		status = fail(
-			STATUS_FAILED, "attach: at %lld: %s",
+			STATUS_FAILED, "%s: at %lld: %s", verb_name(a),
 			(long long)json_integer_value(
 				json_object_get(reply, "position")),
 			json_string_value(json_object_get(reply, "message")));
@@ -302,35 +310,50 @@ static enum status check_first(const struct invocation *call, const char *expr,
 	return status;
 }
 
+enum status attach_prepare(struct attach *a)
+{
+	const char *wanted = option(a->call, "vdev");
+	enum status status;
+
+	a->read_only = option(a->call, "readonly") != NULL;
+	a->choose = !wanted;
+	if (wanted && vdev_parse(wanted, &a->device.devid) < 0)
+		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
+			    verb_name(a), wanted);
+	status = check_first(a);
+	if (status != STATUS_DONE)
+		return status;
+	status = store_open(a->call, &a->store);
+	if (status != STATUS_DONE)
+		return status;
+	a->backend_domid = device_backend_domid(a->store);
+	return domain_find(a->call, a->store, a->call->args[0],
+			   &a->device.domid);
+}
+
+void attach_release(struct attach *a)
+{
+	device_release(&a->device);
+	if (a->store)
+		xs_close(a->store);
+}
+
 enum status verb_attach(const struct invocation *call)
 {
-	const char *wanted = option(call, "vdev");
 	struct attach a = { .call = call,
 			    .expr = call->args[1],
-			    .read_only = option(call, "readonly") != NULL };
-	enum status status;
+			    .cancel_fd = -1 };
+	enum status status = attach_prepare(&a);
 	char vdev[32];
 
-	if (wanted && vdev_parse(wanted, &a.device.devid) < 0)
-		return fail(STATUS_USAGE, "attach: \"%s\" is no virtual disk",
-			    wanted);
-	status = check_first(call, a.expr, a.read_only);
-	if (status != STATUS_DONE)
-		return status;
-	status = store_open(call, &a.store);
-	if (status != STATUS_DONE)
-		return status;
-	a.backend_domid = device_backend_domid(a.store);
-	status = domain_find(call, a.store, call->args[0], &a.device.domid);
 	if (status == STATUS_DONE)
 		status = !option(call, "direct") && xl_is_in_charge() ?
-				 attach_by_xl(&a, !wanted) :
-				 attach_direct(&a, !wanted);
+				 attach_by_xl(&a) :
+				 attach_direct(&a);
 	if (status == STATUS_DONE) {
 		vdev_print(vdev, sizeof(vdev), a.device.devid);
 		puts(vdev);
 	}
-	device_release(&a.device);
-	xs_close(a.store);
+	attach_release(&a);
 	return status;
 }

@@ -132,25 +132,36 @@ static enum status error_status(json_t *reply, const char *error,
 	return STATUS_FAILED;
 }
 
-enum status client_try(const struct invocation *call, const char *method,
-		       json_t *params, unsigned int timeout_s,
-		       json_t **ret_reply, char **ret_why)
+int client_start(const struct invocation *call, const char *method,
+		 json_t *params, char **ret_why)
 {
-	json_t *reply = NULL;
-	enum status status = STATUS_DONE;
-	const char *error;
-	int r;
 	cleanup_close int fd = connect_socket(call->run_dir, ret_why);
+	int r;
 
 	if (!params)
 		params = json_object();
 	if (fd < 0) {
 		json_decref(params);
-		return STATUS_NO_DAEMON;
+		return fd;
 	}
 	r = send_request(fd, method, params);
-	if (r == 0)
-		r = receive_reply(fd, timeout_s, &reply);
+	if (r < 0) {
+		*ret_why =
+			xasprintf("xendiskd cannot be asked: %s", strerror(-r));
+		return r;
+	}
+	return TAKE_FD(fd);
+}
+
+enum status client_finish(int fd, unsigned int timeout_s, json_t **ret_reply,
+			  char **ret_why)
+{
+	enum status status = STATUS_DONE;
+	json_t *reply = NULL;
+	const char *error;
+	int r = receive_reply(fd, timeout_s, &reply);
+
+	(void)close(fd);
 	if (r < 0) {
 		*ret_why =
 			xasprintf("no answer from xendiskd: %s", strerror(-r));
@@ -168,6 +179,17 @@ enum status client_try(const struct invocation *call, const char *method,
 		return STATUS_FAILED;
 	}
 	return status;
+}
+
+enum status client_try(const struct invocation *call, const char *method,
+		       json_t *params, unsigned int timeout_s,
+		       json_t **ret_reply, char **ret_why)
+{
+	int fd = client_start(call, method, params, ret_why);
+
+	if (fd < 0)
+		return STATUS_NO_DAEMON;
+	return client_finish(fd, timeout_s, ret_reply, ret_why);
 }
 
 enum status client_call(const struct invocation *call, const char *method,

@@ -23,6 +23,14 @@ enum status client_try(const struct invocation *call, const char *method,
 		       json_t *params, unsigned int timeout_s,
 		       json_t **ret_reply, char **ret_why);
 
+/* The two halves of client_try().  A descriptor that becomes readable with the
+ * answer; or -errno and the sentence. */
+int client_start(const struct invocation *call, const char *method,
+		 json_t *params, char **ret_why);
+/* Closes fd. */
+enum status client_finish(int fd, unsigned int timeout_s, json_t **ret_reply,
+			  char **ret_why);
+
 /* Prints a JSON value as INTERFACE has it, and drops the reference. */
 enum status print_json(json_t *value);
 

@@ -65,6 +65,7 @@ enum status verb_attach(const struct invocation *call);
 enum status verb_backends(const struct invocation *call);
 enum status verb_check(const struct invocation *call);
 enum status verb_complete(const struct invocation *call);
+enum status verb_connect(const struct invocation *call);
 enum status verb_detach(const struct invocation *call);
 enum status verb_hotplug(const struct invocation *call);
 enum status verb_list(const struct invocation *call);

@@ -20,7 +20,6 @@
 #define DEFAULT_TIMEOUT_S 10
 #define MAX_TIMEOUT_S	  3600
 #define CLOSE_TIMEOUT_S	  38
-#define TRANSACTION_TRIES 20
 
 struct detach {
 	const struct invocation *call;
@@ -47,41 +46,12 @@ static enum status detach_by_xl(const struct detach *d)
 	return xl_run(d->call, argv);
 }
 
-/* 0, -EAGAIN, or -errno. */
-static int ask_to_close(struct detach *d)
-{
-	xs_transaction_t t = xs_transaction_start(d->store);
-	cleanup_free char *state = NULL;
-	int r = 0;
-
-	if (t == XBT_NULL)
-		return -errno;
-	state = store_read(d->store, t, "%s/state", d->device.backend);
-	if (state &&
-	    (!store_write(d->store, t, d->device.backend, "online", "0") ||
-	     (strcmp(state, "6") != 0 &&
-	      !store_write(d->store, t, d->device.backend, "state", "5"))))
-		r = -errno;
-	if (r == 0 && d->force)
-		xs_rm(d->store, t, d->device.frontend);
-	if (!xs_transaction_end(d->store, t, r < 0) && r == 0)
-		r = -errno;
-	return r;
-}
-
 static bool is_closed(void *ctx)
 {
 	struct detach *d = ctx;
 	int state = store_state(d->store, d->device.backend);
 
 	return state == 6 || state == 0;
-}
-
-static void remove_nodes(struct detach *d)
-{
-	xs_rm(d->store, XBT_NULL, d->device.frontend);
-	xs_rm(d->store, XBT_NULL, d->device.libxl);
-	xs_rm(d->store, XBT_NULL, d->device.backend);
 }
 
 /* What libxl's hotplug script would do once the disk is closed. */
@@ -101,14 +71,12 @@ static void hotplug_remove(const struct detach *d)
 
 static enum status detach_direct(struct detach *d)
 {
-	int r = -EAGAIN;
+	int r = device_ask_to_close(d->store, &d->device, d->force);
 
-	for (int i = 0; r == -EAGAIN && i < TRANSACTION_TRIES; i++)
-		r = ask_to_close(d);
 	if (r < 0)
 		return fail(STATUS_FAILED, "detach: xenstore: %s",
 			    strerror(-r));
-	if (!store_wait(d->store, d->device.backend, NULL, d->timeout_s,
+	if (!store_wait(d->store, d->device.backend, d->timeout_s, -1,
 			is_closed, d) &&
 	    !d->force)
 		return fail(STATUS_REFUSED,
@@ -116,7 +84,7 @@ static enum status detach_direct(struct detach *d)
 			    "within %" PRIu32 " s; it stays asked to",
 			    d->timeout_s);
 	hotplug_remove(d);
-	remove_nodes(d);
+	device_remove_nodes(d->store, &d->device);
 	return STATUS_DONE;
 }
 

@@ -10,6 +10,8 @@
 #include "command/store.h"
 #include "command/vdev.h"
 
+#define TRANSACTION_TRIES 20
+
 void device_release(struct device *device)
 {
 	free(device->frontend);
@@ -69,6 +71,46 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 		return fail(STATUS_NOT_FOUND, "%s: %s has no disk %s",
 			    call->verb->name, dom, vdev);
 	return STATUS_DONE;
+}
+
+/* One try: 0, -EAGAIN, or -errno. */
+static int try_to_ask(struct xs_handle *store, const struct device *device,
+		      bool force)
+{
+	xs_transaction_t t = xs_transaction_start(store);
+	cleanup_free char *state = NULL;
+	int r = 0;
+
+	if (t == XBT_NULL)
+		return -errno;
+	state = store_read(store, t, "%s/state", device->backend);
+	if (state && (!store_write(store, t, device->backend, "online", "0") ||
+		      (strcmp(state, "6") != 0 &&
+		       !store_write(store, t, device->backend, "state", "5"))))
+		r = -errno;
+	if (r == 0 && force)
+		xs_rm(store, t, device->frontend);
+	if (!xs_transaction_end(store, t, r < 0) && r == 0)
+		r = -errno;
+	return r;
+}
+
+int device_ask_to_close(struct xs_handle *store, const struct device *device,
+			bool force)
+{
+	int r = -EAGAIN;
+
+	for (int i = 0; r == -EAGAIN && i < TRANSACTION_TRIES; i++)
+		r = try_to_ask(store, device, force);
+	return r;
+}
+
+void device_remove_nodes(struct xs_handle *store, const struct device *device)
+{
+	xs_rm(store, XBT_NULL, device->frontend);
+	if (device->libxl)
+		xs_rm(store, XBT_NULL, device->libxl);
+	xs_rm(store, XBT_NULL, device->backend);
 }
 
 enum status device_params(const struct invocation *call, json_t **ret)

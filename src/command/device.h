@@ -6,6 +6,7 @@
 #define XENDISK_DEVICE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <xenstore.h>
 
@@ -29,6 +30,16 @@ void device_release(struct device *device);
  */
 enum status device_find(const struct invocation *call, struct xs_handle *store,
 			const char *dom, const char *vdev, struct device *ret);
+
+/*
+ * Asks the guest to let go of the disk, as libxl does: online=0 and state=5.
+ * force: takes the frontend away, too, which the daemon takes for a guest that
+ * is gone.  0 or -errno.
+ */
+int device_ask_to_close(struct xs_handle *store, const struct device *device,
+			bool force);
+/* The end of a disk that is closed. */
+void device_remove_nodes(struct xs_handle *store, const struct device *device);
 
 /* This domain's id. */
 uint32_t device_backend_domid(struct xs_handle *store);

@@ -11,7 +11,7 @@
 
 #define FIRST_RESERVED_DOMID 0x7ff0u /* DOMID_FIRST_RESERVED, xen.h */
 
-static bool domain_lives(uint32_t domid)
+bool domain_lives(uint32_t domid)
 {
 	xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 	xc_dominfo_t info;

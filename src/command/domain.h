@@ -8,6 +8,7 @@
 #ifndef XENDISK_DOMAIN_H
 #define XENDISK_DOMAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <xenstore.h>
 
@@ -16,5 +17,8 @@
 /* text is an id, a name or a UUID.  Says itself what is wrong. */
 enum status domain_find(const struct invocation *call, struct xs_handle *store,
 			const char *text, uint32_t *ret_domid);
+
+/* Not one that is dying, either. */
+bool domain_lives(uint32_t domid);
 
 #endif

@@ -60,35 +60,39 @@ int store_state(struct xs_handle *store, const char *dir)
 	return text && parse_u32(text, 16, &state) == 0 ? (int)state : 0;
 }
 
-static bool wait_for_event(struct xs_handle *store, uint64_t deadline)
+static bool wait_for_event(struct xs_handle *store, uint64_t deadline,
+			   int cancel_fd)
 {
-	struct pollfd p = { .fd = xs_fileno(store), .events = POLLIN };
+	struct pollfd p[] = {
+		{ .fd = xs_fileno(store), .events = POLLIN },
+		{ .fd = cancel_fd, .events = POLLIN },
+	};
 	uint64_t now = now_ns();
 	unsigned int count;
 	char **event;
 
 	if (now >= deadline)
 		return false;
-	if (poll(&p, 1, (int)((deadline - now) / 1000000u) + 1) <= 0)
+	if (poll(p, ARRAY_SIZE(p), (int)((deadline - now) / 1000000u) + 1) <= 0)
 		return true; /* the deadline is looked at again */
+	if (p[1].revents)
+		return false;
 	event = xs_read_watch(store, &count);
 	free(event);
 	return true;
 }
 
-bool store_wait(struct xs_handle *store, const char *path, const char *path2,
-		unsigned int timeout_s, bool (*done)(void *ctx), void *ctx)
+bool store_wait(struct xs_handle *store, const char *path,
+		unsigned int timeout_s, int cancel_fd, bool (*done)(void *ctx),
+		void *ctx)
 {
 	uint64_t deadline = now_ns() + timeout_s * 1000000000ull;
 	bool ok;
 
-	if (!xs_watch(store, path, "wait") ||
-	    (path2 && !xs_watch(store, path2, "wait")))
+	if (!xs_watch(store, path, "wait"))
 		return false;
-	while (!(ok = done(ctx)) && wait_for_event(store, deadline))
+	while (!(ok = done(ctx)) && wait_for_event(store, deadline, cancel_fd))
 		;
 	xs_unwatch(store, path, "wait");
-	if (path2)
-		xs_unwatch(store, path2, "wait");
 	return ok;
 }

@@ -25,9 +25,11 @@ int store_state(struct xs_handle *store, const char *dir);
 
 /*
  * Waits until done(ctx) says so: it is asked at the start and after every
- * change below one of the paths.  false: timeout_s seconds have passed.
+ * change below path.  false: timeout_s seconds have passed, or cancel_fd (-1:
+ * none) is readable.
  */
-bool store_wait(struct xs_handle *store, const char *path, const char *path2,
-		unsigned int timeout_s, bool (*done)(void *ctx), void *ctx);
+bool store_wait(struct xs_handle *store, const char *path,
+		unsigned int timeout_s, int cancel_fd, bool (*done)(void *ctx),
+		void *ctx);
 
 #endif
