@@ -42,7 +42,8 @@ static const struct option_row rows[] = {
 	ROW("stay", FLAG, stay, NULL,
 	    "end without closing the disk, as a guest that stops"),
 	ROW("size", NUMBER, size, "BYTES", "use the disk's first BYTES"),
-	ROW("seconds", NUMBER, seconds, "N", "how long verify and load run"),
+	ROW("seconds", NUMBER, seconds, "N",
+	    "how long verify, load and a hostile case run"),
 	ROW("requests", NUMBER, requests, "N",
 	    "verify: at most N per queue and connection"),
 	ROW("depth", NUMBER, depth, "N", "requests in flight per queue"),
@@ -73,6 +74,7 @@ static const struct option_row rows[] = {
 	ROW("socket", TEXT, socket, "PATH", "nbd: where to listen"),
 	ROW("run", TEXT, run, "COMMAND",
 	    "nbd: run it with $uri and $socket set, exit as it does"),
+	ROW("list", FLAG, list, NULL, "hostile: the cases, and nothing else"),
 };
 #define NR_ROWS (sizeof(rows) / sizeof(rows[0]))
 
@@ -255,7 +257,7 @@ void simguest_print_options(void)
 {
 	printf("usage: simguest DOMID VDEV VERB [ARGUMENT...] [OPTION...]\n\n"
 	       "  info  read OFF LEN  write OFF [LEN]  flush  discard OFF LEN\n"
-	       "  hold  script  verify  load  nbd\n\n");
+	       "  hold  script  verify  load  nbd  hostile [CASE]\n\n");
 	for (size_t i = 0; i < NR_ROWS; i++)
 		printf("  --%s%s%-*s %s\n", rows[i].name,
 		       rows[i].value ? " " : "",

@@ -31,6 +31,7 @@ static const struct verb {
 	{ "verify", 0, 0, simguest_verify },
 	{ "load", 0, 0, simguest_load },
 	{ "nbd", 0, 0, simguest_nbd },
+	{ "hostile", 0, 1, simguest_hostile },
 };
 
 static const struct verb *find_verb(const char *name, int arguments)
@@ -162,6 +163,10 @@ int main(int argc, char **argv)
 	n = simguest_parse(&guest.opt, argc, argv);
 	if (n < 0)
 		return SIMGUEST_USAGE;
+	if (guest.opt.list) {
+		simguest_list_hostile();
+		return SIMGUEST_OK;
+	}
 	if (n < 3) {
 		simguest_complain("DOMID VDEV VERB are needed; see --help");
 		return SIMGUEST_USAGE;

@@ -34,6 +34,7 @@ struct simguest_options {
 	bool json;
 
 	const char *socket, *run;
+	bool list;
 };
 
 struct simguest {
@@ -84,5 +85,9 @@ int simguest_script(struct simguest *guest, int argc, char **argv);
 int simguest_verify(struct simguest *guest, int argc, char **argv);
 int simguest_load(struct simguest *guest, int argc, char **argv);
 int simguest_nbd(struct simguest *guest, int argc, char **argv);
+int simguest_hostile(struct simguest *guest, int argc, char **argv);
+
+/* --list: what simguest_hostile() knows. */
+void simguest_list_hostile(void);
 
 #endif

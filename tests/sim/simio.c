@@ -150,17 +150,12 @@ static void note_done(struct simqueue_request *req)
 	(void)req; /* its status has changed */
 }
 
-int simio_sync(struct simqueue *queue, struct simqueue_request *req,
-	       int timeout_s)
+static int await(struct simqueue *queue, const struct simqueue_request *req,
+		 int timeout_s)
 {
 	int64_t end = simio_now_ns() + timeout_s * 1000000000ll;
 	int r;
 
-	req->done = note_done;
-	req->status = PENDING;
-	r = simqueue_submit(queue, req);
-	if (r < 0)
-		return r;
 	simqueue_push(queue);
 	while (req->status == PENDING) {
 		r = simqueue_reap(queue, 500);
@@ -170,6 +165,28 @@ int simio_sync(struct simqueue *queue, struct simqueue_request *req,
 			return -ETIMEDOUT;
 	}
 	return 0;
+}
+
+int simio_sync(struct simqueue *queue, struct simqueue_request *req,
+	       int timeout_s)
+{
+	int r;
+
+	req->done = note_done;
+	req->status = PENDING;
+	r = simqueue_submit(queue, req);
+	return r < 0 ? r : await(queue, req, timeout_s);
+}
+
+int simio_sync_slot(struct simqueue *queue, struct simqueue_request *req,
+		    uint8_t *slot, int timeout_s)
+{
+	int r;
+
+	req->done = note_done;
+	req->status = PENDING;
+	r = simqueue_submit_slot(queue, req, slot);
+	return r < 0 ? r : await(queue, req, timeout_s);
 }
 
 uint64_t simio_random(uint64_t *state)

@@ -53,6 +53,10 @@ bool simio_canaries_alive(const struct simio_buffer *buffer);
 int simio_sync(struct simqueue *queue, struct simqueue_request *req,
 	       int timeout_s);
 
+/* The same for one that is not honest. */
+int simio_sync_slot(struct simqueue *queue, struct simqueue_request *req,
+		    uint8_t *slot, int timeout_s);
+
 /* A request that covers the layout of a buffer. */
 struct simqueue_request simio_request(uint8_t operation, uint64_t sector,
 				      const struct simio_buffer *buffer);

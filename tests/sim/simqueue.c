@@ -295,6 +295,29 @@ int simqueue_submit(struct simqueue *queue, struct simqueue_request *req)
 	return 0;
 }
 
+int simqueue_submit_slot(struct simqueue *queue, struct simqueue_request *req,
+			 uint8_t *slot)
+{
+	uint64_t id;
+	int r;
+
+	if (queue->broken)
+		return -EPROTO;
+	r = simring_claim(&queue->ring, req->operation, req, &id);
+	if (r < 0)
+		return r;
+	queue->grants[r].count = 0;
+	memcpy(slot + queue->config.abi->id, &id, sizeof(id));
+	simring_put(&queue->ring, slot);
+	queue->counters.requests++;
+	return 0;
+}
+
+struct simring *simqueue_ring(struct simqueue *queue)
+{
+	return &queue->ring;
+}
+
 void simqueue_push(struct simqueue *queue)
 {
 	if (queue->broken || !simring_publish(&queue->ring))

@@ -76,6 +76,15 @@ void simqueue_counters(const struct simqueue *queue,
  * domain was destroyed; -EPROTO: broken.
  */
 int simqueue_submit(struct simqueue *queue, struct simqueue_request *req);
+/*
+ * For a guest that is not honest: a slot as it is, but for its id.  The answer
+ * is judged as any other; it must echo req->operation.
+ */
+int simqueue_submit_slot(struct simqueue *queue, struct simqueue_request *req,
+			 uint8_t *slot);
+/* The ring, to do to it what one likes.  It must not be used as a queue then. */
+struct simring *simqueue_ring(struct simqueue *queue);
+
 /* Publishes what was submitted; sends an event if the backend wants one. */
 void simqueue_push(struct simqueue *queue);
 /*

@@ -92,6 +92,11 @@ caught keep-ring 1 "still maps our pages"
 caught never-answer 1 "no answer" --timeout 2
 caught fail-write 3 "status -1"
 
+start_backend
+ok "caught: a request that should be refused" \
+	fails 1 "read of no segment: status 0, not -1" disk hostile requests
+ok "the hostile cases are listed" says "^overrun " "$simguest" --list
+
 # A power cut: what was flushed must be there, other writes may be.
 power_cut() { # NAME STATUS PATTERN BACKEND-OPTION...
 	rm -f "$tmp/model"
