@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * main.c - one program, three processes.
+ * main.c - one program, four processes.
  *
  *     xendiskd [OPTIONS]                the broker
  *     xendiskd --worker DOMID/DEVID     a disk's worker, started by the broker;
@@ -8,8 +8,10 @@
  *                                       (see broker/supervise.c)
  *     xendiskd --describe FILE          prints a backend's tables as JSON and
  *                                       ends, started by the broker
+ *     xendiskd --serve DIR CONFIG ...   what xendisk(1) serve becomes; DIR has
+ *                                       the backends
  *
- * The last two are not for people, so the table of options has neither.
+ * The last three are not for people, so the table of options has none of them.
  */
 #include "config.h"
 
@@ -24,6 +26,7 @@
 #include "broker/describe.h"
 #include "common/log.h"
 #include "common/util.h"
+#include "serve/serve.h"
 #include "worker/worker.h"
 
 #define EXIT_USAGE 2
@@ -273,6 +276,8 @@ int main(int argc, char **argv)
 		return run_worker(argv[2]);
 	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
 		return describe_main(argv[2]);
+	if (argc >= 4 && strcmp(argv[1], "--serve") == 0)
+		return serve_main(argc - 3, argv + 3, argv[2], argv[3]);
 	status = parse_options(argc, argv, &inv);
 	if (status >= 0)
 		return status;

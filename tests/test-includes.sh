@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Include arrows point one way: common <- worker, broker, command; a backend
-# sees the public header only; Xen's ring protocol and each library of Xen have
-# one place.
+# Include arrows point one way: common <- worker, broker, command, nbd; nbd and
+# worker <- serve; a backend sees the public header only; Xen's ring protocol
+# and each library of Xen have one place.
 . "$(dirname "$0")/functions.sh"
 
 # arrows FOLDER PATTERN: every quoted or <xen...> include matches the pattern.
@@ -28,6 +28,10 @@ ok "common includes only common" \
 	arrows "$src/common" '"(common/|config\.h|xendisk-backend\.h)'
 ok "worker includes no broker and no command" \
 	arrows "$src/worker" '"(common/|worker/|config\.h|xendisk-backend\.h)|<xen'
+ok "nbd includes only common and itself" \
+	arrows "$src/nbd" '"(common/|nbd/|config\.h)'
+ok "serve includes nbd and the worker, no broker and no command" \
+	arrows "$src/serve" '"(common/|nbd/|serve/|worker/|config\.h|xendisk-backend\.h)'
 ok "broker includes no worker and no command" \
 	arrows "$src/broker" '"(common/|broker/|config\.h|xendisk-backend\.h)|<xen'
 ok "command includes no worker and no broker" \

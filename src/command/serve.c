@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * serve: becomes the daemon's program, which has the backends' host in it.
+ * Whether the options make sense is said here; the rest is src/serve/.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "command/command.h"
+
+/* xendiskd stands beside this program in a build tree, else where it is
+ * installed. */
+static char *find_daemon(void)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	cleanup_free char *beside = NULL;
+	char *slash;
+
+	self[n < 0 ? 0 : n] = '\0';
+	slash = strrchr(self, '/');
+	if (slash) {
+		*slash = '\0';
+		beside = xasprintf("%s/xendiskd", self);
+		if (beside && access(beside, X_OK) == 0)
+			return TAKE_PTR(beside);
+	}
+	return strdup(SBINDIR "/xendiskd");
+}
+
+static enum status check(const struct invocation *call)
+{
+	bool has_place = option(call, "socket") || option(call, "tcp") ||
+			 option(call, "run") || getenv("LISTEN_FDS");
+
+	if (!has_place)
+		return fail(STATUS_USAGE,
+			    "serve: where? --socket PATH, --tcp PORT or "
+			    "--run COMMAND");
+	for (int i = 0; i < call->nr_args; i++)
+		if (!*call->args[i])
+			return fail(STATUS_USAGE, "serve: an empty expression");
+	return STATUS_DONE;
+}
+
+/* argv of xendiskd --serve; as many words as there can be. */
+static void fill(const struct invocation *call, const char **argv)
+{
+	static const char *const passed[] = { "socket", "tcp", "run" };
+	static const char *const options[] = { "--socket", "--tcp", "--run" };
+	const char *dir = option(call, "backend-dir");
+	const char *config = option(call, "config");
+	int n = 0;
+
+	argv[n++] = "xendiskd";
+	argv[n++] = "--serve";
+	argv[n++] = dir ? dir : BACKENDDIR;
+	argv[n++] = config ? config : SYSCONFDIR "/xen/xendiskd.conf";
+	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
+		if (!option(call, passed[i]))
+			continue;
+		argv[n++] = options[i];
+		argv[n++] = option(call, passed[i]);
+	}
+	if (option(call, "readonly"))
+		argv[n++] = "--readonly";
+	argv[n++] = "--";
+	for (int i = 0; i < call->nr_args; i++)
+		argv[n++] = call->args[i];
+	argv[n] = NULL;
+}
+
+enum status verb_serve(const struct invocation *call)
+{
+	cleanup_free const char **argv =
+		calloc((size_t)call->nr_args + 16, sizeof(*argv));
+	cleanup_free char *daemon = find_daemon();
+	enum status status = check(call);
+
+	if (status != STATUS_DONE)
+		return status;
+	if (!argv || !daemon)
+		return fail(STATUS_FAILED, "serve: no memory");
+	fill(call, argv);
+	(void)execv(daemon, (char *const *)(uintptr_t)argv);
+	return fail(STATUS_FAILED, "serve: %s: %s", daemon, strerror(errno));
+}

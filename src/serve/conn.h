@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * conn.h - an NBD client's socket on a lane: bytes between it and its session.
+ *
+ * Belongs to one thread, the one that runs the engine.
+ */
+#ifndef XENDISK_SERVE_CONN_H
+#define XENDISK_SERVE_CONN_H
+
+#include <stdbool.h>
+
+#include "nbd/session.h"
+#include "worker/engine.h"
+
+struct conn;
+
+/* Takes over fd, but not when it fails.  A client that has not chosen an export
+ * within timeout_ns is sent away. */
+int conn_new(struct conn **ret, struct engine *engine, int fd,
+	     const struct nbd_session_events *events, void *ctx,
+	     uint64_t timeout_ns);
+/* Polls and timers are cancelled (engine_cancel()), no command is pending. */
+void conn_free(struct conn *conn);
+
+/* Reads and sends as far as it goes without waiting, and asks the engine to
+ * tell when it goes further.  True: something was read or sent. */
+bool conn_pump(struct conn *conn);
+/* No more is read; commands that are pending are answered. */
+void conn_stop(struct conn *conn);
+/* Nothing is under way: no command, no reply. */
+bool conn_is_idle(const struct conn *conn);
+bool conn_is_pending(const struct conn *conn); /* a command is */
+/* It is ended at once; what is under way ends without a reply. */
+void conn_abandon(struct conn *conn);
+/* It is over, and nothing refers to it any more: free it. */
+bool conn_is_over(const struct conn *conn);
+
+#endif

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * execute.c - one command of a client, on the stack.
+ *
+ * Theory of operation
+ *
+ * A command is one request of the stack, or several one after the other where
+ * the stack limits their length; with FUA on a stack that has none, a flush
+ * follows.  A flush covers what was answered before on any connection, since
+ * all of them are on the same stack: so clients may use several
+ * (NBD_FLAG_CAN_MULTI_CONN).
+ *
+ * The kernel tells of lost writes once.  After a flush that failed, writes and
+ * flushes fail until the server is started anew: what the storage holds then
+ * is for a person to judge.
+ */
+#include "config.h"
+
+#include "serve/private.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "common/log.h"
+
+/* Discards in pieces, so that they do not keep the storage from the rest. */
+#define DISCARD_PIECE (64ull << 20)
+
+struct op {
+	struct nbd_command command; /* first: made by the session */
+	struct serve_channel *channel;
+	uint64_t done; /* bytes */
+	bool flushing;
+	struct iovec iov;
+	struct xd_request req;
+};
+
+const size_t serve_command_size = sizeof(struct op);
+
+static void step(struct op *op);
+
+static void finish(struct op *op, int err)
+{
+	op->channel->nr_ops--;
+	nbd_command_done(
+		&op->command, err,
+		err == -EIO && atomic_load(&op->channel->disk->failed) ?
+			"a flush has failed before" :
+			NULL);
+}
+
+static void flushed(struct op *op, int err)
+{
+	struct serve_disk *disk = op->channel->disk;
+
+	if (err && !atomic_exchange(&disk->failed, true))
+		log_error("%s: a flush failed (%s): what was written since the "
+			  "last one may be lost",
+			  disk->name, strerror(-err));
+	finish(op, err ? -EIO : 0);
+}
+
+static void on_done(struct xd_request *req, int err)
+{
+	struct op *op = req->owner;
+
+	if (op->flushing) {
+		flushed(op, err);
+		return;
+	}
+	op->done += req->length;
+	if (err)
+		finish(op, err);
+	else
+		step(op);
+}
+
+static void submit(struct op *op, enum xd_op kind, uint32_t flags,
+		   uint64_t length)
+{
+	struct xd_request *req = &op->req;
+
+	req->op = kind;
+	req->flags = flags;
+	req->offset = kind == XD_FLUSH ? 0 : op->command.offset + op->done;
+	req->length = length;
+	req->iov = NULL;
+	req->iovcnt = 0;
+	req->done = on_done;
+	req->owner = op;
+	if (kind == XD_READ || kind == XD_WRITE) {
+		op->iov.iov_base = (uint8_t *)op->command.buffer + op->done;
+		op->iov.iov_len = length;
+		req->iov = &op->iov;
+		req->iovcnt = 1;
+	}
+	xd_submit(op->channel->top, req);
+}
+
+static void flush(struct op *op)
+{
+	op->flushing = true;
+	submit(op, XD_FLUSH, 0, 0);
+}
+
+/* The longest piece that the stack takes at once. */
+static uint64_t piece(const struct op *op)
+{
+	const struct xd_limits *limits = op->channel->disk->limits;
+	uint64_t left = op->command.length - op->done;
+	uint64_t unit = limits->discard_granularity;
+
+	switch (op->command.type) {
+	case NBD_CMD_READ:
+	case NBD_CMD_WRITE:
+		return limits->max_transfer ? MIN(left, limits->max_transfer) :
+					      left;
+	case NBD_CMD_TRIM:
+		return MIN(left, MAX(DISCARD_PIECE / unit, 1) * unit);
+	default:
+		return MIN(left, DISCARD_PIECE);
+	}
+}
+
+static uint32_t flags_of(const struct op *op)
+{
+	const struct nbd_command *c = &op->command;
+	uint32_t flags = 0;
+
+	if (c->flags & NBD_CMD_FLAG_FUA && op->channel->disk->limits->fua &&
+	    c->type != NBD_CMD_TRIM)
+		flags |= XD_FUA;
+	if (c->flags & NBD_CMD_FLAG_NO_HOLE)
+		flags |= XD_NO_HOLE;
+	return flags;
+}
+
+/* All is transferred: is it durable, if it was to be? */
+static void transferred(struct op *op)
+{
+	const struct xd_limits *limits = op->channel->disk->limits;
+	bool wanted = op->command.flags & NBD_CMD_FLAG_FUA &&
+		      op->command.type != NBD_CMD_READ;
+	bool have = limits->fua && op->command.type != NBD_CMD_TRIM;
+
+	if (wanted && !have && limits->flush)
+		flush(op);
+	else
+		finish(op, 0);
+}
+
+/* The next piece, or the end. */
+static void step(struct op *op)
+{
+	static const enum xd_op kinds[NBD_NR_CMDS] = {
+		[NBD_CMD_READ] = XD_READ,
+		[NBD_CMD_WRITE] = XD_WRITE,
+		[NBD_CMD_TRIM] = XD_DISCARD,
+		[NBD_CMD_WRITE_ZEROES] = XD_ZERO,
+	};
+
+	if (op->done == op->command.length)
+		transferred(op);
+	else
+		submit(op, kinds[op->command.type], flags_of(op), piece(op));
+}
+
+void serve_submit(struct serve_channel *channel, struct nbd_command *command)
+{
+	struct op *op = container_of(command, struct op, command);
+	bool reads = command->type == NBD_CMD_READ ||
+		     command->type == NBD_CMD_CACHE ||
+		     command->type == NBD_CMD_BLOCK_STATUS;
+
+	op->channel = channel;
+	channel->nr_ops++;
+	if (!reads && atomic_load(&channel->disk->failed))
+		finish(op, -EIO);
+	else if (command->type == NBD_CMD_FLUSH)
+		flush(op);
+	else if (command->type == NBD_CMD_CACHE ||
+		 command->type == NBD_CMD_BLOCK_STATUS)
+		finish(op, 0); /* nothing is known, nothing is to be done */
+	else
+		step(op);
+}
+
+bool serve_work(struct serve_channel *channel)
+{
+	bool any = false;
+
+	do
+		stack_kick(channel->top);
+	while (stack_reap(channel->top) && (any = true));
+	return any;
+}

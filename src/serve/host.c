@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "serve/host.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "common/log.h"
+#include "common/util.h"
+
+/* A file that the expression names. */
+struct grant {
+	struct grant *next;
+	uint32_t layer;
+	char *param;
+	char *path;
+	int fd; /* O_PATH; or -errno */
+};
+
+struct local_host {
+	struct grant *grants;
+	int sock;
+	pthread_t thread;
+	bool running;
+};
+
+/* --- Files ----------------------------------------------------------------------- */
+
+static int add_grant(struct local_host *host, uint32_t layer, const char *param,
+		     const char *path)
+{
+	struct grant *grant = calloc(1, sizeof(*grant));
+
+	if (!grant)
+		return -ENOMEM;
+	grant->next = host->grants;
+	host->grants = grant;
+	grant->layer = layer;
+	grant->param = strdup(param);
+	grant->path = strdup(path);
+	grant->fd = open(path, O_PATH | O_CLOEXEC);
+	if (grant->fd < 0)
+		grant->fd = -errno;
+	return grant->param && grant->path ? 0 : -ENOMEM;
+}
+
+static int add_grants(struct local_host *host, const struct layer *layer)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < layer->info->nr_params; i++)
+		if (layer->info->params[i].type == XD_PATH &&
+		    layer->values[i].set)
+			r = add_grant(host, layer->index,
+				      layer->info->params[i].name,
+				      layer->values[i].text);
+	for (unsigned int i = 0; !r && i < layer->nr_below; i++)
+		r = add_grants(host, layer->below[i]);
+	return r;
+}
+
+/* What it is is looked at first: opening a FIFO would wait for ever. */
+static int reopen(int path_fd, int flags)
+{
+	char path[40];
+	struct stat st;
+	int fd;
+
+	if (path_fd < 0)
+		return path_fd;
+	if (fstat(path_fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -ENOTBLK;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
+	fd = open(path, (flags & ~O_CREAT) | O_CLOEXEC | O_NOCTTY);
+	return fd < 0 ? -errno : fd;
+}
+
+static int serve_open(const struct local_host *host,
+		      const struct msg_service *request, char *ret_text)
+{
+	const struct grant *grant = host->grants;
+	int fd;
+
+	while (grant && (grant->layer != request->layer ||
+			 strcmp(grant->param, request->name) != 0))
+		grant = grant->next;
+	if (!grant)
+		return -EPERM;
+	fd = reopen(grant->fd, (int)request->flags);
+	if (fd < 0)
+		(void)snprintf(ret_text, MSG_TEXT_MAX, "%s: %s", grant->path,
+			       fd == -ENOTBLK ?
+				       "neither a file nor a block device" :
+				       strerror(-fd));
+	return fd;
+}
+
+static int serve_keep(const struct msg_service *request)
+{
+	cleanup_close int fd = memfd_create("xendisk", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)request->size) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* --- The thread --------------------------------------------------------------------- */
+
+static void answer(struct local_host *host, const struct msg_service *request)
+{
+	struct msg_service_done done = { .h.seq = request->h.seq };
+	cleanup_close int fd = -1;
+	int r = 0;
+
+	switch ((enum msg_service_kind)request->kind) {
+	case MSG_SERVICE_OPEN:
+		r = fd = serve_open(host, request, done.text);
+		break;
+	case MSG_SERVICE_KEEP:
+		r = fd = serve_keep(request);
+		break;
+	case MSG_SERVICE_BUDGET:
+	case MSG_SERVICE_POISON:
+		break;
+	default:
+		r = -EOPNOTSUPP;
+	}
+	done.h.result = MIN(r, 0);
+	(void)msg_send(host->sock, &done, sizeof(done), MSG_SERVICE_DONE, fd);
+}
+
+static void *run(void *arg)
+{
+	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
+	const struct msg_header *header = (const void *)buf;
+	struct local_host *host = arg;
+	size_t length;
+	int fd;
+
+	while (msg_receive(host->sock, buf, &length, &fd) == 0)
+		if (header->type == MSG_SERVICE)
+			answer(host, (const void *)buf);
+	return NULL;
+}
+
+static int start(struct local_host *host, struct services **ret_services)
+{
+	int pair[2];
+	int r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	host->sock = pair[0];
+	r = services_new(ret_services, pair[1]);
+	if (r < 0) {
+		(void)close(pair[1]);
+		return r;
+	}
+	r = -pthread_create(&host->thread, NULL, run, host);
+	host->running = r == 0;
+	if (r < 0)
+		services_free(TAKE_PTR(*ret_services));
+	return r;
+}
+
+int local_host_new(struct local_host **ret, const struct layer *root,
+		   struct services **ret_services)
+{
+	struct local_host *host = calloc(1, sizeof(*host));
+	int r;
+
+	if (!host)
+		return -ENOMEM;
+	host->sock = -1;
+	r = add_grants(host, root);
+	if (!r)
+		r = start(host, ret_services);
+	if (r < 0) {
+		local_host_free(host);
+		return r;
+	}
+	*ret = host;
+	return 0;
+}
+
+void local_host_free(struct local_host *host)
+{
+	struct grant *grant;
+
+	if (!host)
+		return;
+	if (host->running) {
+		(void)shutdown(host->sock, SHUT_RDWR);
+		(void)pthread_join(host->thread, NULL);
+	}
+	if (host->sock >= 0)
+		(void)close(host->sock);
+	while ((grant = host->grants)) {
+		host->grants = grant->next;
+		if (grant->fd >= 0)
+			(void)close(grant->fd);
+		free(grant->param);
+		free(grant->path);
+		free(grant);
+	}
+	free(host);
+}

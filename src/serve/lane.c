@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * Rounds, until nothing moves any more: each client's requests are read, the
+ * stacks work on all of them together, the replies are sent.  Then the thread
+ * sleeps in engine_run(), where sockets, completions and engine_wake() (a new
+ * client, the end) all come together.
+ */
+#include "config.h"
+
+#include "serve/lane.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "common/log.h"
+#include "common/util.h"
+#include "serve/conn.h"
+
+#define ENGINE_ENTRIES	     64
+#define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)
+/* At the end: how long a client's replies are worth waiting for. */
+#define STOP_TIMEOUT_NS (5 * 1000000000ull)
+
+struct client {
+	struct client *prev, *next;
+	struct conn *conn;
+};
+
+struct newcomer {
+	struct newcomer *next;
+	int fd;
+};
+
+struct serve_lane {
+	struct engine *engine;
+	struct serve_disk **disks;
+	struct serve_channel **channels;
+	unsigned int nr_disks;
+	struct client *clients;
+	_Atomic(unsigned int) nr_clients;
+	_Atomic(bool) stop;
+	pthread_mutex_t lock; /* of newcomers */
+	struct newcomer *newcomers;
+	pthread_t thread;
+	bool running;
+};
+
+/* --- What sessions ask ------------------------------------------------------------- */
+
+static const struct nbd_export *get_export(void *ctx, unsigned int index)
+{
+	const struct serve_lane *lane = ctx;
+
+	return index < lane->nr_disks ? serve_disk_export(lane->disks[index]) :
+					NULL;
+}
+
+static void submit(void *ctx, struct nbd_command *command)
+{
+	struct serve_lane *lane = ctx;
+	unsigned int i = 0;
+
+	while (command->export != serve_disk_export(lane->disks[i]))
+		i++;
+	serve_submit(lane->channels[i], command);
+}
+
+/* --- Clients ------------------------------------------------------------------------- */
+
+static void drop_client(struct serve_lane *lane, struct client *client)
+{
+	DL_DELETE(lane->clients, client);
+	conn_free(client->conn);
+	free(client);
+	atomic_fetch_sub(&lane->nr_clients, 1);
+}
+
+static void add_client(struct serve_lane *lane, int fd)
+{
+	static struct nbd_session_events events = {
+		.export = get_export,
+		.submit = submit,
+	};
+	struct client *client = calloc(1, sizeof(*client));
+	int r = -ENOMEM;
+
+	events.command_size = serve_command_size;
+	if (client)
+		r = conn_new(&client->conn, lane->engine, fd, &events, lane,
+			     HANDSHAKE_TIMEOUT_NS);
+	if (r < 0) {
+		log_error("a client cannot be served: %s", strerror(-r));
+		(void)close(fd);
+		free(client);
+		atomic_fetch_sub(&lane->nr_clients, 1);
+		return;
+	}
+	DL_APPEND(lane->clients, client);
+}
+
+static struct newcomer *take_newcomers(struct serve_lane *lane)
+{
+	struct newcomer *first;
+
+	(void)pthread_mutex_lock(&lane->lock);
+	first = TAKE_PTR(lane->newcomers);
+	(void)pthread_mutex_unlock(&lane->lock);
+	return first;
+}
+
+static void welcome(struct serve_lane *lane)
+{
+	struct newcomer *first = take_newcomers(lane), *next;
+
+	for (; first; first = next) {
+		next = first->next;
+		add_client(lane, first->fd);
+		free(first);
+	}
+}
+
+int serve_lane_give(struct serve_lane *lane, int fd)
+{
+	struct newcomer *newcomer = calloc(1, sizeof(*newcomer));
+
+	if (!newcomer)
+		return -ENOMEM;
+	newcomer->fd = fd;
+	atomic_fetch_add(&lane->nr_clients, 1);
+	(void)pthread_mutex_lock(&lane->lock);
+	newcomer->next = lane->newcomers;
+	lane->newcomers = newcomer;
+	(void)pthread_mutex_unlock(&lane->lock);
+	engine_wake(lane->engine);
+	return 0;
+}
+
+unsigned int serve_lane_clients(const struct serve_lane *lane)
+{
+	return atomic_load(&lane->nr_clients);
+}
+
+/* --- The thread -------------------------------------------------------------------------- */
+
+static bool round_of_work(struct serve_lane *lane)
+{
+	struct client *client, *next;
+	bool moved = false;
+
+	DL_FOREACH_SAFE(lane->clients, client, next) {
+		if (conn_pump(client->conn))
+			moved = true;
+		if (conn_is_over(client->conn))
+			drop_client(lane, client);
+	}
+	for (unsigned int i = 0; i < lane->nr_disks; i++)
+		if (serve_work(lane->channels[i]))
+			moved = true;
+	return moved;
+}
+
+static void stop_clients(struct serve_lane *lane)
+{
+	struct client *client;
+
+	DL_FOREACH(lane->clients, client)
+		conn_stop(client->conn);
+}
+
+static bool is_busy(const struct serve_lane *lane)
+{
+	const struct client *client;
+
+	DL_FOREACH(lane->clients, client)
+		if (!conn_is_idle(client->conn))
+			return true;
+	return false;
+}
+
+static bool is_pending(const struct serve_lane *lane)
+{
+	const struct client *client;
+
+	DL_FOREACH(lane->clients, client)
+		if (conn_is_pending(client->conn))
+			return true;
+	return false;
+}
+
+static void *run(void *arg)
+{
+	struct serve_lane *lane = arg;
+	uint64_t deadline = UINT64_MAX;
+
+	for (;;) {
+		uint64_t now;
+
+		welcome(lane);
+		if (atomic_load(&lane->stop) && deadline == UINT64_MAX) {
+			deadline = now_ns() + STOP_TIMEOUT_NS;
+			stop_clients(lane);
+		}
+		while (round_of_work(lane))
+			;
+		if (deadline == UINT64_MAX) {
+			(void)engine_run(lane->engine, UINT64_MAX);
+			continue;
+		}
+		now = now_ns();
+		if (!is_busy(lane) || now >= deadline)
+			return NULL;
+		(void)engine_run(lane->engine, deadline - now);
+	}
+}
+
+/* --- Main thread ---------------------------------------------------------------------------- */
+
+int serve_lane_new(struct serve_lane **ret, unsigned int index,
+		   struct serve_disk **disks, unsigned int nr_disks)
+{
+	struct serve_lane *lane = calloc(1, sizeof(*lane));
+	int r = -ENOMEM;
+
+	if (!lane)
+		return -ENOMEM;
+	(void)pthread_mutex_init(&lane->lock, NULL);
+	lane->disks = disks;
+	lane->channels = calloc(nr_disks, sizeof(struct serve_channel *));
+	if (lane->channels)
+		r = engine_new(&lane->engine, ENGINE_ENTRIES, true);
+	while (r == 0 && lane->nr_disks < nr_disks) {
+		r = serve_channel_open(&lane->channels[lane->nr_disks],
+				       disks[lane->nr_disks], lane->engine,
+				       index);
+		lane->nr_disks += r == 0;
+	}
+	if (r < 0) {
+		(void)serve_lane_stop(lane, false);
+		return r;
+	}
+	*ret = lane;
+	return 0;
+}
+
+int serve_lane_start(struct serve_lane *lane)
+{
+	int r = -pthread_create(&lane->thread, NULL, run, lane);
+
+	lane->running = r == 0;
+	return r;
+}
+
+/* Commands of a client that does not read must have ended as well before what
+ * they refer to goes. */
+static void end_clients(struct serve_lane *lane)
+{
+	struct client *client, *next;
+
+	DL_FOREACH(lane->clients, client)
+		conn_abandon(client->conn);
+	while (is_pending(lane)) {
+		for (unsigned int i = 0; i < lane->nr_disks; i++)
+			(void)serve_work(lane->channels[i]);
+		if (is_pending(lane))
+			(void)engine_run(lane->engine, UINT64_MAX);
+	}
+	engine_cancel(lane->engine);
+	DL_FOREACH_SAFE(lane->clients, client, next)
+		drop_client(lane, client);
+}
+
+int serve_lane_stop(struct serve_lane *lane, bool last)
+{
+	struct newcomer *first, *next;
+	int r = 0, r2;
+
+	if (!lane)
+		return 0;
+	atomic_store(&lane->stop, true);
+	if (lane->running) {
+		engine_wake(lane->engine);
+		(void)pthread_join(lane->thread, NULL);
+	}
+	if (lane->engine)
+		end_clients(lane);
+	for (first = take_newcomers(lane); first; first = next) {
+		next = first->next;
+		(void)close(first->fd);
+		free(first);
+	}
+	while (lane->nr_disks > 0) {
+		r2 = serve_channel_close(lane->channels[--lane->nr_disks],
+					 last);
+		r = r ? r : r2;
+	}
+	engine_free(lane->engine);
+	free(lane->channels);
+	(void)pthread_mutex_destroy(&lane->lock);
+	free(lane);
+	return r;
+}

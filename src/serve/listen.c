@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "serve/listen.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "common/util.h"
+#include "serve/complain.h"
+
+#define BACKLOG		64
+#define FIRST_PASSED_FD 3 /* sd_listen_fds(3) */
+
+static int add(struct listeners *listeners, int fd)
+{
+	if (listeners->nr == LISTEN_MAX)
+		return -ENOSPC;
+	listeners->fd[listeners->nr++] = fd;
+	return 0;
+}
+
+/* --- Unix ---------------------------------------------------------------------- */
+
+/* Does anybody answer there? */
+static bool is_alive(const struct sockaddr_un *addr)
+{
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 &&
+	       connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+}
+
+static int bind_unix(int fd, const struct sockaddr_un *addr)
+{
+	mode_t saved = umask(0177);
+	int r = bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ?
+			-errno :
+			0;
+
+	(void)umask(saved);
+	return r;
+}
+
+static int open_unix(const char *path, int *ret)
+{
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	r = bind_unix(fd, &addr);
+	if (r == -EADDRINUSE && stat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+	    !is_alive(&addr)) {
+		(void)unlink(path);
+		r = bind_unix(fd, &addr);
+	}
+	if (r == 0 && listen(fd, BACKLOG) < 0)
+		r = -errno;
+	if (r == 0)
+		*ret = TAKE_FD(fd);
+	return r;
+}
+
+int listen_unix(struct listeners *listeners, const char *path)
+{
+	int fd = -1;
+	int r = open_unix(path, &fd);
+
+	if (r < 0) {
+		complain("%s: %s", path, strerror(-r));
+		return r;
+	}
+	listeners->path = strdup(path);
+	(void)snprintf(listeners->uri, sizeof(listeners->uri),
+		       "nbd+unix:///?socket=%s", path);
+	return add(listeners, fd);
+}
+
+/* --- TCP ------------------------------------------------------------------------ */
+
+/* "[::1]:10809", "host:10809", "10809". */
+static int split(const char *where, char **ret_host, char **ret_port)
+{
+	const char *colon = strrchr(where, ':');
+	const char *host = where;
+	size_t length = colon ? (size_t)(colon - where) : 0;
+
+	if (length >= 2 && host[0] == '[' && host[length - 1] == ']') {
+		host++;
+		length -= 2;
+	}
+	*ret_host = length ? strndup(host, length) : strdup("127.0.0.1");
+	*ret_port = strdup(colon ? colon + 1 : where);
+	return *ret_host && *ret_port ? 0 : -ENOMEM;
+}
+
+static int open_address(const struct addrinfo *info, int *ret)
+{
+	cleanup_close int fd = socket(info->ai_family,
+				      info->ai_socktype | SOCK_CLOEXEC,
+				      info->ai_protocol);
+	int one = 1;
+
+	if (fd < 0)
+		return -errno;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (info->ai_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one,
+				 sizeof(one));
+	if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 ||
+	    listen(fd, BACKLOG) < 0)
+		return -errno;
+	*ret = TAKE_FD(fd);
+	return 0;
+}
+
+static int add_addresses(struct listeners *listeners, const char *where,
+			 const struct addrinfo *list)
+{
+	int fd = -1, r = 0;
+
+	for (const struct addrinfo *i = list; !r && i; i = i->ai_next) {
+		r = open_address(i, &fd);
+		if (!r)
+			r = add(listeners, fd);
+	}
+	if (r < 0)
+		complain("%s: %s", where, strerror(-r));
+	return r;
+}
+
+int listen_tcp(struct listeners *listeners, const char *where)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+					.ai_flags = AI_PASSIVE };
+	cleanup_free char *host = NULL;
+	cleanup_free char *port = NULL;
+	struct addrinfo *list;
+	bool is_v6;
+	int r = split(where, &host, &port);
+
+	if (r < 0)
+		return r;
+	r = getaddrinfo(host, port, &hints, &list);
+	if (r) {
+		complain("%s: %s", where, gai_strerror(r));
+		return -EINVAL;
+	}
+	r = add_addresses(listeners, where, list);
+	freeaddrinfo(list);
+	is_v6 = strchr(host, ':');
+	(void)snprintf(listeners->uri, sizeof(listeners->uri),
+		       "nbd://%s%s%s:%s", is_v6 ? "[" : "", host,
+		       is_v6 ? "]" : "", port);
+	return r;
+}
+
+/* --- Passed by systemd ------------------------------------------------------------- */
+
+/* Without libsystemd, which is optional: two environment variables and
+ * descriptors from 3 on. */
+int listen_passed(struct listeners *listeners)
+{
+	const char *pid = getenv("LISTEN_PID");
+	const char *fds = getenv("LISTEN_FDS");
+	uint32_t for_pid, nr;
+
+	if (!pid || !fds || parse_u32(pid, UINT32_MAX, &for_pid) < 0 ||
+	    parse_u32(fds, LISTEN_MAX, &nr) < 0 ||
+	    for_pid != (uint32_t)getpid())
+		return 0;
+	for (uint32_t i = 0; i < nr; i++) {
+		int fd = FIRST_PASSED_FD + (int)i;
+
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+			return -errno;
+		(void)add(listeners, fd);
+	}
+	(void)snprintf(listeners->uri, sizeof(listeners->uri), "%s",
+		       "(passed sockets)");
+	return 0;
+}
+
+void listen_close(struct listeners *listeners)
+{
+	while (listeners->nr > 0)
+		(void)close(listeners->fd[--listeners->nr]);
+	if (listeners->path)
+		(void)unlink(listeners->path);
+	free(listeners->path);
+	listeners->path = NULL;
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * The main thread opens the disks and the sockets, starts the lanes, accepts
+ * clients and gives them to the lanes in turn.  It ends on SIGTERM or SIGINT,
+ * or with the command of --run: what is under way is answered, a last flush is
+ * made, and the exit status tells whether it worked.
+ */
+#include "config.h"
+
+#include "serve/serve.h"
+
+#include <getopt.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "common/log.h"
+#include "common/util.h"
+#include "serve/complain.h"
+#include "serve/lane.h"
+#include "serve/listen.h"
+
+#define MAX_DISKS   64
+#define MAX_LANES   8
+#define MAX_CLIENTS 256 /* more wait in the sockets' queues */
+
+struct server {
+	struct serve_context context;
+	const char *run; /* command; NULL: none */
+	struct serve_disk *disks[MAX_DISKS];
+	unsigned int nr_disks;
+	struct serve_lane *lanes[MAX_LANES];
+	unsigned int nr_lanes;
+	struct listeners listeners;
+	char *folder; /* of --run's socket */
+	int signals; /* signalfd */
+	pid_t child; /* 0: none */
+};
+
+/* --- Options --------------------------------------------------------------------- */
+
+static int take_options(struct server *server, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "socket", 1, NULL, 's' },   { "tcp", 1, NULL, 't' },
+		{ "readonly", 0, NULL, 'r' }, { "run", 1, NULL, 'x' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c, r = listen_passed(&server->listeners);
+
+	while (r == 0 &&
+	       (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			r = listen_unix(&server->listeners, optarg);
+			break;
+		case 't':
+			r = listen_tcp(&server->listeners, optarg);
+			break;
+		case 'r':
+			server->context.readonly = true;
+			break;
+		case 'x':
+			server->run = optarg;
+			break;
+		default:
+			r = -EINVAL;
+		}
+	}
+	return r;
+}
+
+/* A private folder, for --run without a place of its own. */
+static int listen_for_run(struct server *server)
+{
+	const char *tmp = getenv("TMPDIR");
+	cleanup_free char *path = NULL;
+
+	server->folder = xasprintf("%s/xendisk-serve-XXXXXX",
+				   tmp && *tmp ? tmp : "/tmp");
+	if (!server->folder || !mkdtemp(server->folder)) {
+		complain("a folder for the socket: %s", strerror(errno));
+		return -errno;
+	}
+	path = xasprintf("%s/nbd.sock", server->folder);
+	return path ? listen_unix(&server->listeners, path) : -ENOMEM;
+}
+
+/* --- Disks ------------------------------------------------------------------------ */
+
+/* "NAME=EXPR", where no expression begins so; else its number is its name. */
+static int open_disk(struct server *server, const char *word)
+{
+	size_t length = strspn(word, "abcdefghijklmnopqrstuvwxyz"
+				     "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+	cleanup_free char *name = NULL;
+	int r;
+
+	if (server->nr_disks == MAX_DISKS) {
+		complain("%s: more than %d disks", word, MAX_DISKS);
+		return -E2BIG;
+	}
+	if (length > 0 && word[length] == '=') {
+		name = strndup(word, length);
+		word += length + 1;
+	} else {
+		name = xasprintf("%u", server->nr_disks);
+	}
+	if (!name)
+		return -ENOMEM;
+	r = serve_disk_open(&server->disks[server->nr_disks], &server->context,
+			    name, word);
+	server->nr_disks += r == 0;
+	return r;
+}
+
+static int open_disks(struct server *server, int argc, char **argv)
+{
+	int r = 0;
+
+	for (int i = optind; r == 0 && i < argc; i++)
+		r = open_disk(server, argv[i]);
+	return r;
+}
+
+/* --- Lanes -------------------------------------------------------------------------- */
+
+static unsigned int nr_lanes(const struct server *server)
+{
+	unsigned int wanted = MAX_LANES;
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		wanted = MIN(wanted, (unsigned int)CPU_COUNT(&set));
+	for (unsigned int i = 0; i < server->nr_disks; i++) {
+		unsigned int most = serve_disk_channels(server->disks[i]);
+
+		if (most)
+			wanted = MIN(wanted, most);
+	}
+	return wanted;
+}
+
+static int start_lanes(struct server *server)
+{
+	unsigned int wanted = nr_lanes(server);
+	int r = 0;
+
+	while (r == 0 && server->nr_lanes < wanted) {
+		r = serve_lane_new(&server->lanes[server->nr_lanes],
+				   server->nr_lanes, server->disks,
+				   server->nr_disks);
+		server->nr_lanes += r == 0;
+	}
+	for (unsigned int i = 0; r == 0 && i < server->nr_lanes; i++)
+		r = serve_lane_start(server->lanes[i]);
+	if (r < 0)
+		complain("threads cannot be started: %s", strerror(-r));
+	return r;
+}
+
+static unsigned int nr_clients(const struct server *server)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < server->nr_lanes; i++)
+		n += serve_lane_clients(server->lanes[i]);
+	return n;
+}
+
+/* To the lane that has the fewest. */
+static void give(const struct server *server, int fd)
+{
+	struct serve_lane *best = server->lanes[0];
+
+	for (unsigned int i = 1; i < server->nr_lanes; i++)
+		if (serve_lane_clients(server->lanes[i]) <
+		    serve_lane_clients(best))
+			best = server->lanes[i];
+	if (serve_lane_give(best, fd) < 0)
+		(void)close(fd);
+}
+
+static void accept_one(const struct server *server, int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	int one = 1;
+
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			complain("accept: %s", strerror(errno));
+		return;
+	}
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	give(server, fd);
+}
+
+/* --- --run ------------------------------------------------------------------------------ */
+
+/* Runs it with $uri and $socket set, as nbdkit's --run does. */
+static int start_command(struct server *server)
+{
+	pid_t pid = fork();
+
+	if (pid < 0) {
+		complain("--run: %s", strerror(errno));
+		return -errno;
+	}
+	if (pid == 0) {
+		sigset_t none;
+
+		(void)sigemptyset(&none);
+		(void)sigprocmask(SIG_SETMASK, &none, NULL);
+		(void)setenv("uri", server->listeners.uri, 1);
+		if (server->listeners.path)
+			(void)setenv("socket", server->listeners.path, 1);
+		(void)execl("/bin/sh", "sh", "-c", server->run, NULL);
+		_exit(127);
+	}
+	server->child = pid;
+	return 0;
+}
+
+static int status_of(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* --- The loop ------------------------------------------------------------------------------ */
+
+static int block_signals(struct server *server)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGCHLD);
+	/* Before there is any thread. */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	server->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return server->signals < 0 ? -errno : 0;
+}
+
+/* True: it is over; *ret_status is the command's if there is one. */
+static bool take_signal(struct server *server, int *ret_status)
+{
+	struct signalfd_siginfo info;
+	int status;
+
+	if (read(server->signals, &info, sizeof(info)) != sizeof(info))
+		return false;
+	if (info.ssi_signo != SIGCHLD)
+		return true;
+	if (server->child == 0 ||
+	    waitpid(server->child, &status, WNOHANG) != server->child)
+		return false;
+	server->child = 0;
+	*ret_status = status_of(status);
+	return true;
+}
+
+static int loop(struct server *server)
+{
+	struct pollfd fds[LISTEN_MAX + 1];
+	int status = 0;
+
+	for (;;) {
+		bool full = nr_clients(server) >= MAX_CLIENTS;
+
+		fds[0] = (struct pollfd){ .fd = server->signals,
+					  .events = POLLIN };
+		for (unsigned int i = 0; i < server->listeners.nr; i++)
+			fds[i + 1] = (struct pollfd){
+				.fd = server->listeners.fd[i],
+				.events = full ? 0 : POLLIN,
+			};
+		/* A client that leaves makes room, and tells nobody here. */
+		(void)poll(fds, server->listeners.nr + 1, full ? 100 : -1);
+		if (fds[0].revents && take_signal(server, &status))
+			return status;
+		for (unsigned int i = 0; i < server->listeners.nr; i++)
+			if (fds[i + 1].revents & POLLIN)
+				accept_one(server, fds[i + 1].fd);
+	}
+}
+
+static void tell_ready(const struct server *server)
+{
+	if (!server->run) {
+		printf("%s\n", server->listeners.uri);
+		(void)fflush(stdout);
+	}
+#ifdef HAVE_SYSTEMD
+	(void)sd_notify(0, "READY=1");
+#endif
+}
+
+/* --- Begin and end ------------------------------------------------------------------------------ */
+
+static int begin(struct server *server, int argc, char **argv)
+{
+	int r = block_signals(server);
+
+	if (r == 0)
+		r = take_options(server, argc, argv);
+	if (r == 0 && server->listeners.nr == 0 && server->run)
+		r = listen_for_run(server);
+	if (r == 0)
+		r = open_disks(server, argc, argv);
+	if (r == 0)
+		r = start_lanes(server);
+	if (r == 0 && server->run)
+		r = start_command(server);
+	return r;
+}
+
+static int end(struct server *server)
+{
+	int r = 0;
+
+	if (server->child) {
+		(void)kill(server->child, SIGTERM);
+		(void)waitpid(server->child, NULL, 0);
+	}
+	listen_close(&server->listeners);
+	/* One lane's last flush is good for all: the others have ended. */
+	while (server->nr_lanes > 0) {
+		bool last = --server->nr_lanes == 0;
+		int r2 = serve_lane_stop(server->lanes[server->nr_lanes], last);
+
+		r = r ? r : r2;
+	}
+	while (server->nr_disks > 0)
+		serve_disk_close(server->disks[--server->nr_disks]);
+	if (server->folder)
+		(void)rmdir(server->folder);
+	free(server->folder);
+	if (server->signals >= 0)
+		(void)close(server->signals);
+	return r;
+}
+
+int serve_main(int argc, char **argv, const char *backend_dir,
+	       const char *config)
+{
+	struct server server = {
+		.context = { .backend_dir = backend_dir, .config = config },
+		.signals = -1,
+	};
+	int status = 1;
+
+	log_init("xendisk", LOG_LEVEL_WARNING);
+	if (begin(&server, argc, argv) == 0) {
+		tell_ready(&server);
+		status = loop(&server);
+	}
+	if (end(&server) < 0 && status == 0)
+		status = 1;
+	return status;
+}

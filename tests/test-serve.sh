@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2016,SC2317,SC2119  # $uri is the command's; called by ok
+# xendisk serve against the NBD clients that people have: what they write is what
+# is there, and what is wrong gets a sentence.
+. "$(dirname "$0")/functions.sh"
+requires nbdinfo nbdcopy qemu-img qemu-io fio nbdkit
+
+touch "$tmp/none.conf"
+# serve ARGUMENT...: in the foreground.
+words=("$top_builddir/xendisk" serve --config "$tmp/none.conf"
+	--backend-dir "$top_builddir/backends/.libs")
+serve() { "${words[@]}" "$@"; }
+# with COMMAND EXPR...: the command runs against it.
+with() { serve --run "$1" "${@:2}"; }
+
+truncate -s 32M "$tmp/raw.img" "$tmp/gold.img"
+head -c 8M /dev/urandom > "$tmp/data"
+truncate -s 32M "$tmp/data"
+raw="raw($tmp/raw.img, cache=writeback)"
+export tmp
+
+# --- What it says of itself ------------------------------------------------------
+ok "nbdinfo: the size" says '"export-size": 33554432' \
+	with 'nbdinfo --json "$uri"' "$raw"
+ok "nbdinfo: all exports" says 'export="second"' \
+	with 'nbdinfo --list "$uri"' "$raw" 'second=mem(1M)'
+ok "nbdinfo: one of them by its name" says '^1048576$' \
+	with 'nbdinfo --size "nbd+unix:///second?socket=$socket"' \
+	"$raw" 'second=mem(1M)'
+ok "nbdinfo: the map" says '33554432 *0 *data' with 'nbdinfo --map "$uri"' "$raw"
+for can in multi-conn flush fua trim zero fast-zero cache df; do
+	ok "nbdinfo: can $can" with "nbdinfo --can $can \"\$uri\"" "$raw"
+done
+ok "nbdinfo: writable" fails 2 '' with 'nbdinfo --is read-only "$uri"' "$raw"
+ok "nbdinfo: read-only" with 'nbdinfo --is read-only "$uri"' "$raw" --readonly
+
+# --- Data ---------------------------------------------------------------------------
+copies() { with 'nbdcopy --connections=4 $tmp/data "$uri"' "$raw"; }
+ok "nbdcopy in, with four connections" copies
+ok "... is in the image" cmp "$tmp/data" "$tmp/raw.img"
+ok "nbdcopy out" with 'nbdcopy "$uri" - | cmp - $tmp/data' "$raw"
+ok "qemu-img compare" with 'qemu-img compare -f raw -F raw "$uri" $tmp/data' "$raw"
+ok "qemu-img convert" with 'qemu-img convert -n -f raw -O raw $tmp/data "$uri" &&
+	nbdcopy "$uri" - | cmp - $tmp/data' 'mem(32M)'
+ok "qemu-io: zeroes, discard, flush" with 'qemu-io -f raw -c "write -P 7 0 1M" \
+	-c "write -z -u 64k 64k" -c "discard 128k 64k" -c flush \
+	-c "read -P 7 0 64k" -c "read -P 0 64k 64k" -c "read -P 7 192k 64k" \
+	"$uri" > $tmp/qemu-io && ! grep -i "verification failed" $tmp/qemu-io' \
+	"$raw"
+for expr in "$raw" 'mem(32M)' "cow($tmp/gold.img, mem)"; do
+	ok "fio, verified: ${expr%%(*}" with 'fio --name=v --ioengine=nbd \
+		--uri="$uri" --rw=randwrite --bsrange=512-64k --iodepth=32 \
+		--size=16M --verify=crc32c --randrepeat=1 --fsync=64' "$expr"
+done
+ok "the gold image is as it was" cmp -n 33554432 "$tmp/gold.img" /dev/zero
+ok "a client that caches: nbdkit over us" with 'nbdkit -U - nbd uri="$uri" \
+	--run "nbdinfo \$uri"' "$raw"
+
+# --- Sockets -------------------------------------------------------------------------
+start()
+{
+	: > "$tmp/uri"
+	"${words[@]}" "$@" > "$tmp/uri" 2> "$tmp/err" & server=$!
+	cleanup_pids+=("$server")
+	eventually 10 test -s "$tmp/uri"
+}
+# Not within ok, whose subshell cannot wait for it.
+stop() { rc=0; kill -TERM "$server" && wait "$server" || rc=$?; }
+start "$raw" --socket "$tmp/sock"
+ok "a unix socket: for its owner only" test "$(stat -c %a "$tmp/sock")" = 600
+ok "another server there is refused" fails 1 "sock: Address already in use" \
+	serve 'mem(1M)' --socket "$tmp/sock"
+ok "the image is in use" fails 1 "raw.img" with true "raw($tmp/raw.img)"
+stop
+ok "SIGTERM ends it well" test $rc = 0
+ok "... and the socket is gone" test ! -e "$tmp/sock"
+start 'mem(1M)' --socket "$tmp/sock"
+kill -9 "$server" && wait "$server" 2>/dev/null
+start 'mem(1M)' --socket "$tmp/sock"
+ok "a dead server's socket is replaced" nbdinfo "$(cat "$tmp/uri")"
+end_process "$server"
+port=$((20000 + $$ % 20000))
+start 'mem(1M)' --tcp "$port"
+ok "TCP" nbdinfo "nbd://127.0.0.1:$port"
+ok "... on this machine only" says "127.0.0.1:$port" cat "$tmp/uri"
+# A client that says nothing, one that talks nonsense, one that hangs up.
+exec 7<>"/dev/tcp/127.0.0.1/$port"
+nonsense() { head -c 100000 /dev/urandom > "/dev/tcp/127.0.0.1/$port" || :; }
+ok "nonsense" nonsense
+ok "... does not keep it from others" nbdinfo "nbd://127.0.0.1:$port"
+exec 7>&-
+stop
+ok "it ends well" test $rc = 0
+
+# SIGTERM under load: what was answered is in the image.
+start "$raw" --socket "$tmp/sock"
+fio --name=w --ioengine=nbd --uri="$(cat "$tmp/uri")" --rw=randwrite --bs=4k \
+	--iodepth=16 --size=16M --time_based --runtime=20 > "$tmp/fio" 2>&1 &
+load=$!
+sleep 0.5
+stop
+ok "SIGTERM under load" test $rc = 0
+wait "$load" || :
+ok "the image can be served again" with 'nbdcopy "$uri" null:' "$raw"
+
+# --- What is wrong -----------------------------------------------------------------------
+ok "no place" fails 2 "serve: where" serve 'mem(1M)'
+ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \
+	with true "cow(memm, mem)"
+ok "no such file" fails 1 "none.img: No such file" with true "$tmp/none.img"
+ok "a folder" fails 1 "Is a directory" with true "$tmp"
+mkfifo "$tmp/fifo"
+ok "a FIFO" fails 1 "neither a file nor a block device" with true "$tmp/fifo"
+ok "no such address" fails 1 "not an address" \
+	serve 'mem(1M)' --tcp "not an address:1"
+ok "the command's exit status" fails 7 '' with 'exit 7' 'mem(1M)'
+ok "a writer on a read-only export" fails 1 'Permission denied' with \
+	'qemu-io -f raw -c "write 0 512" "$uri"' "$raw" --readonly
