@@ -55,5 +55,5 @@ if command -v shellcheck >/dev/null; then
 	# shellcheck disable=SC2046
 	ok "shellcheck has nothing to say" shellcheck -x -S warning \
 		$(grep -lE '^#!/bin/(ba)?sh|^# shellcheck shell' -r scripts tests \
-			.ci src --include='*' | grep -vE '\.(c|h|am|pod|md)$')
+			.ci contrib src --include='*' | grep -vE '\.(c|h|am|pod|md)$')
 fi

@@ -18,15 +18,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#ifdef HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 #include "broker/bus.h"
 #include "broker/child.h"
 #include "broker/control.h"
 #include "broker/keep.h"
 #include "broker/node.h"
+#include "broker/notify.h"
 #include "broker/poison.h"
 #include "broker/registry.h"
 #include "broker/rundir.h"
@@ -82,9 +80,7 @@ static void on_stop_signal(evutil_socket_t sig, short what, void *arg)
 	(void)what;
 	log_info("%s: ending; the disks stay attached",
 		 sig == SIGTERM ? "SIGTERM" : "SIGINT");
-#ifdef HAVE_SYSTEMD
-	(void)sd_notify(0, "STOPPING=1");
-#endif
+	notify_stopping();
 	control_stop(broker->control);
 	supervisor_stop(broker->supervisor, on_workers_stopped, broker);
 }
@@ -135,6 +131,16 @@ static void stop_loop(struct broker *broker)
 	children_free(broker->children);
 	if (broker->base)
 		event_base_free(broker->base);
+}
+
+static int start_notify(struct broker *broker)
+{
+	return notify_start(broker->base, &broker->watchdog);
+}
+
+static void stop_notify(struct broker *broker)
+{
+	notify_stop(broker->watchdog);
 }
 
 static int start_settings(struct broker *broker)
@@ -318,6 +324,7 @@ static const struct step {
 	void (*stop)(struct broker *broker); /* also after a failed start */
 } steps[] = {
 	{ "event loop", start_loop, stop_loop },
+	{ "watchdog", start_notify, stop_notify },
 	{ "signals", start_signals, stop_signals },
 	{ "configuration", start_settings, stop_settings },
 	{ "run directory", start_rundir, stop_rundir },
@@ -351,9 +358,7 @@ static void tell_ready(struct broker *broker)
 {
 	log_info("version %s is ready in %s", PACKAGE_VERSION,
 		 broker->options.run_dir);
-#ifdef HAVE_SYSTEMD
-	(void)sd_notify(0, "READY=1");
-#endif
+	notify_ready();
 	if (broker->options.ready_fd >= 0)
 		leave_terminal(broker->options.ready_fd);
 }

@@ -36,6 +36,7 @@ struct broker {
 	struct broker_options options;
 	struct event_base *base;
 	struct children *children;
+	struct event *watchdog; /* systemd's; NULL without */
 	struct event *signals[2];
 	int lock; /* of the run directory */
 	struct settings *settings;

@@ -21,8 +21,8 @@
 #include "command/client.h"
 #include "command/domain.h"
 #include "command/store.h"
-#include "command/vdev.h"
 #include "command/xl.h"
+#include "common/vdev.h"
 
 #define OPEN_TIMEOUT_S	  40 /* as long as xl gives the hotplug script */
 #define CHECK_TIMEOUT_S	  10

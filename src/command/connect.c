@@ -33,7 +33,7 @@
 #include "command/domain.h"
 #include "command/stats.h"
 #include "command/store.h"
-#include "command/vdev.h"
+#include "common/vdev.h"
 
 #define ANSWER_TIMEOUT_S 10
 #define RETRY_MS	 1000

@@ -8,7 +8,7 @@
 
 #include "command/domain.h"
 #include "command/store.h"
-#include "command/vdev.h"
+#include "common/vdev.h"
 
 #define TRANSACTION_TRIES 20
 

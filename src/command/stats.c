@@ -9,7 +9,7 @@
 #include "command/client.h"
 #include "command/device.h"
 #include "command/tables.h"
-#include "command/vdev.h"
+#include "common/vdev.h"
 
 #define TIMEOUT_S 10
 #define BAR_WIDTH 40

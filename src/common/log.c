@@ -22,6 +22,8 @@
 #include <systemd/sd-journal.h>
 #endif
 
+#include "common/vdev.h"
+
 #define LINES_PER_SECOND 10
 #define LINE_MAX_BYTES	 1024
 
@@ -125,15 +127,16 @@ static int journal(enum log_level level, const struct log_who *who,
 		   const char *where, const char *text)
 {
 	int priority = levels[level].syslog_priority;
+	char vdev[32];
 
-	if (who)
-		return sd_journal_send("MESSAGE=%s%s", where, text,
-				       "PRIORITY=%i", priority,
-				       "XENDISK_DOMID=%" PRIu32, who->domid,
-				       "XENDISK_DEVID=%" PRIu32, who->devid,
-				       NULL);
+	if (!who)
+		return sd_journal_send("MESSAGE=%s", text, "PRIORITY=%i",
+				       priority, NULL);
+	vdev_print(vdev, sizeof(vdev), who->devid);
 	return sd_journal_send("MESSAGE=%s%s", where, text, "PRIORITY=%i",
-			       priority, NULL);
+			       priority, "XENDISK_DOMID=%" PRIu32, who->domid,
+			       "XENDISK_DEVID=%" PRIu32, who->devid,
+			       "XENDISK_VDEV=%s", vdev, NULL);
 }
 #endif
 

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "command/vdev.h"
 #include "common/util.h"
+#include "common/vdev.h"
 
 static const struct {
 	const char *name;

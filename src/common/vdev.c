@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
-#include "command/vdev.h"
+#include "common/vdev.h"
 
 #include <inttypes.h>
 #include <string.h>
