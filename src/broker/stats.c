@@ -61,7 +61,8 @@ static json_t *view_queue(const struct stats_queue *queue, unsigned int index)
 
 static int view_queues(int fd, json_t *array)
 {
-	cleanup_free struct stats_queue *queue = malloc(sizeof(*queue));
+	cleanup_free struct stats_queue *queue =
+		aligned_alloc(_Alignof(struct stats_queue), sizeof(*queue));
 	struct stats_header header;
 	int r = queue ? pread_all(fd, &header, sizeof(header), 0) : -ENOMEM;
 
