@@ -5,6 +5,9 @@
  * A thread per queue keeps `depth` requests in flight; a finished one is sent
  * again from its callback, and everything that a burst of answers made ready
  * is published with one push.  Data is not looked at.
+ *
+ * What is longer than the disk takes in one request goes in parts, as Linux
+ * splits it; it is done when all of them are.
  */
 #include "config.h"
 
@@ -27,8 +30,17 @@
 
 struct load;
 
+/* At least 11 segments in each, 256 in all. */
+#define MAX_PARTS 24u
+
+struct part {
+	struct simqueue_request req; /* first: its done() finds the part */
+	struct job *job;
+};
+
 struct job {
-	struct simqueue_request req; /* first: its done() finds the job */
+	struct part parts[MAX_PARTS];
+	unsigned int unanswered; /* parts */
 	struct lane *lane;
 	struct simio_buffer buffer;
 	int64_t sent;
@@ -49,7 +61,8 @@ struct load {
 	struct simguest *guest;
 	uint8_t operation;
 	bool sequential;
-	unsigned int sectors; /* of a request */
+	unsigned int sectors; /* of a job */
+	unsigned int part_pages, nr_parts; /* what the disk takes at once */
 	uint64_t places; /* on the disk, of that size */
 	unsigned int depth, queues;
 	int64_t end;
@@ -103,24 +116,33 @@ static void send_job(struct job *job, int64_t now)
 	const struct load *load = lane->load;
 	uint64_t place = load->sequential ? lane->next++ :
 					    simio_random(&lane->random);
-	int r;
+	uint64_t sector = place % load->places * load->sectors;
 
-	job->req.sector = place % load->places * load->sectors;
 	job->sent = now;
-	r = simqueue_submit(lane->queue, &job->req);
-	if (r < 0)
-		lane->failure = r;
+	job->unanswered = load->nr_parts;
+	for (unsigned int i = 0; i < load->nr_parts; i++) {
+		int r;
+
+		job->parts[i].req.sector = sector;
+		sector += load->part_pages * SIMABI_PAGE_SECTS;
+		r = simqueue_submit(lane->queue, &job->parts[i].req);
+		if (r < 0)
+			lane->failure = r;
+	}
 }
 
 static void done(struct simqueue_request *req)
 {
-	struct job *job = (struct job *)req;
+	struct job *job = ((struct part *)req)->job;
 	struct lane *lane = job->lane;
-	int64_t now = simio_now_ns();
+	int64_t now;
 
-	lane->completed++;
 	if (req->status != BLKIF_RSP_OKAY)
 		lane->errors++;
+	if (--job->unanswered > 0)
+		return;
+	now = simio_now_ns();
+	lane->completed++;
 	lane->latencies[bucket((uint64_t)(now - job->sent))]++;
 	if (!stopping(lane->load, now))
 		send_job(job, now);
@@ -133,7 +155,7 @@ static void *lane_main(void *arg)
 	int64_t now = simio_now_ns();
 
 	for (unsigned int i = 0; i < load->depth && lane->failure == 0; i++)
-		if (simqueue_room(lane->queue) > 0)
+		if (simqueue_room(lane->queue) >= load->nr_parts)
 			send_job(&lane->jobs[i], now);
 	simqueue_push(lane->queue);
 	while (lane->failure == 0 && simqueue_pending(lane->queue) > 0) {
@@ -147,6 +169,25 @@ static void *lane_main(void *arg)
 		simqueue_push(lane->queue);
 	}
 	return NULL;
+}
+
+static void init_parts(const struct load *load, struct job *job)
+{
+	unsigned int first = 0, left = job->buffer.nr_segments;
+
+	for (unsigned int i = 0; i < load->nr_parts; i++) {
+		struct simqueue_request *req = &job->parts[i].req;
+		unsigned int n = left < load->part_pages ? left :
+							   load->part_pages;
+
+		*req = simio_request(load->operation, 0, &job->buffer);
+		req->segments += first;
+		req->nr_segments = (uint16_t)n;
+		req->done = done;
+		job->parts[i].job = job;
+		first += n;
+		left -= n;
+	}
 }
 
 static int init_lane(struct load *load, unsigned int index, struct lane *lane)
@@ -170,8 +211,7 @@ static int init_lane(struct load *load, unsigned int index, struct lane *lane)
 		if (r < 0)
 			return r;
 		simio_linear(&job->buffer, load->sectors);
-		job->req = simio_request(load->operation, 0, &job->buffer);
-		job->req.done = done;
+		init_parts(load, job);
 		job->lane = lane;
 	}
 	return 0;
@@ -286,7 +326,7 @@ static bool take_size(struct load *load)
 {
 	const struct simguest *g = load->guest;
 	uint64_t disk = simfront_sectors(g->front);
-	uint64_t most = (uint64_t)simguest_max_segments(g) * SIMABI_PAGE;
+	unsigned int most = simguest_max_segments(g);
 	/* Not the default range of verify: one size. */
 	uint64_t bytes = g->opt.bs.least == g->opt.bs.most ? g->opt.bs.least :
 							     SIMABI_PAGE;
@@ -294,13 +334,16 @@ static bool take_size(struct load *load)
 	if (g->opt.size && g->opt.size / SIMABI_SECTOR < disk)
 		disk = g->opt.size / SIMABI_SECTOR;
 	load->sectors = (unsigned int)(bytes / SIMABI_SECTOR);
-	load->places = disk / load->sectors;
-	if (bytes <= most && load->places > 0 &&
+	load->places = load->sectors ? disk / load->sectors : 0;
+	load->part_pages = most;
+	load->nr_parts = (unsigned int)((bytes + most * SIMABI_PAGE - 1) /
+					(most * SIMABI_PAGE));
+	if (bytes <= SIMQUEUE_MAX_SEGMENTS * SIMABI_PAGE && load->places > 0 &&
+	    load->nr_parts <= MAX_PARTS &&
+	    load->nr_parts <= simqueue_size(simfront_queue(g->front, 0)) &&
 	    bytes % simfront_disk(g->front)->sector_size == 0)
 		return true;
-	simguest_complain("--bs %" PRIu64 ": not possible on this disk (at "
-			  "most %" PRIu64 " bytes in a request)",
-			  bytes, most);
+	simguest_complain("--bs %" PRIu64 ": not possible on this disk", bytes);
 	return false;
 }
 
