@@ -126,6 +126,7 @@ enum xd_type {
 	XD_UINT, /* a number */
 	XD_BOOL, /* yes or no */
 	XD_ENUM, /* one of the words in choices */
+	XD_SERVER, /* a URI; the backend may connect to it: xd_connect() */
 };
 
 #define XD_POSITIONAL (1u << 0)
@@ -249,7 +250,7 @@ extern XD_API const struct xd_backend xendisk_backend_v1;
 
 /* Was it given, or does it have a preset? */
 XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
-/* XD_PATH, XD_STRING, XD_ENUM; NULL when not set.  Lives as long as disk. */
+/* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER; NULL when not set.  Lives as long as disk. */
 XD_API const char *xd_arg_string(const struct xd_disk *disk, const char *name);
 /* XD_SIZE, XD_TIME, XD_UINT; 0 when not set. */
 XD_API uint64_t xd_arg_u64(const struct xd_disk *disk, const char *name);
@@ -320,6 +321,23 @@ XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);
  * memory that mem-limit in the configuration allows.  A worker begins with
  * what the kept pages take already.  May wait a moment for the broker.  -ENOSPC: the limit is reached; -EAGAIN: no answer. */
 XD_API int xd_budget(struct xd_disk *disk, int64_t more);
+
+/* Lane or main thread.  Begins to connect to the server in the XD_SERVER
+ * parameter `name`, also when the worker is isolated.  Returns a descriptor at
+ * once, or -errno (-EAGAIN: too many at a time, or no answer).  Poll it for
+ * POLLIN, then ask xd_connected(). */
+XD_API int xd_connect(struct xd_disk *disk, const char *name);
+
+/* Lane or main thread.  What became of it; closes `pending` unless it says
+ * -EAGAIN, not yet.  Returns a connected socket (close it yourself), or
+ * -errno and why in ret_why, a sentence. */
+XD_API int xd_connected(int pending, char *ret_why, size_t size);
+
+/* Lane, or where channels are opened.  What this channel is to do has to wait,
+ * and so has the guest: the disk shows as paused, with this reason, until fmt
+ * is NULL. */
+XD_API void xd_paused(struct xd_channel *ch, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #ifdef __cplusplus
 }

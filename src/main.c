@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * main.c - one program, four processes.
+ * main.c - one program, five processes.
  *
  *     xendiskd [OPTIONS]                the broker
  *     xendiskd --worker DOMID/DEVID     a disk's worker, started by the broker;
@@ -10,8 +10,10 @@
  *                                       ends, started by the broker
  *     xendiskd --serve DIR CONFIG ...   what xendisk(1) serve becomes; DIR has
  *                                       the backends
+ *     xendiskd --connect URI            connects to a server and ends, started
+ *                                       by the broker (broker/connector.h)
  *
- * The last three are not for people, so the table of options has none of them.
+ * The last four are not for people, so the table of options has none of them.
  */
 #include "config.h"
 
@@ -23,6 +25,7 @@
 #include <sys/wait.h>
 
 #include "broker/broker.h"
+#include "broker/connector.h"
 #include "broker/describe.h"
 #include "common/log.h"
 #include "common/util.h"
@@ -278,6 +281,8 @@ int main(int argc, char **argv)
 		return describe_main(argv[2]);
 	if (argc >= 4 && strcmp(argv[1], "--serve") == 0)
 		return serve_main(argc - 3, argv + 3, argv[2], argv[3]);
+	if (argc == 3 && strcmp(argv[1], "--connect") == 0)
+		return connector_main(argv[2]);
 	status = parse_options(argc, argv, &inv);
 	if (status >= 0)
 		return status;

@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #include "broker/broker.h"
+#include "broker/connector.h"
 #include "broker/keep.h"
 #include "broker/opener.h"
 #include "broker/poison.h"
@@ -26,6 +27,24 @@ struct grant {
 	int fd; /* O_PATH; -1: see err */
 	int err;
 };
+
+/* A server that the expression names. */
+struct peer {
+	uint32_t layer;
+	char *param;
+	char *uri;
+};
+
+/* A connection being made: the child ends with the process that asked. */
+struct calling {
+	struct calling *prev;
+	struct calling *next;
+	struct host *host;
+	struct errand *errand;
+};
+
+/* More at a time is an attack: a lane makes one, and tries again later. */
+#define MAX_CALLINGS 16
 
 /* A poison mark being written or cleared; outlives the process that asked. */
 struct marking {
@@ -46,6 +65,10 @@ struct host {
 	size_t nr_grants;
 	struct errand *resolving; /* the grants are not there yet */
 	struct errand *opening;
+	struct peer *peers;
+	size_t nr_peers;
+	struct calling *callings;
+	unsigned int nr_callings;
 
 	bool busy; /* request below is not answered yet */
 	struct msg_service request;
@@ -161,6 +184,68 @@ static void serve_open(struct host *host)
 		grant->in_use = true;
 	if (r < 0)
 		answer_error(host, r, "%s: %s", grant->path, explain_open(r));
+}
+
+/* --- CONNECT --------------------------------------------------------------- */
+
+static void end_calling(struct calling *calling)
+{
+	DL_DELETE(calling->host->callings, calling);
+	calling->host->nr_callings--;
+	free(calling);
+}
+
+/* The asker has heard by itself. */
+static void called(void *ctx, struct errand_result *results)
+{
+	(void)results;
+	end_calling(ctx);
+}
+
+static int start_calling(struct host *host, const char *uri, int *ret_pending)
+{
+	struct calling *calling;
+	int r;
+
+	if (host->nr_callings >= MAX_CALLINGS)
+		return -EAGAIN;
+	calling = calloc(1, sizeof(*calling));
+	if (!calling)
+		return -ENOMEM;
+	calling->host = host;
+	r = connector_start(&calling->errand, host->broker, uri, ret_pending,
+			    called, calling);
+	if (r < 0) {
+		free(calling);
+		return r;
+	}
+	DL_APPEND(host->callings, calling);
+	host->nr_callings++;
+	return 0;
+}
+
+static void serve_connect(struct host *host)
+{
+	const struct msg_service *request = &host->request;
+
+	for (size_t i = 0; i < host->nr_peers; i++) {
+		const struct peer *peer = &host->peers[i];
+		cleanup_close int pending = -1;
+		int r;
+
+		if (peer->layer != request->layer ||
+		    strcmp(peer->param, request->name) != 0)
+			continue;
+		r = start_calling(host, peer->uri, &pending);
+		if (r < 0)
+			answer_error(host, r, "%s: %s", peer->uri,
+				     strerror(-r));
+		else
+			send_answer(host, 0, false, pending, "");
+		return;
+	}
+	answer_error(host, -EPERM, "%s is no server of layer %" PRIu32,
+		     request->name, request->layer);
 }
 
 /* --- KEEP and BUDGET ------------------------------------------------------ */
@@ -342,6 +427,7 @@ int host_request(struct host *host, const struct msg_service *request)
 		[MSG_SERVICE_KEEP] = serve_keep,
 		[MSG_SERVICE_BUDGET] = serve_budget,
 		[MSG_SERVICE_POISON] = serve_poison,
+		[MSG_SERVICE_CONNECT] = serve_connect,
 	};
 
 	if (request->kind >= ARRAY_SIZE(serve))
@@ -369,6 +455,30 @@ static void drop_grants(struct host *host)
 	free(host->grants);
 	host->grants = NULL;
 	host->nr_grants = 0;
+	for (size_t i = 0; i < host->nr_peers; i++) {
+		free(host->peers[i].param);
+		free(host->peers[i].uri);
+	}
+	free(host->peers);
+	host->peers = NULL;
+	host->nr_peers = 0;
+}
+
+static int add_peer(struct host *host, const struct layer *layer, size_t i)
+{
+	size_t n = host->nr_peers;
+	struct peer *peers = realloc(host->peers, (n + 1) * sizeof(*peers));
+
+	if (!peers)
+		return -ENOMEM;
+	host->peers = peers;
+	peers[n] = (struct peer){
+		.layer = layer->index,
+		.param = strdup(layer->info->params[i].name),
+		.uri = strdup(layer->values[i].text),
+	};
+	host->nr_peers++;
+	return peers[n].param && peers[n].uri ? 0 : -ENOMEM;
 }
 
 static int add_grant(struct host *host, const struct layer *layer, size_t i)
@@ -400,6 +510,9 @@ static int collect_grants(struct host *host, const struct layer *layer)
 		if (layer->info->params[i].type == XD_PATH &&
 		    layer->values[i].set)
 			r = add_grant(host, layer, i);
+		if (layer->info->params[i].type == XD_SERVER &&
+		    layer->values[i].set)
+			r = add_peer(host, layer, i);
 		if (r < 0)
 			return r;
 	}
@@ -514,6 +627,10 @@ void host_end(struct host *host)
 	errand_cancel(host->opening);
 	host->resolving = NULL;
 	host->opening = NULL;
+	while (host->callings) {
+		errand_cancel(host->callings->errand);
+		end_calling(host->callings);
+	}
 	host->busy = false;
 	let_go_of_markings(host, false);
 	/* It may have taken more memory than it used. */

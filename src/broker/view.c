@@ -146,7 +146,7 @@ json_t *view_stack(struct broker *broker, const struct vbd *vbd)
 static const char *const type_words[] = {
 	[XD_DISK] = "disk", [XD_PATH] = "path", [XD_STRING] = "string",
 	[XD_SIZE] = "size", [XD_TIME] = "time", [XD_UINT] = "number",
-	[XD_BOOL] = "bool", [XD_ENUM] = "enum",
+	[XD_BOOL] = "bool", [XD_ENUM] = "enum", [XD_SERVER] = "server",
 };
 
 /* "a|b|c" as an array. */

@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/server.h"
+
 int expr_fail(struct expr_error *error, size_t position, const char *fmt, ...)
 {
 	va_list ap;
@@ -110,6 +112,8 @@ int check_literal(const struct layer *layer, unsigned int number,
 {
 	const struct xd_param *param = &layer->info->params[number];
 	struct expr_value *value = &layer->values[number];
+	char why[SERVER_TEXT_MAX];
+	struct server server;
 	const char *expected;
 	uint64_t n;
 
@@ -125,6 +129,11 @@ int check_literal(const struct layer *layer, unsigned int number,
 		if (!is_choice(param->choices, text))
 			return bad_value(layer, param, text, position, error,
 					 param->choices);
+		return set_value(value, strdup(text), 0);
+	case XD_SERVER:
+		if (server_parse(text, &server, why) < 0)
+			return expr_fail(error, position, "%s: %s: %s",
+					 layer->info->name, param->name, why);
 		return set_value(value, strdup(text), 0);
 	case XD_DISK:
 	case XD_END:

@@ -55,6 +55,9 @@ enum msg_type {
 			   * rings are stopped, DISCONNECT is expected */
 	MSG_CONDITION, /* struct msg_condition */
 	MSG_SERVICE, /* struct msg_service */
+
+	/* what became of MSG_SERVICE_CONNECT, on a socket of its own */
+	MSG_REACHED = 64, /* struct msg_text, and the connection */
 };
 
 struct msg_header {
@@ -149,6 +152,9 @@ enum msg_service_kind {
 	MSG_SERVICE_BUDGET, /* amount: see xd_budget() */
 	MSG_SERVICE_POISON, /* name: the identity; text in reason: remember it,
 			     * durably, before a guest hears of the failure */
+	MSG_SERVICE_CONNECT, /* layer, name: an XD_SERVER parameter; the
+			      * descriptor is where REACHED will come */
+	MSG_NR_SERVICES
 };
 
 #define MSG_LAYER_NONE UINT32_MAX /* the worker itself */

@@ -15,6 +15,7 @@
 #include "worker/services.h"
 #include "xendisk-backend.h"
 
+struct pause;
 struct stack;
 
 enum stack_on_error { ON_ERROR_HOLD, ON_ERROR_REPORT };
@@ -37,6 +38,8 @@ void stack_close(struct stack *stack);
 
 const struct xd_limits *stack_limits(const struct stack *stack);
 const struct stack_policy *stack_policy(const struct stack *stack);
+/* Its condition "paused". */
+struct pause *stack_pause(struct stack *stack);
 /* Fills limits, identities and notes of an OPENED message. */
 void stack_describe(const struct stack *stack, struct msg_opened *opened);
 

@@ -15,14 +15,16 @@
 #define FIRST_DELAY_NS 100000000ull
 #define MAX_DELAY_NS   (30 * 1000000000ull)
 
+#define WAIT "requests wait until it works"
+
 static const struct {
 	int err;
 	const char *reason;
 } passing[] = {
-	{ -ENOSPC, "no space is left on the storage (ENOSPC)" },
-	{ -EDQUOT, "the quota of the storage is used up (EDQUOT)" },
-	{ -ENOMEM, "there is no memory (ENOMEM)" },
-	{ -EAGAIN, "the storage cannot be reached now (EAGAIN)" },
+	{ -ENOSPC, "no space is left on the storage (ENOSPC); " WAIT },
+	{ -EDQUOT, "the quota of the storage is used up (EDQUOT); " WAIT },
+	{ -ENOMEM, "there is no memory (ENOMEM); " WAIT },
+	{ -EAGAIN, "the storage cannot be reached now (EAGAIN); " WAIT },
 };
 
 static const char *reason(int err)
@@ -46,9 +48,7 @@ void hold_add(struct io *io, int err)
 	if (!io->held) {
 		io->held = true;
 		if (atomic_fetch_add(&disk->nr_held, 1) == 0)
-			io_condition(disk, MSG_PAUSED, true,
-				     "%s; requests wait until it works",
-				     reason(err));
+			pause_begin(disk->pause, reason(err));
 	}
 	io_append(&hold->list, io);
 	if (hold->at)
@@ -68,7 +68,7 @@ void hold_done(struct io *io)
 	if (hold->at)
 		hold->at = 1; /* it works: try the others now */
 	if (atomic_fetch_sub(&disk->nr_held, 1) == 1)
-		io_condition(disk, MSG_PAUSED, false, "%s", "");
+		pause_end(disk->pause);
 }
 
 void hold_pump(struct io_lane *lane)

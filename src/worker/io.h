@@ -22,6 +22,7 @@
 #include "worker/inflight.h"
 #include "worker/io-list.h"
 #include "worker/meter.h"
+#include "worker/pause.h"
 #include "worker/range.h"
 #include "worker/ring.h"
 #include "worker/storm.h"
@@ -106,6 +107,7 @@ struct io_disk {
 	struct grant *grant;
 	const struct xd_limits *limits;
 	const struct stack_policy *policy;
+	struct pause *pause;
 	const struct msg_opened *opened; /* the identities */
 	struct log_who *who;
 	struct blkif_limits judge;

@@ -16,8 +16,9 @@
 #include "worker/stack.h"
 
 /* The main thread may wait for a slow file system; a lane has guests. */
-#define OPEN_TIMEOUT_NS	  30000000000ull
-#define BUDGET_TIMEOUT_NS 200000000ull
+#define OPEN_TIMEOUT_NS	   30000000000ull
+#define BUDGET_TIMEOUT_NS  200000000ull
+#define CONNECT_TIMEOUT_NS 200000000ull
 
 static const struct host_disk *host_disk_const(const struct xd_disk *disk)
 {
@@ -114,6 +115,26 @@ void xd_note(struct xd_disk *disk, const char *fmt, ...)
 	hd->notes = notes;
 }
 
+void xd_paused(struct xd_channel *ch, const char *fmt, ...)
+{
+	struct host_channel *hc = host_channel_of(ch);
+	struct pause *pause = &hc->lane->stack->pause;
+	cleanup_free char *text = NULL;
+	bool was_paused = hc->is_paused;
+	va_list ap;
+
+	hc->is_paused = fmt != NULL;
+	if (!fmt) {
+		if (was_paused)
+			pause_end(pause);
+		return;
+	}
+	va_start(ap, fmt);
+	text = vformat(fmt, ap);
+	va_end(ap);
+	(was_paused ? pause_change : pause_begin)(pause, text ? text : "");
+}
+
 int xd_identify(struct xd_disk *disk, const char *fmt, ...)
 {
 	struct host_disk *hd = host_disk_of(disk);
@@ -186,6 +207,52 @@ int xd_keep(struct xd_disk *disk, const char *name, enum xd_keep_kind kind,
 	if (fd >= 0)
 		*ret_kept = done.kept;
 	return fd;
+}
+
+int xd_connect(struct xd_disk *disk, const char *name)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	struct msg_service request = { .kind = MSG_SERVICE_CONNECT,
+				       .layer = hd->layer->index };
+	struct msg_service_done done;
+	int fd = -1, r;
+
+	if (strlen(name) >= sizeof(request.name))
+		return -ENAMETOOLONG;
+	memcpy(request.name, name, strlen(name) + 1);
+	r = services_call(hd->stack->services, &request, &done, &fd,
+			  CONNECT_TIMEOUT_NS);
+	if (r == 0)
+		return fd >= 0 ? fd : -EPROTO;
+	return r == -ETIMEDOUT ? -EAGAIN : r;
+}
+
+int xd_connected(int pending, char *ret_why, size_t size)
+{
+	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
+	const struct msg_text *reached = (const void *)buf;
+	size_t length;
+	int fd = -1, r;
+
+	r = msg_receive(pending, buf, &length, &fd);
+	if (r == -EAGAIN)
+		return r;
+	(void)close(pending);
+	if (r == 0 && reached->h.type != MSG_REACHED)
+		r = -EPROTO;
+	if (r == 0)
+		r = reached->h.result;
+	if (r == 0 && fd < 0)
+		r = -EPROTO;
+	if (r == 0)
+		return fd;
+	if (fd >= 0)
+		(void)close(fd);
+	(void)snprintf(ret_why, size, "%s",
+		       r == -ECONNRESET ? "it did not answer in time" :
+		       reached->text[0] ? reached->text :
+					  strerror(-r));
+	return r;
 }
 
 /* An answer that comes too late leaves the broker's count too high until this

@@ -305,6 +305,7 @@ int stack_open(struct stack **ret, const char *expression, bool read_only,
 	if (!stack)
 		return r;
 	stack->services = services;
+	pause_init(&stack->pause, services);
 	stack->modules = modules_new(backend_dir);
 	if (stack->modules)
 		r = parse(stack, expression, read_only, ret_why);
@@ -335,6 +336,7 @@ void stack_close(struct stack *stack)
 		layer_forget(&stack->disks[i]);
 		free(stack->disks[i].below);
 	}
+	pause_destroy(&stack->pause);
 	expr_free(stack->root);
 	modules_free(stack->modules);
 	free(stack);
@@ -350,6 +352,11 @@ const struct xd_limits *stack_limits(const struct stack *stack)
 const struct stack_policy *stack_policy(const struct stack *stack)
 {
 	return &stack->policy;
+}
+
+struct pause *stack_pause(struct stack *stack)
+{
+	return &stack->pause;
 }
 
 /* Whole lines only: the broker reads them by the line. */
@@ -461,6 +468,8 @@ static void close_lane(struct stack_lane *lane)
 
 		if (hc->is_open && hc->ch.disk->backend->channel_close)
 			hc->ch.disk->backend->channel_close(&hc->ch);
+		if (hc->is_paused)
+			xd_paused(&hc->ch, NULL);
 		free(hc->below);
 	}
 	disk_free_children(lane);

@@ -14,6 +14,7 @@
 #include "common/util.h"
 #include "worker/disk.h"
 #include "worker/module.h"
+#include "worker/pause.h"
 
 struct host_disk {
 	struct xd_disk disk; /* first: what the backend sees */
@@ -32,6 +33,7 @@ struct stack {
 	struct modules *modules;
 	struct layer *root; /* with disk(...) where it was given */
 	struct services *services;
+	struct pause pause;
 	struct stack_policy policy;
 	struct xd_limits limits;
 	char why[MSG_TEXT_MAX]; /* the sentence that xd_error() said last */
@@ -45,6 +47,7 @@ struct host_channel {
 	const struct host_channel *above; /* NULL: the top */
 	struct xd_channel **below;
 	bool is_open;
+	bool is_paused; /* xd_paused() */
 };
 
 /* All channels of one lane, and what they share. */

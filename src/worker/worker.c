@@ -252,6 +252,7 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 	disk->log = worker->log;
 	disk->limits = limits;
 	disk->policy = stack_policy(worker->stack);
+	disk->pause = stack_pause(worker->stack);
 	disk->opened = &worker->opened;
 	disk->who = &worker->who;
 	disk->judge = (struct blkif_limits){
@@ -523,7 +524,7 @@ static int disconnect_all(struct worker *worker, bool last_flush, char *ret_why)
 static void end_conditions(struct io_disk *disk)
 {
 	if (atomic_load(&disk->nr_held))
-		io_condition(disk, MSG_PAUSED, false, "%s", "");
+		pause_end(disk->pause);
 	if (atomic_load(&disk->nr_recovered))
 		io_condition(disk, MSG_RECOVERING, false, "%s", "");
 }

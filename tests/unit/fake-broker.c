@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "common/expr.h"
+#include "common/server.h"
 #include "common/util.h"
 #include "worker/module.h"
 
@@ -77,7 +78,8 @@ static void grant_layer(struct fake_broker *broker, const struct layer *layer)
 		const struct xd_param *param = &layer->info->params[i];
 		struct grant *grant = &broker->grants[broker->nr_grants];
 
-		if (param->type != XD_PATH || !layer->values[i].set)
+		if ((param->type != XD_PATH && param->type != XD_SERVER) ||
+		    !layer->values[i].set)
 			continue;
 		assert(broker->nr_grants < MAX_GRANTS);
 		grant->layer = layer->index;
@@ -154,6 +156,35 @@ static int serve_open(struct fake_broker *broker,
 	return -EPERM;
 }
 
+/* As the real one, but the asker waits. */
+static int serve_connect(struct fake_broker *broker,
+			 const struct msg_service *request)
+{
+	struct msg_text reached = { .h.result = -EPERM };
+	struct server server;
+	int pair[2], fd;
+
+	assert(socketpair(AF_UNIX,
+			  SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+			  pair) == 0);
+	for (unsigned int i = 0; i < broker->nr_grants; i++) {
+		const struct grant *grant = &broker->grants[i];
+
+		if (grant->layer != request->layer ||
+		    strcmp(grant->name, request->name) != 0)
+			continue;
+		assert(server_parse(grant->path, &server, reached.text) == 0);
+		fd = server_connect(&server, reached.text);
+		reached.h.result = MIN(fd, 0);
+		assert(msg_send(pair[1], &reached, sizeof(reached), MSG_REACHED,
+				fd) == 0);
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	(void)close(pair[1]);
+	return pair[0];
+}
+
 /* --- The other services ---------------------------------------------------- */
 
 static int serve_keep(struct fake_broker *broker,
@@ -199,6 +230,9 @@ static void serve(struct fake_broker *broker, const struct msg_service *request)
 	switch (request->kind) {
 	case MSG_SERVICE_OPEN:
 		r = fd = serve_open(broker, request, done.text);
+		break;
+	case MSG_SERVICE_CONNECT:
+		r = fd = serve_connect(broker, request);
 		break;
 	case MSG_SERVICE_KEEP:
 		r = fd = serve_keep(broker, request, &kept);

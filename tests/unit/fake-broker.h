@@ -19,7 +19,7 @@ struct fake_broker;
 /* What it does and what it has seen; read and written by both sides. */
 struct fake_broker_state {
 	_Atomic int64_t budget; /* bytes that are left; INT64_MAX at first */
-	_Atomic unsigned int asked[MSG_SERVICE_POISON + 1]; /* by kind */
+	_Atomic unsigned int asked[MSG_NR_SERVICES]; /* by kind */
 	_Atomic uint64_t delay_ns; /* before each answer */
 	char poisoned[MSG_IDENTITY_MAX]; /* the last one; read it when asked */
 };

@@ -335,6 +335,8 @@ static void attach(void)
 	fix.nr_queue = 0;
 	disk->limits = &fix.limits;
 	disk->policy = &fix.policy;
+	disk->pause = &fix.pause;
+	pause_init(disk->pause, NULL);
 	disk->opened = &fix.opened;
 	disk->who = &fix.who;
 	disk->judge = (struct blkif_limits){
@@ -363,6 +365,7 @@ static void detach(void)
 	buffer_arena_free(fix.lane.arena);
 	range_table_free(fix.disk.ranges);
 	flush_gate_destroy(&fix.disk.gate);
+	pause_destroy(&fix.pause);
 	inflight_free(fix.log);
 }
 

@@ -40,6 +40,7 @@ struct fix {
 	int log_fd;
 	struct xd_limits limits;
 	struct stack_policy policy;
+	struct pause pause;
 	struct msg_opened opened;
 	struct stats_queue stats;
 	struct log_who who;
