@@ -248,9 +248,41 @@ static int check_layer(struct layer *layer, const struct layer *parent,
 	return r;
 }
 
+/* Names can lead deeper than any text does. */
+static int check_depth(const struct layer *layer, unsigned int level,
+		       struct expr_error *error)
+{
+	int r = 0;
+
+	if (level >= EXPR_MAX_LEVELS)
+		return expr_fail(error, layer->position,
+				 "more than %d levels deep", EXPR_MAX_LEVELS);
+	for (unsigned int i = 0; r == 0 && i < layer->nr_below; i++)
+		r = check_depth(layer->below[i], level + 1, error);
+	return r;
+}
+
+/* Workers, and the next broker, get the canonical form. */
+static int check_length(const struct layer *root, struct expr_error *error)
+{
+	cleanup_free char *text = expr_print(root);
+
+	if (!text)
+		return -ENOMEM;
+	if (strlen(text) <= EXPR_MAX_BYTES)
+		return 0;
+	return expr_fail(error, root->position,
+			 "longer than %d bytes when names and short forms are "
+			 "written out",
+			 EXPR_MAX_BYTES);
+}
+
 int check_tree(struct layer *root, bool read_only, struct expr_error *error)
 {
 	unsigned int index = 0;
+	int r = check_depth(root, 0, error);
 
-	return check_layer(root, NULL, read_only, &index, error);
+	if (r == 0)
+		r = check_layer(root, NULL, read_only, &index, error);
+	return r < 0 ? r : check_length(root, error);
 }

@@ -461,6 +461,26 @@ static struct layer *unwrap(struct layer *layer)
 	return inner;
 }
 
+/* A whole text: what was given, or what stands behind a name. */
+static int parse_text(struct parser *p, struct layer **ret)
+{
+	size_t length = strlen(p->text);
+	int r;
+
+	if (length > EXPR_MAX_BYTES)
+		return expr_fail(p->error, EXPR_MAX_BYTES,
+				 "longer than %d bytes", EXPR_MAX_BYTES);
+	for (size_t i = 0; i < length; i++)
+		if (iscntrl((unsigned char)p->text[i]))
+			return expr_fail(p->error, i,
+					 "control characters are not allowed");
+	r = parse_expr(p, ret);
+	if (r < 0)
+		return r;
+	skip_blanks(p);
+	return p->text[p->at] == '\0' ? 0 : unexpected(p, "the end");
+}
+
 /* The text behind "@name", by a parser of its own. */
 static int named_text(struct parser *p, const char *name, const char *text,
 		      size_t position, struct layer **ret)
@@ -479,14 +499,7 @@ static int named_text(struct parser *p, const char *name, const char *text,
 		return expr_fail(p->error, position,
 				 "@%.60s: more than %d names lead here", name,
 				 EXPR_MAX_LEVELS);
-	r = strlen(text) > EXPR_MAX_BYTES ?
-		    expr_fail(&inner, 0, "more than %d bytes", EXPR_MAX_BYTES) :
-		    parse_expr(&q, &layer);
-	if (r == 0) {
-		skip_blanks(&q);
-		if (q.text[q.at] != '\0')
-			r = unexpected(&q, "the end");
-	}
+	r = parse_text(&q, &layer);
 	if (r == -EINVAL)
 		(void)expr_fail(p->error, position, "@%.60s: at %zu: %.120s",
 				name, inner.position, inner.message);
@@ -549,21 +562,8 @@ int expr_parse(const char *text, bool read_only, const struct expr_env *env,
 		.text = text, .layers = &layers, .env = env, .error = ret_error
 	};
 	struct layer *root = NULL;
-	int r;
+	int r = parse_text(&p, &root);
 
-	if (strlen(text) > EXPR_MAX_BYTES)
-		return expr_fail(ret_error, EXPR_MAX_BYTES,
-				 "longer than %d bytes", EXPR_MAX_BYTES);
-	for (size_t i = 0; text[i] != '\0'; i++)
-		if (iscntrl((unsigned char)text[i]))
-			return expr_fail(ret_error, i,
-					 "control characters are not allowed");
-	r = parse_expr(&p, &root);
-	if (r == 0) {
-		skip_blanks(&p);
-		if (p.text[p.at] != '\0')
-			r = unexpected(&p, "the end");
-	}
 	if (r == 0)
 		r = check_tree(root, read_only, ret_error);
 	if (r < 0) {

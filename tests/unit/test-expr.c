@@ -11,116 +11,20 @@
 
 #include "common/expr.h"
 #include "common/util.h"
-
-/* Backends with every kind of parameter, like those that we ship. */
-static const struct xd_param raw_params[] = {
-	{ "path", XD_PATH, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "image" },
-	{ "cache", XD_ENUM, 0, "none|writeback|writethrough", NULL, "c" },
-	{ "lock", XD_BOOL, 0, NULL, "yes", "l" },
-	{ .type = XD_END }
-};
-static const struct xd_param mem_params[] = {
-	{ "size", XD_SIZE,
-	  XD_POSITIONAL | XD_WHOLE_SECTORS | XD_SIZE_OF_SIBLING, NULL, NULL,
-	  "size" },
-	{ .type = XD_END }
-};
-static const struct xd_param null_params[] = {
-	{ "size", XD_SIZE, XD_POSITIONAL | XD_WHOLE_SECTORS, NULL, "1G", "s" },
-	{ .type = XD_END }
-};
-static const struct xd_param cow_params[] = {
-	{ "base", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_READ_ONLY, NULL,
-	  NULL, "base" },
-	{ "top", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_WRITTEN, NULL, NULL,
-	  "top" },
-	{ .type = XD_END }
-};
-static const struct xd_param wrap_params[] = {
-	{ "x", XD_DISK, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "x" },
-	{ "wait", XD_TIME, 0, NULL, NULL, "w" },
-	{ "iops", XD_UINT, 0, NULL, NULL, "n" },
-	{ .type = XD_END }
-};
-static const struct xd_param nbd_params[] = {
-	{ "uri", XD_STRING, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "uri" },
-	{ .type = XD_END }
-};
-
-static const struct xd_backend backends[] = {
-	{ .name = "raw", .summary = "", .params = raw_params },
-	{ .name = "mem", .summary = "", .params = mem_params },
-	{ .name = "null", .summary = "", .params = null_params },
-	{ .name = "cow", .summary = "", .params = cow_params },
-	{ .name = "throttle", .summary = "", .params = wrap_params },
-	{ .name = "readonly",
-	  .summary = "",
-	  .params = wrap_params,
-	  .flags = XD_ALWAYS_READ_ONLY },
-	{ .name = "nbd",
-	  .summary = "",
-	  .params = nbd_params,
-	  .schemes = "nbd\0nbd+unix\0" },
-};
-
-static struct backend_info *infos[ARRAY_SIZE(backends)];
+#include "expr-env.h"
 
 static int make_infos(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
-		infos[i] = backend_info_new(&backends[i]);
-		if (!infos[i])
-			return -1;
-	}
-	return 0;
+	return expr_env_make();
 }
 
 static int free_infos(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(backends); i++)
-		backend_info_free(infos[i]);
+	expr_env_free();
 	return 0;
 }
-
-static const struct backend_info *find_backend(void *ctx, const char *name)
-{
-	(void)ctx;
-	for (size_t i = 0; i < ARRAY_SIZE(infos); i++)
-		if (strcmp(infos[i]->name, name) == 0)
-			return infos[i];
-	return NULL;
-}
-
-static const struct backend_info *find_scheme(void *ctx, const char *scheme)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(infos); i++)
-		for (const char *s = infos[i]->schemes; s && *s;
-		     s += strlen(s) + 1)
-			if (strcmp(s, scheme) == 0)
-				return infos[i];
-	(void)ctx;
-	return NULL;
-}
-
-static const char *find_named(void *ctx, const char *name)
-{
-	(void)ctx;
-	if (strcmp(name, "web1") == 0)
-		return "disk(/srv/web1.img, on-error=report)";
-	if (strcmp(name, "loop") == 0)
-		return "throttle(@loop)";
-	if (strcmp(name, "bad") == 0)
-		return "raw(srv)";
-	if (strcmp(name, "alias") == 0)
-		return "@web1";
-	return NULL;
-}
-
-static const struct expr_env env = { .backend = find_backend,
-				     .scheme = find_scheme,
-				     .named = find_named };
 
 static const struct {
 	const char *text;
@@ -166,15 +70,17 @@ static void test_good(void **state)
 		cleanup_free char *printed = NULL;
 		cleanup_free char *again = NULL;
 
-		if (expr_parse(good[i].text, false, &env, &root, &error) < 0)
+		if (expr_parse(good[i].text, false, &expr_env, &root, &error) <
+		    0)
 			fail_msg("%s: at %zu: %s", good[i].text, error.position,
 				 error.message);
 		printed = expr_print(root);
 		assert_string_equal(printed, good[i].canonical);
 		expr_free(root);
 		/* What is printed back is read back as the same. */
-		assert_int_equal(
-			expr_parse(printed, false, &env, &root, &error), 0);
+		assert_int_equal(expr_parse(printed, false, &expr_env, &root,
+					    &error),
+				 0);
 		again = expr_print(root);
 		assert_string_equal(again, printed);
 		expr_free(root);
@@ -225,6 +131,10 @@ static const struct {
 	{ "@loop", 0, "" },
 	{ "cow(disk(/a), mem)", 4, "outermost" },
 	{ "raw(/a\n)", 6, "control characters" },
+	{ "cow(@control, mem)", 4, "@control: at 6: control characters" },
+	{ "throttle(throttle(throttle(throttle(throttle(throttle(throttle("
+	  "throttle(@deep))))))))",
+	  72, "levels deep" },
 };
 
 static void test_bad(void **state)
@@ -234,7 +144,7 @@ static void test_bad(void **state)
 		struct layer *root = NULL;
 		struct expr_error error = { 0, "" };
 
-		if (expr_parse(bad[i].text, false, &env, &root, &error) !=
+		if (expr_parse(bad[i].text, false, &expr_env, &root, &error) !=
 		    -EINVAL)
 			fail_msg("%s: was accepted", bad[i].text);
 		assert_null(root);
@@ -256,9 +166,16 @@ static void test_bounds(void **state)
 	memset(text, 'a', sizeof(text));
 	text[0] = '/';
 	text[EXPR_MAX_BYTES + 1] = '\0';
-	assert_int_equal(expr_parse(text, false, &env, &root, &error), -EINVAL);
-	text[EXPR_MAX_BYTES] = '\0';
-	assert_int_equal(expr_parse(text, false, &env, &root, &error), 0);
+	assert_int_equal(expr_parse(text, false, &expr_env, &root, &error),
+			 -EINVAL);
+	/* It is kept, and given to workers, as raw(PATH). */
+	n = EXPR_MAX_BYTES - strlen("raw()");
+	text[n + 1] = '\0';
+	assert_int_equal(expr_parse(text, false, &expr_env, &root, &error),
+			 -EINVAL);
+	assert_non_null(strstr(error.message, "written out"));
+	text[n] = '\0';
+	assert_int_equal(expr_parse(text, false, &expr_env, &root, &error), 0);
 	expr_free(root);
 
 	/* 16 levels pass, 17 do not. */
@@ -271,7 +188,8 @@ static void test_bounds(void **state)
 		for (int i = 0; i < levels - 1; i++)
 			text[n++] = ')';
 		text[n] = '\0';
-		assert_int_equal(expr_parse(text, false, &env, &root, &error),
+		assert_int_equal(expr_parse(text, false, &expr_env, &root,
+					    &error),
 				 levels <= EXPR_MAX_LEVELS ? 0 : -EINVAL);
 		if (levels <= EXPR_MAX_LEVELS)
 			expr_free(root);
@@ -299,7 +217,7 @@ static void test_mutations(void **state)
 				bytes[(seed >> 20) % (sizeof(bytes) - 1)];
 		}
 		text[len + 1] = '\0';
-		if (expr_parse(text, false, &env, &root, &error) == 0)
+		if (expr_parse(text, false, &expr_env, &root, &error) == 0)
 			expr_free(root);
 	}
 }
@@ -310,8 +228,9 @@ static void test_tree(void **state)
 	struct expr_error error;
 
 	(void)state;
-	assert_int_equal(
-		expr_parse("cow(/gold, mem)", false, &env, &root, &error), 0);
+	assert_int_equal(expr_parse("cow(/gold, mem)", false, &expr_env, &root,
+				    &error),
+			 0);
 	assert_int_equal(root->nr_below, 2);
 	assert_int_equal(root->below[1]->index, 2);
 	assert_true(root->below[0]->read_only);
