@@ -7,6 +7,10 @@
  * each kind says only that there is something new.  Each disk then watches its
  * own directory.  Disks of others (xen-blkback's) are left alone, and looked at
  * again with every scan, since a directory may be removed and made anew.
+ *
+ * Guests do not need xenstored while they are connected, so nothing ends with
+ * it.  When it is back, all is looked at again; a store that has lost its content
+ * is no reason to take a disk from its guest.
  */
 #include <string.h>
 /* The usual one falls through its cases, which clang takes ill. */
@@ -18,6 +22,8 @@
 #include "broker/bus.h"
 #include "common/log.h"
 
+#define RECONNECT_MS 500
+
 struct entry {
 	struct node_address at; /* the key; has no padding */
 	struct vbd *vbd;
@@ -28,6 +34,8 @@ struct bus {
 	struct broker *broker;
 	struct store *store;
 	struct event *wake;
+	struct event *reconnect; /* a timer */
+	char marker[48]; /* see is_same_store() */
 	struct store_mark *scan; /* something new */
 	struct store_mark *release; /* a domain has ended */
 	uint32_t domid;
@@ -250,7 +258,68 @@ static void on_release(void *ctx)
 	bus_each(ctx, touch, NULL);
 }
 
-/* --- Life ----------------------------------------------------------------- */
+/* --- When xenstored goes -------------------------------------------------- */
+
+/* A key that a store which has begun anew does not have. */
+#define MARKER_DIR "data"
+#define MARKER_KEY "xendiskd"
+
+static void write_marker(struct bus *bus)
+{
+	(void)snprintf(bus->marker, sizeof(bus->marker), "%d %llu",
+		       (int)getpid(), (unsigned long long)now_ns());
+	if (store_write(bus->store, MARKER_DIR, MARKER_KEY, "%s", bus->marker) <
+	    0)
+		bus->marker[0] = '\0';
+}
+
+static bool is_same_store(struct bus *bus)
+{
+	cleanup_free char *value = NULL;
+
+	return bus->marker[0] &&
+	       store_read(bus->store, MARKER_DIR, MARKER_KEY, &value) == 0 &&
+	       strcmp(value, bus->marker) == 0;
+}
+
+static bool set_adrift(void *ctx, struct vbd *vbd)
+{
+	(void)ctx;
+	vbd_set_adrift(vbd);
+	return true;
+}
+
+static void try_later(struct bus *bus)
+{
+	struct timeval tv = { .tv_usec = RECONNECT_MS * 1000 };
+
+	(void)event_add(bus->reconnect, &tv);
+}
+
+/* A xenstored that has only just begun does not know this domain yet. */
+static void on_reconnect(evutil_socket_t fd, short what, void *arg)
+{
+	struct bus *bus = arg;
+	uint32_t domid;
+
+	(void)fd;
+	(void)what;
+	if (store_reconnect(bus->store) < 0 ||
+	    store_read_u32(bus->store, "domid", NULL, UINT32_MAX, &domid) < 0) {
+		try_later(bus);
+		return;
+	}
+	if (is_same_store(bus)) {
+		log_info("connected to xenstored again");
+	} else {
+		log_warning("connected to xenstored again, which has forgotten "
+			    "everything: connected disks are served until "
+			    "xendiskd is restarted");
+		bus_each(bus, set_adrift, NULL);
+		write_marker(bus);
+	}
+	(void)event_add(bus->wake, NULL);
+}
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
@@ -262,9 +331,12 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 	if (r == 0)
 		return;
 	log_error("the connection to xenstored is lost: disks go on, but none "
-		  "can be attached or detached until xendiskd is restarted");
+		  "can be attached or detached until it is back");
 	(void)event_del(bus->wake);
+	try_later(bus);
 }
+
+/* --- Life ----------------------------------------------------------------- */
 
 static int watch_all(struct bus *bus)
 {
@@ -324,8 +396,10 @@ static int start(struct bus *bus)
 	load_blkback();
 	bus->wake = event_new(bus->broker->base, store_fd(bus->store),
 			      EV_READ | EV_PERSIST, on_wake, bus);
-	if (!bus->wake || event_add(bus->wake, NULL) < 0)
+	bus->reconnect = evtimer_new(bus->broker->base, on_reconnect, bus);
+	if (!bus->wake || !bus->reconnect || event_add(bus->wake, NULL) < 0)
 		return -ENOMEM;
+	write_marker(bus);
 	r = watch_all(bus);
 	if (r < 0)
 		log_error("xenstore cannot be watched: %s", strerror(-r));
@@ -362,6 +436,8 @@ void bus_stop(struct bus *bus)
 	}
 	if (bus->wake)
 		event_free(bus->wake);
+	if (bus->reconnect)
+		event_free(bus->reconnect);
 	store_mark_free(bus->scan);
 	store_mark_free(bus->release);
 	store_close(bus->store);

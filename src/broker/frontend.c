@@ -209,8 +209,8 @@ int frontend_state(struct store *store, const char *dir, int *ret)
 	/* In a driver domain what is not there may not be read either. */
 	if (r == -ENOENT || r == -EACCES)
 		state = XenbusStateClosed;
-	else if (r == -EIO || r == -ENOTCONN || r == -EPIPE)
-		return r;
+	else if (r < 0 && r != -EINVAL && r != -EBADMSG)
+		return r; /* xenstored is gone */
 	*ret = (int)state;
 	return 0;
 }

@@ -135,6 +135,13 @@ static void *drain(void *arg)
 	}
 }
 
+static void print_token(char *buf, size_t len, const struct store_mark *mark,
+			unsigned int watch)
+{
+	(void)snprintf(buf, len, "%u.%u.%u", mark->slot, mark->generation,
+		       watch);
+}
+
 /* --- Life ----------------------------------------------------------------- */
 
 int store_open(struct store **ret)
@@ -176,21 +183,82 @@ static void stop_thread(struct store *store)
 	(void)pthread_join(store->thread, NULL);
 }
 
+static void close_handle(struct xs_handle *xs)
+{
+	if (xs)
+		xs_close(xs);
+}
+
 void store_close(struct store *store)
 {
 	if (!store)
 		return;
 	if (store->thread_runs)
 		stop_thread(store);
-	if (store->events)
-		xs_close(store->events);
-	if (store->xs)
-		xs_close(store->xs);
+	close_handle(store->events);
+	close_handle(store->xs);
 	if (store->wake >= 0)
 		(void)close(store->wake);
 	(void)pthread_mutex_destroy(&store->lock);
 	free(store->marks);
 	free(store);
+}
+
+/* --- Another life --------------------------------------------------------- */
+
+static bool watch_again(struct store *store, struct xs_handle *events)
+{
+	for (unsigned int slot = 0; slot < store->nr_slots; slot++) {
+		const struct store_mark *mark = store->marks[slot];
+
+		for (unsigned int i = 0; mark && i < mark->nr_watches; i++) {
+			char token[48];
+
+			print_token(token, sizeof(token), mark, i);
+			if (!xs_watch(events, mark->watches[i].path, token))
+				return false;
+		}
+	}
+	return true;
+}
+
+static void set_all_marks(struct store *store)
+{
+	(void)pthread_mutex_lock(&store->lock);
+	for (unsigned int slot = 0; slot < store->nr_slots; slot++)
+		if (store->marks[slot])
+			store->marks[slot]->dirty = true;
+	(void)pthread_mutex_unlock(&store->lock);
+	wake(store);
+}
+
+/* The old handles stay until there are others: requests on them fail. */
+int store_reconnect(struct store *store)
+{
+	struct xs_handle *xs = xs_open(0);
+	struct xs_handle *events = xs ? xs_open(0) : NULL;
+	int r;
+
+	if (!events || !watch_again(store, events)) {
+		r = errno ? -errno : -EIO;
+		close_handle(events);
+		close_handle(xs);
+		return r;
+	}
+	if (store->thread_runs)
+		stop_thread(store);
+	close_handle(store->events);
+	close_handle(store->xs);
+	store->xs = xs;
+	store->events = events;
+	atomic_store(&store->lost, false);
+	r = -pthread_create(&store->thread, NULL, drain, store);
+	store->thread_runs = r == 0;
+	if (r < 0)
+		atomic_store(&store->lost, true);
+	else
+		set_all_marks(store);
+	return r;
 }
 
 /* --- Requests ------------------------------------------------------------- */
@@ -443,13 +511,6 @@ int store_mark_new(struct store_mark **ret, struct store *store,
 	}
 	*ret = mark;
 	return 0;
-}
-
-static void print_token(char *buf, size_t len, const struct store_mark *mark,
-			unsigned int watch)
-{
-	(void)snprintf(buf, len, "%u.%u.%u", mark->slot, mark->generation,
-		       watch);
 }
 
 void store_mark_free(struct store_mark *mark)

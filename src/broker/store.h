@@ -64,6 +64,9 @@ int store_transact(struct store *store,
  * changed() of every mark that is set.  -ENOTCONN: xenstored is gone. */
 int store_fd(const struct store *store);
 int store_dispatch(struct store *store);
+/* After -ENOTCONN: connects again, with all watches, and sets every mark, since
+ * anything may have changed.  Until it returns 0 all requests fail. */
+int store_reconnect(struct store *store);
 
 /* A dirty bit.  changed() is told, on the broker's thread, that at least one
  * of the watched places has changed since it was told last. */

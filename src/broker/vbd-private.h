@@ -45,6 +45,7 @@ struct vbd {
 	bool attaching; /* the target's verdict is still to be told */
 	bool removed; /* the script said so */
 	bool gone; /* the directory is */
+	bool adrift; /* xenstored has lost the directory, nobody removed it */
 	bool frontend_connected; /* seen since we are Connected */
 	char refused[MSG_TEXT_MAX]; /* why this frontend is not served */
 	struct msg_connect connect; /* nr_rings 0: not known */

@@ -92,6 +92,11 @@ void vbd_touch(struct vbd *vbd)
 	store_mark_set(vbd->mark);
 }
 
+void vbd_set_adrift(struct vbd *vbd)
+{
+	vbd->adrift = target_link(vbd->target) != TARGET_DOWN;
+}
+
 /* --- Reading -------------------------------------------------------------- */
 
 static int read_backend(struct vbd *vbd)
@@ -499,6 +504,12 @@ void vbd_look(struct vbd *vbd)
 			  "xenstore cannot be read: %s", strerror(-r));
 		return;
 	}
+	if (r == -ENOENT && vbd->adrift && !vbd->gone) {
+		if (target_link(vbd->target) == TARGET_LOST)
+			connect_target(vbd);
+		return;
+	}
+	vbd->adrift = false;
 	if (r == -ENOENT || vbd->gone || is_made_anew(vbd, before)) {
 		vbd->gone = true;
 		if (vbd_attach_end(vbd))

@@ -29,6 +29,9 @@ void vbd_free(struct vbd *vbd);
 void vbd_look(struct vbd *vbd);
 /* Looks soon, from the event loop. */
 void vbd_touch(struct vbd *vbd);
+/* xenstored has forgotten everything: that its directory is missing does not
+ * end a disk that a guest is connected to, until it is there again. */
+void vbd_set_adrift(struct vbd *vbd);
 const struct node_address *vbd_address(const struct vbd *vbd);
 /* Its directory has been removed; it is only there until the worker is done. */
 bool vbd_is_gone(const struct vbd *vbd);

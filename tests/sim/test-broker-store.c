@@ -7,6 +7,10 @@
 #include "config.h"
 
 #include <malloc.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <xenstore.h>
 
 #include "../unit/leave-out.h"
@@ -166,6 +170,122 @@ static void reads_and_writes(void **state)
 	assert_false(alive);
 }
 
+/* --- A lost connection ------------------------------------------------------- */
+
+/* Passes everything on to xenstored, until it is told to end. */
+struct relay {
+	char path[108];
+	const char *upstream;
+	pid_t pid;
+};
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		_exit(1);
+	return fd;
+}
+
+static bool pass_on(int from, int to)
+{
+	char buf[4096];
+	ssize_t n = read(from, buf, sizeof(buf));
+
+	return n > 0 && write(to, buf, (size_t)n) == n;
+}
+
+/* Pairs of connections: [2n] is of the store, [2n + 1] of xenstored. */
+static void relay_main(int listener, const char *upstream)
+{
+	struct pollfd fds[17] = { 0 };
+	nfds_t nr = 0;
+
+	for (;;) {
+		fds[nr] = (struct pollfd){ .fd = listener, .events = POLLIN };
+		(void)poll(fds, nr + 1, -1);
+		for (nfds_t i = 0; i < nr; i++)
+			if (fds[i].revents &&
+			    !pass_on(fds[i].fd, fds[i ^ 1].fd))
+				_exit(0);
+		if (!fds[nr].revents || nr == 16)
+			continue;
+		fds[nr].fd = accept(listener, NULL, NULL);
+		fds[nr].events = POLLIN;
+		fds[nr + 1] = (struct pollfd){ .fd = connect_to(upstream),
+					       .events = POLLIN };
+		nr += 2;
+	}
+}
+
+static void start_relay(struct relay *relay)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(address.sun_path, relay->path);
+	(void)unlink(relay->path);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address,
+			      sizeof(address)),
+			 0);
+	assert_int_equal(listen(listener, 8), 0);
+	relay->pid = fork();
+	if (relay->pid == 0)
+		relay_main(listener, relay->upstream);
+	(void)close(listener);
+}
+
+static void end_relay(struct relay *relay)
+{
+	(void)kill(relay->pid, SIGKILL);
+	(void)waitpid(relay->pid, NULL, 0);
+	(void)unlink(relay->path);
+}
+
+static void a_lost_connection_is_made_again(void **state)
+{
+	struct world *w = *state;
+	struct store *own = w->store;
+	char *real = strdup(getenv("XENSTORED_PATH")), *text = NULL;
+	struct relay relay = { .upstream = real };
+	struct store_mark *mark;
+	struct pollfd pfd;
+
+	(void)snprintf(relay.path, sizeof(relay.path), "%s-relay", real);
+	(void)setenv("XENSTORED_PATH", relay.path, 1);
+	start_relay(&relay);
+	assert_int_equal(store_open(&w->store), 0);
+	mark = watch(w, "/test", NULL, &w->told);
+	end_relay(&relay);
+	pfd = (struct pollfd){ .fd = store_fd(w->store), .events = POLLIN };
+	assert_int_equal(poll(&pfd, 1, 5000), 1);
+	assert_int_equal(store_dispatch(w->store), -ENOTCONN);
+	assert_true(store_read(w->store, "/test", "a", &text) < 0);
+	assert_int_not_equal(store_read(w->store, "/test", "a", &text),
+			     -ENOENT); /* nobody knows */
+	assert_true(store_reconnect(w->store) < 0); /* nobody is there */
+	start_relay(&relay);
+	assert_int_equal(store_reconnect(w->store), 0);
+	(void)setenv("XENSTORED_PATH", real, 1);
+	put(w, "/test/a", "1"); /* what happened meanwhile counts as news */
+	quiet(w);
+	assert_true(w->told >= 1);
+	w->told = 0;
+	put(w, "/test/a", "2");
+	quiet(w);
+	assert_int_equal(w->told, 1);
+	assert_int_equal(store_read(w->store, "/test", "a", &text), 0);
+	free(text);
+	store_mark_free(mark);
+	store_close(w->store);
+	end_relay(&relay);
+	w->store = own;
+	free(real);
+}
+
 struct interference {
 	struct world *world;
 	int times; /* to interfere */
@@ -259,9 +379,13 @@ static void flapping_costs_nothing(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(changes_are_folded),	  TEST(only_what_is_wanted),
-		TEST(a_freed_mark_is_silent),	  TEST(reads_and_writes),
-		TEST(transactions_are_run_again), TEST(flapping_costs_nothing),
+		TEST(changes_are_folded),
+		TEST(only_what_is_wanted),
+		TEST(a_freed_mark_is_silent),
+		TEST(reads_and_writes),
+		TEST(transactions_are_run_again),
+		TEST(flapping_costs_nothing),
+		TEST(a_lost_connection_is_made_again),
 	};
 
 	(void)argc;

@@ -358,6 +358,45 @@ static void directory_is_torn_out(void **state)
 			     "/local/domain/0/backend/vbd/5/51712/state"));
 }
 
+static void put_backend(const struct disk *disk, const char *key,
+			const char *value)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", disk->be, key);
+	fake_set(world.store, path, value);
+}
+
+/* A xenstored that has begun anew knows no directory. */
+static void directory_is_forgotten(void **state)
+{
+	struct disk *disk = world_connected(5);
+
+	(void)state;
+	vbd_set_adrift(disk->vbd);
+	fake_remove(world.store, disk->be);
+	fake_remove(world.store, disk->fe);
+	world_settle();
+	assert_asked(disk, ASK_NOTHING);
+	world_worker_dies(disk);
+	world_wait_ask(disk, ASK_OPEN);
+	world_answer(disk, 0);
+	world_settle();
+	assert_asked(disk, ASK_CONNECT); /* the rings that it had */
+	world_answer(disk, 0);
+	assert_true(disk->worker->connected);
+	/* It is there again: from now on its end counts. */
+	put_backend(disk, "state", "4");
+	put_backend(disk, "frontend", disk->fe);
+	world_frontend(disk, "state", "4");
+	world_settle();
+	fake_remove(world.store, disk->be);
+	world_settle();
+	assert_asked(disk, ASK_DISCONNECT);
+	world_answer(disk, 0);
+	assert_null(disk->vbd);
+}
+
 /* --- The frontend begins anew --------------------------------------------- */
 
 static void reconnect_with_less(void **state)
@@ -529,6 +568,7 @@ int main(void)
 		TEST(frontend_vanishes),
 		TEST(domain_ends_and_leaves_its_keys),
 		TEST(directory_is_torn_out),
+		TEST(directory_is_forgotten),
 		TEST(reconnect_with_less),
 		TEST(crash_without_closing),
 		TEST(crash_unseen),
