@@ -102,20 +102,23 @@ static int run_worker(const char *disk)
 	enum log_level level = LOG_LEVEL_INFO;
 	const char *word = getenv("XENDISK_WORKER_LOG_LEVEL");
 	struct log_who who;
-	uint32_t sock;
+	uint32_t sock, listener;
 
 	worker.vm = getenv("XENDISK_WORKER_VM");
 	worker.backend_dir = getenv("XENDISK_WORKER_BACKEND_DIR");
 	if (parse_disk(disk, &worker) < 0 || !worker.vm ||
 	    !worker.backend_dir || !word || log_parse_level(word, &level) < 0 ||
 	    environment_u32("XENDISK_WORKER_SOCKET", &sock) < 0 ||
+	    environment_u32("XENDISK_WORKER_LISTENER", &listener) < 0 ||
 	    environment_u32("XENDISK_WORKER_BACKEND_DOMID",
 			    &worker.backend_domid) < 0 ||
 	    environment_u32("XENDISK_WORKER_UID", &worker.uid) < 0)
 		return usage_error("only xendiskd itself starts workers",
 				   "--worker");
 	worker.sock = (int)sock;
+	worker.listener = (int)listener;
 	(void)fcntl(worker.sock, F_SETFD, FD_CLOEXEC);
+	(void)fcntl(worker.listener, F_SETFD, FD_CLOEXEC);
 	log_init("xendiskd", level);
 	who = (struct log_who){ .domid = worker.domid, .devid = worker.devid };
 	/* Also opens the journal, which the worker cannot do later. */

@@ -10,7 +10,7 @@ kills=${XENDISK_KILLS:-24}
 seconds=$((kills > 100 ? 20 : 3)) # of a guest's life
 RANDOM=${XENDISK_SEED:-1}
 
-workers() { find "$tmp/run/workers" -type f -printf '%f\n' | tail -1; }
+workers() { find "$tmp/run/workers" -type f -name '[0-9]*' -printf '%f\n' | tail -1; }
 other_worker() { [ -n "$(workers)" ] && [ "$(workers)" != "$1" ]; }
 pause() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
 
@@ -30,6 +30,8 @@ kill_worker()
 	eventually 10 other_worker "$old"
 }
 
+served_by() { xendisk --json list | grep -q "\"worker_pid\": $1\b"; }
+
 # ok runs in a subshell: which daemon it is stands in its file.
 kill_broker()
 {
@@ -39,7 +41,11 @@ kill_broker()
 	pause 300 # its workers serve on
 	[ "$1" != both ] || [ -z "$old" ] || kill -9 "$old" 2>/dev/null || :
 	daemon_start 2>/dev/null
-	eventually 10 other_worker "$old"
+	if [ "$1" = both ]; then
+		eventually 10 other_worker "$old"
+	else
+		eventually 10 served_by "$old"
+	fi
 }
 
 # rounds WHO EXPRESSION GUEST-OPTION...: guest after guest, until there were

@@ -56,22 +56,30 @@ survived "the daemon starts again: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
 
 # --- Killed ----------------------------------------------------------------------
-# Its workers go on serving, until the next one takes their disks over.
+# Its workers go on serving, and the next one takes them over as they are.
+restarts() { xendisk --json show "$1" xvdb | sed -n 's/.*"restarts": \([0-9]*\).*/\1/p'; }
+same_worker() { [ "$(worker_of "$1")" = "$2" ] && [ "$(restarts "$1")" = "$3" ]; }
+kill_daemon() { kill -9 "$daemon_pid"; wait "$daemon_pid" 2>/dev/null || :; }
 # The time that the main thread of a process has had, in ticks.
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/task/$1/stat"; }
 idles() { local t; t=$(ticks "$1"); sleep 1; [ $(($(ticks "$1") - t)) -lt 5 ]; }
 ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
-load "$d" --queues 2
+load "$d" --queues 2 --seconds 6
+kill_worker "$d"
+ok "a worker that is not the first" eventually 5 same_worker "$d" "$(worker_of "$d")" 1
 orphan=$(worker_of "$d")
-kill -9 "$daemon_pid"
-wait "$daemon_pid" 2>/dev/null || :
+kill_daemon
 sleep 0.5
 ok "the daemon is killed: its worker lives on" kill -0 "$orphan"
 ok "... and waits without spinning" idles "$orphan"
 daemon_start
-ok "the next one ends it" is_gone "$orphan"
+ok "the next one takes it over" eventually 5 same_worker "$d" "$orphan" 1
+kill_daemon
+daemon_start
+ok "... and so does the one after that" eventually 5 same_worker "$d" "$orphan" 1
 survived "the daemon is killed: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
+ok "the worker ends" is_gone "$orphan"
 
 # --- Another configuration ---------------------------------------------------------
 # A disk that is attached stays what it is; so its memory is not lost.

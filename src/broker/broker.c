@@ -292,8 +292,10 @@ static int start_bus(struct broker *broker)
 {
 	int r = bus_start(broker, &broker->bus);
 
-	if (r == 0)
+	if (r == 0) {
+		supervisor_sweep(broker->supervisor, disk_exists, broker);
 		keep_sweep(broker->keep, disk_exists, broker);
+	}
 	return r;
 }
 

@@ -608,6 +608,19 @@ void host_identities(struct host *host, const struct msg_opened *opened)
 	memcpy(host->identity, opened->identity, sizeof(host->identity));
 }
 
+void host_adopt(struct host *host, const struct msg_opened *opened,
+		uint64_t budget, bool used)
+{
+	host_identities(host, opened);
+	for (size_t i = 0; i < host->nr_grants; i++)
+		host->grants[i].in_use = used && !host->grants[i].read_only;
+	/* What its pages take is counted already; it cannot claim more than
+	 * it could ask for. */
+	if (budget > host->charge && budget <= INT64_MAX)
+		(void)keep_charge(host->broker->keep, &host->charge,
+				  (int64_t)(budget - host->charge));
+}
+
 static void let_go_of_markings(struct host *host, bool all)
 {
 	struct marking *marking;

@@ -38,6 +38,11 @@ int host_begin(struct host *host, const struct layer *root,
 /* The storage that the stack named when it was opened. */
 void host_identities(struct host *host, const struct msg_opened *opened);
 
+/* The same of a process that was there before this broker.  budget: what it says
+ * that it has taken from the common limit; used: it may have written. */
+void host_adopt(struct host *host, const struct msg_opened *opened,
+		uint64_t budget, bool used);
+
 /* Ends with one answer, unless the worker asks again before it came.  -EPROTO:
  * it is no request that a worker makes. */
 int host_request(struct host *host, const struct msg_service *request);

@@ -6,26 +6,32 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <sys/un.h>
 
 #include "common/util.h"
 
-#define FOLDER	"workers"
-#define WAIT_MS 2000
+#define FOLDER "workers"
+#define SOCK   "sock-%u"
+/* Of the next broker's call: an abandoned one of a broker that died while it
+ * took over may be there, too. */
+#define BACKLOG 8
 
-static int read_text(const char *path, char *buf, size_t size)
+/* Closed with the name's end: the folder, open for as long as paths in it are
+ * used.  A path from the root may be too long for a socket. */
+static int open_folder(const char *run_dir)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
+	int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	return 0;
+	if (!path)
+		return -ENOMEM;
+	return fd < 0 ? -errno : fd;
 }
+
+/* --- Notes ----------------------------------------------------------------- */
 
 /* When a living process started, in clock ticks: field 22 of its stat (proc(5)).  The
  * name in field 2 may hold anything, so fields are counted from its end. */
@@ -33,13 +39,16 @@ static int start_time(pid_t pid, uint64_t *ret)
 {
 	char path[40];
 	char stat[1024];
+	cleanup_close int fd = -1;
 	const char *p;
-	int r;
+	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	r = read_text(path, stat, sizeof(stat));
-	if (r < 0)
-		return r;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, stat, sizeof(stat) - 1);
+	if (n < 0)
+		return -ESRCH;
+	stat[n] = '\0';
 	p = strrchr(stat, ')');
 	if (p && (p[2] == 'Z' || p[2] == 'X'))
 		return -ESRCH; /* dead, only not reaped */
@@ -48,89 +57,171 @@ static int start_time(pid_t pid, uint64_t *ret)
 	return p && sscanf(p, "%" SCNu64, ret) == 1 ? 0 : -EPROTO;
 }
 
-static void print_path(char *buf, size_t size, const char *run_dir, pid_t pid)
+static int write_note(int dir, const char *name, uint64_t time,
+		      const struct orphan_note *note)
 {
-	snprintf(buf, size, "%s/" FOLDER "/%d", run_dir, (int)pid);
+	char line[32];
+	cleanup_close int fd = openat(
+		dir, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int n = snprintf(line, sizeof(line), "%" PRIu64 "\n", time);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = pwrite_all(fd, line, (size_t)n, 0);
+	if (r == 0)
+		r = pwrite_all(fd, note, sizeof(*note), n);
+	if (r < 0)
+		return r;
+	return renameat(dir, "new", dir, name) < 0 ? -errno : 0;
 }
 
-int orphans_note(const char *run_dir, pid_t pid)
+int orphans_note(const char *run_dir, pid_t pid, struct orphan_note *note)
 {
-	char path[4096];
-	char text[32];
-	cleanup_close int fd = -1;
+	cleanup_close int dir = open_folder(run_dir);
+	char name[16];
 	uint64_t time;
 	int r = start_time(pid, &time);
 
-	if (r < 0)
-		return r;
-	print_path(path, sizeof(path), run_dir, pid);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
+	if (r < 0 || dir < 0)
+		return r < 0 ? r : dir;
+	snprintf(name, sizeof(name), "%d", (int)pid);
+	note->version = MSG_VERSION;
+	note->size = sizeof(*note);
+	return write_note(dir, name, time, note);
+}
+
+/* Opens a note behind its first line; -ESRCH: not of a living process. */
+static int open_note(int dir, pid_t pid, off_t *ret_offset)
+{
+	char name[16];
+	char line[32] = "";
+	cleanup_close int fd = -1;
+	uint64_t noted;
+	uint64_t now;
+	int end = 0;
+
+	snprintf(name, sizeof(name), "%d", (int)pid);
+	fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || read(fd, line, sizeof(line) - 1) < 0)
 		return -errno;
-	snprintf(text, sizeof(text), "%" PRIu64 "\n", time);
-	return pwrite_all(fd, text, strlen(text), 0);
+	if (sscanf(line, "%" SCNu64 "%n", &noted, &end) != 1 ||
+	    line[end] != '\n' || start_time(pid, &now) < 0 || noted != now)
+		return -ESRCH;
+	*ret_offset = end + 1;
+	return TAKE_FD(fd);
+}
+
+static bool texts_end(const struct orphan_note *note)
+{
+	const struct msg_opened *opened = &note->opened;
+	bool end = memchr(note->id.vm, 0, sizeof(note->id.vm)) &&
+		   memchr(note->expression, 0, sizeof(note->expression)) &&
+		   memchr(opened->notes, 0, sizeof(opened->notes)) &&
+		   opened->nr_identities <= MSG_MAX_IDENTITIES;
+
+	for (uint32_t i = 0; end && i < opened->nr_identities; i++)
+		end = memchr(opened->identity[i], 0, MSG_IDENTITY_MAX);
+	return end;
+}
+
+int orphans_read(const char *run_dir, pid_t pid, struct orphan_note *ret)
+{
+	cleanup_close int dir = open_folder(run_dir);
+	off_t offset = 0;
+	cleanup_close int fd = dir < 0 ? dir : open_note(dir, pid, &offset);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size != offset + (off_t)sizeof(*ret) ||
+	    pread_all(fd, ret, sizeof(*ret), offset) < 0 ||
+	    ret->version != MSG_VERSION || ret->size != sizeof(*ret) ||
+	    !texts_end(ret))
+		return -EPROTO;
+	return 0;
 }
 
 void orphans_forget(const char *run_dir, pid_t pid)
 {
-	char path[4096];
+	cleanup_close int dir = open_folder(run_dir);
+	char name[16];
 
-	print_path(path, sizeof(path), run_dir, pid);
-	(void)unlink(path);
+	snprintf(name, sizeof(name), "%d", (int)pid);
+	if (dir >= 0)
+		(void)unlinkat(dir, name, 0);
 }
 
-/* Is that very process alive still? */
-static bool is_alive(const char *run_dir, pid_t pid)
+int orphans_each(const char *run_dir, void (*fn)(void *ctx, pid_t pid),
+		 void *ctx)
 {
-	char path[4096];
-	char text[32];
-	uint64_t noted;
-	uint64_t now;
-
-	print_path(path, sizeof(path), run_dir, pid);
-	return read_text(path, text, sizeof(text)) == 0 &&
-	       sscanf(text, "%" SCNu64, &noted) == 1 &&
-	       start_time(pid, &now) == 0 && noted == now;
-}
-
-static void end_one(const char *run_dir, pid_t pid, uint64_t deadline)
-{
-	const struct timespec moment = { .tv_nsec = 5000000 };
-
-	(void)kill(pid, SIGKILL);
-	/* Init reaps it.  One that hangs in the kernel is left to the fences:
-	 * they wait until what it had in flight is over. */
-	while (is_alive(run_dir, pid) && now_ns() < deadline)
-		(void)nanosleep(&moment, NULL);
-}
-
-int orphans_end(const char *run_dir, unsigned int *ret_nr)
-{
-	cleanup_free char *folder = xasprintf("%s/" FOLDER, run_dir);
-	uint64_t deadline = now_ns() + WAIT_MS * 1000000ull;
-	unsigned int nr = 0;
+	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
 	struct dirent *entry;
 	DIR *dir;
 
-	if (!folder)
+	if (!path)
 		return -ENOMEM;
-	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	dir = opendir(folder);
+	dir = opendir(path);
 	if (!dir)
 		return -errno;
 	while ((entry = readdir(dir))) {
+		cleanup_close int fd = -1;
+		off_t offset;
 		uint32_t pid;
 
 		if (parse_u32(entry->d_name, INT32_MAX, &pid) < 0)
 			continue;
-		if (is_alive(run_dir, (pid_t)pid)) {
-			end_one(run_dir, (pid_t)pid, deadline);
-			nr++;
-		}
-		orphans_forget(run_dir, (pid_t)pid);
+		fd = open_note(dirfd(dir), (pid_t)pid, &offset);
+		if (fd == -ESRCH)
+			(void)unlinkat(dirfd(dir), entry->d_name, 0);
+		else if (fd >= 0)
+			fn(ctx, (pid_t)pid);
 	}
 	(void)closedir(dir);
-	*ret_nr = nr;
 	return 0;
+}
+
+/* --- Sockets --------------------------------------------------------------- */
+
+static int make_socket(int dir, unsigned int slot, struct sockaddr_un *ret)
+{
+	int fd;
+
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	(void)snprintf(ret->sun_path, sizeof(ret->sun_path),
+		       "/proc/self/fd/%d/" SOCK, dir, slot);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+int orphans_listen(const char *run_dir, unsigned int slot)
+{
+	cleanup_close int dir = open_folder(run_dir);
+	struct sockaddr_un at;
+	cleanup_close int fd = dir < 0 ? dir : make_socket(dir, slot, &at);
+
+	if (fd < 0)
+		return fd;
+	(void)unlink(at.sun_path);
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+	    listen(fd, BACKLOG) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int orphans_call(const char *run_dir, unsigned int slot)
+{
+	cleanup_close int dir = open_folder(run_dir);
+	struct sockaddr_un at;
+	cleanup_close int fd = dir < 0 ? dir : make_socket(dir, slot, &at);
+
+	if (fd < 0)
+		return fd;
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
 }

@@ -4,7 +4,9 @@
 #include "broker/process.h"
 
 #include <event2/event.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/pidfd.h>
 #include <utlist.h>
 
 #include "broker/broker.h"
@@ -16,6 +18,9 @@
 #include "common/util.h"
 
 #define STOP_TIMEOUT_S 5
+/* What a broker that died has left, and nobody wants: its disk is gone. */
+#define CLAIM_TIMEOUT_S 10
+#define END_TIMEOUT_MS	2000
 
 /* Users of workers: a range far from people, services and containers. */
 #define FIRST_UID 0x7d150000u
@@ -27,6 +32,12 @@ struct process {
 	struct process *next;
 	struct supervisor *supervisor;
 	pid_t pid;
+	struct child *child; /* of ours; NULL: reaped, or: */
+	int pidfd; /* of one that is not our child; or -1 */
+	struct event *gone; /* ... and this tells of its death */
+	bool orphan; /* not claimed yet; for the disk: */
+	uint32_t domid;
+	uint32_t devid;
 	unsigned int slot; /* of the user ids */
 	int our_sock;
 	void (*exited)(void *ctx, int status); /* NULL: forgotten */
@@ -41,6 +52,7 @@ struct supervisor {
 	void (*stopped)(void *ctx); /* set: the daemon is ending */
 	void *stopped_ctx;
 	struct event *stop_timer;
+	struct event *claim_timer;
 };
 
 /* --- User ids ---------------------------------------------------------------- */
@@ -64,12 +76,22 @@ static uint32_t slot_uid(unsigned int slot)
 
 /* --- A process ---------------------------------------------------------------- */
 
+static void stop_watching(struct process *process)
+{
+	if (process->gone)
+		event_free(TAKE_PTR(process->gone));
+	if (process->pidfd >= 0)
+		(void)close(TAKE_FD(process->pidfd));
+}
+
 static void on_exit_of_process(void *ctx, int status)
 {
 	struct process *process = ctx;
 	struct supervisor *supervisor = process->supervisor;
 
 	process->reaped = true;
+	process->child = NULL;
+	stop_watching(process);
 	supervisor->slots[process->slot] = false;
 	orphans_forget(supervisor->broker->options.run_dir, process->pid);
 	DL_DELETE(supervisor->processes, process);
@@ -85,20 +107,26 @@ static void on_exit_of_process(void *ctx, int status)
 static int launch(struct process *process, const struct process_spec *spec)
 {
 	struct broker *broker = process->supervisor->broker;
+	const char *run_dir = broker->options.run_dir;
+	/* Only the worker listens: a call to a dead one must not succeed. */
+	cleanup_close int listener = orphans_listen(run_dir, process->slot);
 	const struct spawn_spec spawn = {
-		.id = spec->id,
+		.id = &spec->note->id,
 		.backend_dir = broker->options.backend_dir,
 		.uid = slot_uid(process->slot),
 		.sock = spec->sock,
+		.listener = listener,
 	};
-	int r = spawn_worker(&spawn, &process->pid);
+	int r = listener;
 
+	if (r >= 0)
+		r = spawn_worker(&spawn, &process->pid);
 	if (r < 0)
 		return r;
-	r = orphans_note(broker->options.run_dir, process->pid);
+	r = process_note(process, spec->note);
 	if (r == 0)
 		r = child_watch(broker->children, process->pid,
-				on_exit_of_process, process, NULL);
+				on_exit_of_process, process, &process->child);
 	if (r < 0)
 		(void)kill(process->pid, SIGKILL);
 	return r;
@@ -113,6 +141,7 @@ int process_start(struct process **ret, struct supervisor *supervisor,
 	if (!process)
 		return -ENOMEM;
 	process->supervisor = supervisor;
+	process->pidfd = -1;
 	process->our_sock = spec->our_sock;
 	process->exited = spec->exited;
 	process->ctx = spec->ctx;
@@ -141,8 +170,19 @@ void process_forget(struct process *process)
 
 void process_kill(struct process *process)
 {
-	if (process && !process->reaped)
+	if (!process || process->reaped)
+		return;
+	if (process->pidfd >= 0)
+		(void)pidfd_send_signal(process->pidfd, SIGKILL, NULL, 0);
+	else
 		(void)kill(process->pid, SIGKILL);
+}
+
+int process_note(const struct process *process, struct orphan_note *note)
+{
+	note->slot = process->slot;
+	return orphans_note(process->supervisor->broker->options.run_dir,
+			    process->pid, note);
 }
 
 pid_t process_pid(const struct process *process)
@@ -153,6 +193,154 @@ pid_t process_pid(const struct process *process)
 uint32_t process_uid(const struct process *process)
 {
 	return slot_uid(process->slot);
+}
+
+void process_note_used(const struct process *process)
+{
+	const char *run_dir = process->supervisor->broker->options.run_dir;
+	cleanup_free struct orphan_note *note = calloc(1, sizeof(*note));
+
+	/* Without it the process is not believed to be connected. */
+	if (note && orphans_read(run_dir, process->pid, note) == 0 &&
+	    !note->used) {
+		note->used = true;
+		(void)orphans_note(run_dir, process->pid, note);
+	}
+}
+
+/* --- What a broker that died has left -------------------------------------------- */
+
+static void on_gone(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	/* How it ended is known to init. */
+	on_exit_of_process(arg, PROCESS_STATUS_UNKNOWN);
+}
+
+/* One that cannot be taken over: ended at once, since its disk may be opened
+ * in a moment.  If it hangs in the kernel, the fences wait for what it had in
+ * flight. */
+static void end_stray(int pidfd, pid_t pid, const char *why)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+	log_warning("worker %d of a broker that died %s: ended", (int)pid, why);
+	(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+	(void)poll(&pfd, 1, END_TIMEOUT_MS);
+}
+
+/* Takes over pidfd. */
+static int add_orphan(struct supervisor *supervisor, pid_t pid, int pidfd,
+		      const struct orphan_note *note)
+{
+	struct process *process = calloc(1, sizeof(*process));
+
+	if (!process)
+		return -ENOMEM;
+	*process = (struct process){ .supervisor = supervisor,
+				     .pid = pid,
+				     .pidfd = pidfd,
+				     .orphan = true,
+				     .domid = note->id.domid,
+				     .devid = note->id.devid,
+				     .slot = note->slot,
+				     .our_sock = -1 };
+	process->gone = event_new(supervisor->broker->base, pidfd, EV_READ,
+				  on_gone, process);
+	if (!process->gone || event_add(process->gone, NULL) < 0) {
+		process->pidfd = -1;
+		stop_watching(process);
+		free(process);
+		return -ENOMEM;
+	}
+	supervisor->slots[note->slot] = true;
+	DL_APPEND(supervisor->processes, process);
+	return 0;
+}
+
+static void take_orphan(void *ctx, pid_t pid)
+{
+	struct supervisor *supervisor = ctx;
+	const char *run_dir = supervisor->broker->options.run_dir;
+	cleanup_free struct orphan_note *note = calloc(1, sizeof(*note));
+	cleanup_close int pidfd = pidfd_open(pid, 0);
+	int r = -ESRCH;
+
+	/* Read again: it is the right process that the descriptor stands for. */
+	if (note && pidfd >= 0)
+		r = orphans_read(run_dir, pid, note);
+	if (r == -ESRCH)
+		return;
+	if (r < 0)
+		end_stray(pidfd, pid, "is of another version");
+	else if (!note->open)
+		end_stray(pidfd, pid, "has not opened its disk");
+	else if (note->slot >= NR_UIDS || supervisor->slots[note->slot])
+		end_stray(pidfd, pid, "has another one's user id");
+	else if (add_orphan(supervisor, pid, pidfd, note) == 0)
+		(void)TAKE_FD(pidfd);
+	else
+		end_stray(pidfd, pid, "cannot be watched");
+}
+
+struct process *process_claim(struct supervisor *supervisor,
+			      const struct process_spec *spec)
+{
+	const struct msg_identity *id = &spec->note->id;
+	struct process *process;
+
+	DL_FOREACH(supervisor->processes, process) {
+		if (!process->orphan || process->domid != id->domid ||
+		    process->devid != id->devid)
+			continue;
+		process->orphan = false;
+		process->exited = spec->exited;
+		process->ctx = spec->ctx;
+		return process;
+	}
+	return NULL;
+}
+
+int process_call(struct process *process, struct orphan_note *ret_note)
+{
+	const char *run_dir = process->supervisor->broker->options.run_dir;
+	int r = orphans_read(run_dir, process->pid, ret_note);
+
+	if (r == 0)
+		r = orphans_call(run_dir, process->slot);
+	if (r >= 0)
+		process->our_sock = r;
+	return r;
+}
+
+void supervisor_sweep(struct supervisor *supervisor,
+		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
+		      void *ctx)
+{
+	struct process *process;
+
+	DL_FOREACH(supervisor->processes, process)
+		if (process->orphan &&
+		    !exists(ctx, process->domid, process->devid))
+			process_kill(process);
+}
+
+static void on_claim_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct supervisor *supervisor = arg;
+	struct process *process;
+
+	(void)fd;
+	(void)what;
+	DL_FOREACH(supervisor->processes, process) {
+		if (!process->orphan)
+			continue;
+		log_warning("worker %d of a broker that died serves %u/%u, "
+			    "which nobody wants: ended",
+			    (int)process->pid, process->domid, process->devid);
+		process_kill(process);
+	}
 }
 
 /* --- The supervisor ------------------------------------------------------------ */
@@ -170,30 +358,43 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
 	supervisor->stopped(supervisor->stopped_ctx);
 }
 
+static int find_orphans(struct supervisor *supervisor)
+{
+	const struct timeval timeout = { .tv_sec = CLAIM_TIMEOUT_S };
+	int r = orphans_each(supervisor->broker->options.run_dir, take_orphan,
+			     supervisor);
+
+	if (r == 0 && supervisor->processes)
+		(void)evtimer_add(supervisor->claim_timer, &timeout);
+	return r;
+}
+
 int supervisor_new(struct supervisor **ret, struct broker *broker)
 {
-	struct supervisor *supervisor;
-	unsigned int orphans;
-	int r = orphans_end(broker->options.run_dir, &orphans);
+	struct supervisor *supervisor = calloc(1, sizeof(*supervisor));
+	int r = -ENOMEM;
 
-	if (r < 0)
-		return r;
-	if (orphans)
-		log_warning("%u workers of a broker that died were ended; "
-			    "their disks are taken over",
-			    orphans);
-	supervisor = calloc(1, sizeof(*supervisor));
 	if (!supervisor)
 		return -ENOMEM;
 	supervisor->broker = broker;
 	supervisor->stop_timer =
 		evtimer_new(broker->base, on_stop_timeout, supervisor);
-	if (!supervisor->stop_timer) {
-		free(supervisor);
-		return -ENOMEM;
+	supervisor->claim_timer =
+		evtimer_new(broker->base, on_claim_timeout, supervisor);
+	if (supervisor->stop_timer && supervisor->claim_timer)
+		r = find_orphans(supervisor);
+	if (r < 0) {
+		supervisor_free(supervisor);
+		return r;
 	}
 	*ret = supervisor;
 	return 0;
+}
+
+static void free_event(struct event *event)
+{
+	if (event)
+		event_free(event);
 }
 
 void supervisor_free(struct supervisor *supervisor)
@@ -207,9 +408,12 @@ void supervisor_free(struct supervisor *supervisor)
 		process_kill(process);
 		orphans_forget(supervisor->broker->options.run_dir,
 			       process->pid);
+		child_forget(process->child);
+		stop_watching(process);
 		free(process);
 	}
-	event_free(supervisor->stop_timer);
+	free_event(supervisor->stop_timer);
+	free_event(supervisor->claim_timer);
 	free(supervisor);
 }
 

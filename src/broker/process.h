@@ -12,14 +12,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "common/msg.h"
+#include "broker/orphans.h"
 
 struct broker;
 struct process;
 struct supervisor;
 
+/* exited()'s, of a process that another broker has started. */
+#define PROCESS_STATUS_UNKNOWN (-1)
+
 struct process_spec {
-	const struct msg_identity *id;
+	struct orphan_note *note; /* who it is; process.c adds what it knows */
 	int sock; /* becomes the process's end */
 	int our_sock; /* borrowed: MSG_CLOSE goes there when the daemon ends */
 	/* From the event loop, once, unless process_forget() comes first.
@@ -34,6 +37,19 @@ int process_start(struct process **ret, struct supervisor *supervisor,
 /* It may go on living, until it is reaped; our_sock is not used any more. */
 void process_forget(struct process *process);
 void process_kill(struct process *process);
+
+/* For the next broker.  To be written again when something of it changes. */
+int process_note(const struct process *process, struct orphan_note *note);
+/* A guest may write from now on. */
+void process_note_used(const struct process *process);
+
+/* A process for spec->note->id.domid and devid that a broker which died has
+ * left; NULL: there is none.  spec's sockets are not used. */
+struct process *process_claim(struct supervisor *supervisor,
+			      const struct process_spec *spec);
+/* Calls it: returns the socket, which is the caller's and becomes our_sock, and
+ * what that broker knew; or -errno. */
+int process_call(struct process *process, struct orphan_note *ret_note);
 
 pid_t process_pid(const struct process *process);
 uint32_t process_uid(const struct process *process); /* 0: ours */

@@ -3,6 +3,7 @@
 
 #include "broker/spawn.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
@@ -32,7 +33,7 @@ static void free_environment(char **env, size_t nr_own)
 	free(env);
 }
 
-#define NR_OWN 6
+#define NR_OWN 7
 
 static char **make_environment(const struct spawn_spec *spec)
 {
@@ -52,6 +53,7 @@ static char **make_environment(const struct spawn_spec *spec)
 	env[4] = xasprintf("XENDISK_WORKER_BACKEND_DIR=%s", spec->backend_dir);
 	env[5] = xasprintf("XENDISK_WORKER_LOG_LEVEL=%s",
 			   log_level_word(log_get_level()));
+	env[6] = xasprintf("XENDISK_WORKER_LISTENER=%d", SPAWN_LISTENER);
 	for (size_t i = 0; i < NR_OWN; i++) {
 		if (!env[i]) {
 			free_environment(env, NR_OWN);
@@ -65,19 +67,26 @@ static char **make_environment(const struct spawn_spec *spec)
 	return env;
 }
 
-static int spawn_with(pid_t *ret, int sock, char *const *argv, char *const *env)
+static int spawn_with(pid_t *ret, const struct spawn_spec *spec,
+		      char *const *argv, char *const *env)
 {
+	/* Out of the way of the numbers that they are to have. */
+	cleanup_close int sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 10);
+	cleanup_close int listener = fcntl(spec->listener, F_DUPFD_CLOEXEC, 10);
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none;
 	sigset_t all;
 	int r;
 
+	if (sock < 0 || listener < 0)
+		return -errno;
 	sigemptyset(&none);
 	sigfillset(&all);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attr);
 	posix_spawn_file_actions_adddup2(&actions, sock, SPAWN_SOCKET);
+	posix_spawn_file_actions_adddup2(&actions, listener, SPAWN_LISTENER);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	/* A session of its own: Ctrl-C ends the broker, not its workers. */
@@ -103,7 +112,7 @@ int spawn_worker(const struct spawn_spec *spec, pid_t *ret)
 		return -ENOMEM;
 	snprintf(disk, sizeof(disk), "%" PRIu32 "/%" PRIu32, spec->id->domid,
 		 spec->id->devid);
-	r = spawn_with(ret, spec->sock, argv, env);
+	r = spawn_with(ret, spec, argv, env);
 	free_environment(env, NR_OWN);
 	return r;
 }

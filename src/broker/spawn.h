@@ -3,11 +3,11 @@
  * spawn.h - starting a worker's process.
  *
  * It is this program again, as `xendiskd --worker DOMID/DEVID`: the command
- * line says no more, for that is what ps shows.  The socket is its descriptor
- * SPAWN_SOCKET, and the rest of what it must know is in its environment; main.c
- * takes it from there:
+ * line says no more, for that is what ps shows.  The rest of what it must know is
+ * in its environment; main.c takes it from there:
  *
- *     XENDISK_WORKER_SOCKET          the number of that descriptor
+ *     XENDISK_WORKER_SOCKET          the descriptor of its end of the socket
+ *     XENDISK_WORKER_LISTENER        ... of one where the next broker calls
  *     XENDISK_WORKER_BACKEND_DOMID   this domain
  *     XENDISK_WORKER_VM              the guest's UUID, or empty
  *     XENDISK_WORKER_UID             the user to become; 0: stay
@@ -22,13 +22,15 @@
 
 #include "common/msg.h"
 
-#define SPAWN_SOCKET 3
+#define SPAWN_SOCKET   3
+#define SPAWN_LISTENER 4
 
 struct spawn_spec {
 	const struct msg_identity *id;
 	const char *backend_dir;
 	uint32_t uid;
-	int sock; /* stays the caller's */
+	int sock; /* stays the caller's, and so does */
+	int listener;
 };
 
 int spawn_worker(const struct spawn_spec *spec, pid_t *ret);

@@ -11,6 +11,11 @@
  *     DISCONNECTING --DISCONNECTED--> OPEN
  *     any --death--> IDLE
  *
+ * The first worker_open() may find a process that an earlier broker has left,
+ * and goes through ADOPTING instead of OPENING; a process that cannot be taken
+ * over ends, and OPENING follows.  One that says that it is connected is HELD
+ * rather than OPEN, until worker_connect() or worker_disconnect().
+ *
  * The table rules[] says which message is legal in which state.  Anything else
  * is rubbish, and a worker that talks rubbish, or without end, is killed: it may
  * be in the hands of its guest.  One message is taken per turn of the event loop,
@@ -20,8 +25,6 @@
  * so that its last words are heard.
  */
 #include "config.h"
-
-#include "broker/supervise.h"
 
 #include <event2/event.h>
 #include <fcntl.h>
@@ -35,8 +38,7 @@
 #include "broker/child.h"
 #include "broker/host.h"
 #include "broker/process.h"
-#include "common/log.h"
-#include "common/util.h"
+#include "broker/supervise-private.h"
 
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
@@ -46,51 +48,12 @@
 /* Each may cost a look at xenstore, or a child; a worker sends a few in all. */
 #define MESSAGES_PER_SECOND 1000
 
-enum state {
-	IDLE, /* no process */
-	OPENING,
-	OPEN,
-	CONNECTING,
-	CONNECTED,
-	DISCONNECTING,
-};
-
-struct worker {
-	struct broker *broker;
-	struct msg_identity id;
-	bool read_only;
-	char *expression;
-	const struct worker_events *events;
-	void *ctx;
-	struct log_who who;
-	struct host *host;
-
-	enum state state;
-	struct process *process; /* NULL in IDLE */
-	bool reaped; /* ... and this is its status */
-	int status;
-	int sock;
-	struct event *readable;
-	struct event *timer; /* of the question below */
-	struct event *resume_timer;
-	struct event *later; /* for events that must not be told at once */
-	bool hello;
-	bool ended; /* the socket has nothing more to say */
-	bool resuming;
-	uint32_t seq; /* of the last question */
-	uint32_t main_seq; /* of OPEN, CONNECT, DISCONNECT */
-	uint32_t resume_seq;
-	uint64_t second; /* the one in which messages are counted */
-	unsigned int messages;
-	unsigned int starts;
-	char doom[MSG_TEXT_MAX]; /* why it was killed; empty: it was not */
-};
-
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_timeout(evutil_socket_t fd, short what, void *arg);
 static void on_resume_timeout(evutil_socket_t fd, short what, void *arg);
 static void on_later(evutil_socket_t fd, short what, void *arg);
 static void answer_service(void *ctx, struct msg_service_done *done, int fd);
+static void open_instead(struct worker *worker, const char *why);
 
 /* --- Making and freeing ---------------------------------------------------- */
 
@@ -106,6 +69,7 @@ int worker_new(struct worker **ret, struct broker *broker,
 	worker->broker = broker;
 	worker->id = spec->id;
 	worker->read_only = spec->read_only;
+	worker->fresh = spec->fresh;
 	worker->events = events;
 	worker->ctx = spec->ctx;
 	worker->who.domid = spec->id.domid;
@@ -142,6 +106,10 @@ static void drop_process(struct worker *worker)
 	(void)evtimer_del(worker->timer);
 	(void)evtimer_del(worker->resume_timer);
 	host_end(worker->host);
+	free(TAKE_PTR(worker->orphan));
+	free(TAKE_PTR(worker->held));
+	worker->heard_opened = false;
+	worker->kept = false;
 	worker->state = IDLE;
 	worker->hello = false;
 	worker->ended = false;
@@ -179,6 +147,11 @@ pid_t worker_pid(const struct worker *worker)
 	return worker->process ? process_pid(worker->process) : 0;
 }
 
+bool worker_is_held(const struct worker *worker)
+{
+	return worker->state == HELD;
+}
+
 unsigned int worker_restarts(const struct worker *worker)
 {
 	return worker->starts > 1 ? worker->starts - 1 : 0;
@@ -202,15 +175,13 @@ static void start_timer(struct event *timer, unsigned int seconds)
 static void end_process(struct worker *worker)
 {
 	worker->ended = true;
-	(void)event_del(worker->readable);
+	if (worker->readable)
+		(void)event_del(worker->readable);
 	process_kill(worker->process);
 	start_timer(worker->timer, DEATH_TIMEOUT_S);
 }
 
-/* The process is of no use any more; its death is told as it is noticed. */
-static void doom(struct worker *worker, const char *fmt, ...) PRINTF(2, 3);
-
-static void doom(struct worker *worker, const char *fmt, ...)
+void worker_doom(struct worker *worker, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -224,6 +195,18 @@ static void doom(struct worker *worker, const char *fmt, ...)
 	end_process(worker);
 }
 
+static void explain_death(const struct worker *worker, char *buf, size_t size)
+{
+	size_t n = (size_t)snprintf(buf, size, "the worker ");
+
+	if (worker->doom[0])
+		snprintf(buf + n, size - n, "%s", worker->doom);
+	else if (worker->status == PROCESS_STATUS_UNKNOWN)
+		snprintf(buf + n, size - n, "ended");
+	else
+		child_explain(worker->status, buf + n, size - n);
+}
+
 /* Tells of the end of a process, if it is complete.  Last thing to be done with
  * a worker in any event: the listener may have freed it. */
 static void finish_if_dead(struct worker *worker)
@@ -233,23 +216,19 @@ static void finish_if_dead(struct worker *worker)
 
 	if (!worker->process || !worker->reaped || !worker->ended)
 		return;
-	if (worker->doom[0]) {
-		snprintf(why, sizeof(why), "the worker %s", worker->doom);
-	} else {
-		size_t n = (size_t)snprintf(why, sizeof(why), "the worker ");
-
-		child_explain(worker->status, why + n, sizeof(why) - n);
-	}
+	explain_death(worker, why, sizeof(why));
 	drop_process(worker);
 	if (!told(worker))
 		return;
-	if (state == OPENING)
+	if (state == ADOPTING)
+		open_instead(worker, why);
+	else if (state == OPENING)
 		worker->events->opened(worker->ctx, -EIO, NULL, why);
 	else
 		worker->events->died(worker->ctx, why);
 }
 
-static void on_exited(void *ctx, int status)
+void worker_exited(void *ctx, int status)
 {
 	struct worker *worker = ctx;
 
@@ -270,7 +249,7 @@ static int ask(struct worker *worker, void *msg, size_t length,
 	header->seq = ++worker->seq;
 	r = msg_send(worker->sock, msg, length, type, -1);
 	if (r == -EAGAIN)
-		doom(worker, "does not read its messages");
+		worker_doom(worker, "does not read its messages");
 	if (r == -EAGAIN || r == -ECONNRESET)
 		r = 0; /* its death will be told */
 	if (r == 0)
@@ -278,15 +257,25 @@ static int ask(struct worker *worker, void *msg, size_t length,
 	return r;
 }
 
+void worker_tell_later(struct worker *worker)
+{
+	struct timeval now = { .tv_sec = 0 };
+
+	(void)evtimer_add(worker->later, &now);
+}
+
 int worker_connect(struct worker *worker, const struct msg_connect *connect)
 {
 	struct msg_connect msg = *connect;
 	int r;
 
+	if (worker->state == HELD)
+		return adopt_connect(worker, connect);
 	if (worker->state != OPEN)
 		return -EINVAL;
 	if (host_poisoned(worker->host))
 		msg.flags |= MSG_CONNECT_POISONED;
+	process_note_used(worker->process);
 	r = ask(worker, &msg, sizeof(msg), MSG_CONNECT, &worker->main_seq);
 	if (r == 0)
 		worker->state = CONNECTING;
@@ -319,12 +308,15 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 		 * may still write is what fences are for. */
 		worker->reaped = true;
 		worker->status = SIGKILL;
+	} else if (worker->state == ADOPTING) {
+		worker_doom(worker, "did not answer within %d s",
+			    ADOPT_TIMEOUT_S);
 	} else if (worker->state == OPENING) {
-		doom(worker, "did not open its disk within %d s",
-		     OPEN_TIMEOUT_S);
+		worker_doom(worker, "did not open its disk within %d s",
+			    OPEN_TIMEOUT_S);
 	} else {
-		doom(worker, "did not disconnect within %d s",
-		     DISCONNECT_TIMEOUT_S);
+		worker_doom(worker, "did not disconnect within %d s",
+			    DISCONNECT_TIMEOUT_S);
 	}
 	finish_if_dead(worker);
 }
@@ -373,27 +365,33 @@ static void poison_cleared(void *ctx, int err)
 		end_resume(worker, -EIO, "the worker cannot be told");
 }
 
-/* Ends a resume that had nothing to wait for. */
+/* Ends what had nothing to wait for: a connect, or a resume. */
 static void on_later(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *worker = arg;
 
 	(void)fd;
 	(void)what;
-	if (worker->resuming)
+	if (worker->kept) {
+		worker->kept = false;
+		if (worker->resuming)
+			worker_tell_later(worker);
+		if (told(worker) && worker->state == CONNECTED)
+			worker->events->connected(worker->ctx, 0, "");
+	} else if (worker->resuming) {
 		poison_cleared(worker, 0);
+	}
 }
 
 int worker_resume(struct worker *worker, bool accept_loss)
 {
-	struct timeval now = { .tv_sec = 0 };
 	int r = 0;
 
 	if (worker->resuming)
 		return -EALREADY;
 	if (accept_loss) {
 		if (host_clear_poison(worker->host, poison_cleared) == 0)
-			(void)evtimer_add(worker->later, &now);
+			worker_tell_later(worker);
 	} else {
 		r = worker->state > OPENING ? ask_resume(worker, false) :
 					      -ENOTCONN;
@@ -431,13 +429,27 @@ static bool take_hello(struct worker *worker, const void *msg)
 	worker->hello = true;
 	return hello->id.domid == worker->id.domid &&
 	       hello->id.devid == worker->id.devid &&
+	       hello->id.backend_domid == worker->id.backend_domid &&
+	       strcmp(hello->id.vm, worker->id.vm) == 0 &&
 	       hello->pid == (uint32_t)process_pid(worker->process);
+}
+
+/* The stack is open, in a new process or one that was found. */
+static void tell_opened(struct worker *worker, const struct msg_opened *opened)
+{
+	const char *mark;
+
+	(void)evtimer_del(worker->timer);
+	mark = host_poisoned(worker->host);
+	if (mark)
+		worker->events->condition(worker->ctx, MSG_POISONED, true,
+					  mark);
+	worker->events->opened(worker->ctx, 0, opened, "");
 }
 
 static bool take_opened(struct worker *worker, const void *msg)
 {
 	const struct msg_opened *opened = msg;
-	const char *mark;
 
 	if (!sane_limits(&opened->limits) || opened->max_rings == 0 ||
 	    opened->max_rings > XD_MAX_RINGS ||
@@ -446,14 +458,23 @@ static bool take_opened(struct worker *worker, const void *msg)
 	for (uint32_t i = 0; i < opened->nr_identities; i++)
 		if (!opened->identity[i][0] || !one_line(opened->identity[i]))
 			return false;
-	(void)evtimer_del(worker->timer);
+	if (worker->state == ADOPTING)
+		return adopt_opened(worker, opened);
 	worker->state = OPEN;
 	host_identities(worker->host, opened);
-	mark = host_poisoned(worker->host);
-	if (mark)
-		worker->events->condition(worker->ctx, MSG_POISONED, true,
-					  mark);
-	worker->events->opened(worker->ctx, 0, opened, "");
+	adopt_note_opened(worker, opened);
+	tell_opened(worker, opened);
+	return true;
+}
+
+static bool take_serving(struct worker *worker, const void *msg)
+{
+	cleanup_free struct orphan_note *note = NULL;
+
+	if (!adopt_serving(worker, msg))
+		return false;
+	note = TAKE_PTR(worker->orphan);
+	tell_opened(worker, &note->opened);
 	return true;
 }
 
@@ -538,12 +559,13 @@ static void answer_service(void *ctx, struct msg_service_done *done, int fd)
 			 fd);
 
 	if (r == -EAGAIN)
-		doom(worker, "does not read its messages");
+		worker_doom(worker, "does not read its messages");
 }
 
 #define IN(state) (1u << (state))
-#define WHEN_OPEN \
-	(IN(OPEN) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING))
+#define WHEN_OPEN                                               \
+	(IN(OPEN) | IN(HELD) | IN(CONNECTING) | IN(CONNECTED) | \
+	 IN(DISCONNECTING))
 
 /* What a worker may say, and when.  take() returns false for rubbish; events
  * are told at its very end. */
@@ -553,15 +575,17 @@ static const struct rule {
 	bool answers; /* repeats main_seq, except in DISCONNECTING */
 	bool (*take)(struct worker *worker, const void *msg);
 } rules[] = {
-	{ MSG_HELLO, IN(OPENING), false, take_hello },
-	{ MSG_OPENED, IN(OPENING), true, take_opened },
+	{ MSG_HELLO, IN(OPENING) | IN(ADOPTING), false, take_hello },
+	{ MSG_OPENED, IN(OPENING) | IN(ADOPTING), true, take_opened },
+	{ MSG_SERVING, IN(ADOPTING), true, take_serving },
 	{ MSG_FAILED, IN(OPENING) | IN(CONNECTING) | IN(DISCONNECTING), true,
 	  take_failed },
 	{ MSG_CONNECTED, IN(CONNECTING) | IN(DISCONNECTING), true,
 	  take_connected },
 	{ MSG_DISCONNECTED, IN(DISCONNECTING), true, take_disconnected },
 	{ MSG_RESUMED, WHEN_OPEN, false, take_resumed },
-	{ MSG_BROKEN, IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
+	{ MSG_BROKEN,
+	  IN(HELD) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
 	  take_broken },
 	{ MSG_CONDITION, IN(OPENING) | WHEN_OPEN, false, take_condition },
 	{ MSG_SERVICE, IN(OPENING) | WHEN_OPEN, false, take_service },
@@ -594,10 +618,11 @@ static void take_message(struct worker *worker, const struct msg_header *header)
 	if ((header->type == MSG_HELLO) == worker->hello)
 		rule = NULL;
 	if (!rule) {
-		doom(worker, "sent an unexpected %s", msg_name(header->type));
+		worker_doom(worker, "sent an unexpected %s",
+			    msg_name(header->type));
 		finish_if_dead(worker);
 	} else if (!rule->take(worker, header)) {
-		doom(worker, "sent a wrong %s", msg_name(header->type));
+		worker_doom(worker, "sent a wrong %s", msg_name(header->type));
 		finish_if_dead(worker);
 	}
 }
@@ -640,8 +665,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		r = -EPROTO;
 	}
 	if (r == 0 && talks_too_much(worker, header)) {
-		doom(worker, "sent more than %d messages in a second",
-		     MESSAGES_PER_SECOND);
+		worker_doom(worker, "sent more than %d messages in a second",
+			    MESSAGES_PER_SECOND);
 		finish_if_dead(worker);
 		return;
 	}
@@ -651,7 +676,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	if (r == -EPROTO)
-		doom(worker, "sent rubbish");
+		worker_doom(worker, "sent rubbish");
 	if (r < 0) {
 		/* It cannot be talked to, so it must not live on. */
 		end_process(worker);
@@ -661,21 +686,26 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 /* --- Starting a process ---------------------------------------------------- */
 
+int worker_hear(struct worker *worker, int sock)
+{
+	worker->sock = sock;
+	if (fcntl(sock, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	worker->readable = event_new(worker->broker->base, sock,
+				     EV_READ | EV_PERSIST, on_readable, worker);
+	if (!worker->readable || event_add(worker->readable, NULL) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
 static int make_socket(struct worker *worker, int *ret_other)
 {
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	worker->sock = pair[0];
 	*ret_other = pair[1];
-	if (fcntl(worker->sock, F_SETFL, O_NONBLOCK) < 0)
-		return -errno;
-	worker->readable = event_new(worker->broker->base, worker->sock,
-				     EV_READ | EV_PERSIST, on_readable, worker);
-	if (!worker->readable || event_add(worker->readable, NULL) < 0)
-		return -ENOMEM;
-	return 0;
+	return worker_hear(worker, pair[0]);
 }
 
 static int send_open(struct worker *worker)
@@ -689,7 +719,7 @@ static int send_open(struct worker *worker)
 	return ask(worker, &msg, sizeof(msg), MSG_OPEN, &worker->main_seq);
 }
 
-static int begin_host(struct worker *worker)
+int worker_begin_host(struct worker *worker)
 {
 	struct expr_env env = broker_expr_env(worker->broker);
 	struct expr_error error;
@@ -707,11 +737,12 @@ static int begin_host(struct worker *worker)
 
 static int start_process(struct worker *worker)
 {
+	cleanup_free struct orphan_note *note = adopt_new_note(worker, NULL);
 	cleanup_close int other = -1;
-	struct process_spec spec = { .id = &worker->id,
-				     .exited = on_exited,
+	struct process_spec spec = { .note = note,
+				     .exited = worker_exited,
 				     .ctx = worker };
-	int r = make_socket(worker, &other);
+	int r = note ? make_socket(worker, &other) : -ENOMEM;
 
 	if (r < 0)
 		return r;
@@ -721,27 +752,45 @@ static int start_process(struct worker *worker)
 			     &spec);
 }
 
-int worker_open(struct worker *worker)
+static int open_anew(struct worker *worker)
 {
 	int r;
 
+	worker->doom[0] = '\0';
+	worker->starts++;
+	r = start_process(worker);
+	if (r == 0)
+		r = worker_begin_host(worker);
+	if (r == 0)
+		r = send_open(worker);
+	if (r < 0) {
+		worker->starts--;
+		process_kill(worker->process);
+		drop_process(worker);
+		return r;
+	}
+	worker->state = OPENING;
+	start_timer(worker->timer, OPEN_TIMEOUT_S);
+	return 0;
+}
+
+/* The process that was found cannot be taken over, and is dead. */
+static void open_instead(struct worker *worker, const char *why)
+{
+	int r;
+
+	log_disk(&worker->who, LOG_LEVEL_WARNING, "%s; starting another", why);
+	r = open_anew(worker);
+	if (r < 0)
+		worker->events->opened(worker->ctx, r, NULL, strerror(-r));
+}
+
+int worker_open(struct worker *worker)
+{
 	if (worker->state != IDLE)
 		return -EALREADY;
 	if (!told(worker))
 		return -ESHUTDOWN;
 	worker->doom[0] = '\0';
-	r = start_process(worker);
-	if (r == 0)
-		r = begin_host(worker);
-	if (r == 0)
-		r = send_open(worker);
-	if (r < 0) {
-		process_kill(worker->process);
-		drop_process(worker);
-		return r;
-	}
-	worker->starts++;
-	worker->state = OPENING;
-	start_timer(worker->timer, OPEN_TIMEOUT_S);
-	return 0;
+	return adopt(worker) ? 0 : open_anew(worker);
 }

@@ -5,6 +5,9 @@
  * The only part of the broker that knows that a disk is served by a process.
  * Broker thread only.  A worker is not believed: what it sends is checked here,
  * and one that talks rubbish is killed.
+ *
+ * The workers of a broker that died serve on; the first worker_open() for a disk
+ * takes its process over (adopt.c), or ends it and starts another.
  */
 #ifndef XENDISK_SUPERVISE_H
 #define XENDISK_SUPERVISE_H
@@ -19,10 +22,14 @@ struct broker;
 struct supervisor;
 struct worker;
 
-/* Before any worker and after the last one.  Workers of a broker that died are
- * ended first. */
+/* Before any worker and after the last one. */
 int supervisor_new(struct supervisor **ret, struct broker *broker);
 void supervisor_free(struct supervisor *supervisor);
+/* Ends the workers of a broker that died whose disks are no more.  Those that
+ * no worker_open() has taken over after 10 s are ended, too. */
+void supervisor_sweep(struct supervisor *supervisor,
+		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
+		      void *ctx);
 
 /*
  * The daemon ends: every worker is told to close, and killed if it has not done
@@ -38,6 +45,7 @@ struct worker_spec {
 	struct msg_identity id;
 	bool read_only;
 	const char *expression; /* canonical, no @names; copied */
+	bool fresh; /* not the disk that an earlier broker may have served */
 	void *ctx; /* for the events */
 };
 
@@ -73,9 +81,13 @@ int worker_new(struct worker **ret, struct broker *broker,
 void worker_free(struct worker *worker);
 void worker_discard_kept(struct worker *worker);
 
-/* Start the process and open the stack.  Ends with opened(): at the latest
- * after 30 s, when the process is killed. */
+/* Start the process and open the stack, or take over one that is there.  Ends
+ * with opened(): at the latest after 40 s, when the process is killed. */
 int worker_open(struct worker *worker);
+/* In opened() and after it: the process is connected to a guest since before
+ * this broker.  worker_connect() then makes sure that it is the right
+ * connection, and lets it be; if it is not, the process ends.  Or disconnect. */
+bool worker_is_held(const struct worker *worker);
 /* MSG_CONNECT_POISONED is added here where the storage has a mark; condition()
  * has told of it before opened(). */
 int worker_connect(struct worker *worker, const struct msg_connect *connect);

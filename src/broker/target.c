@@ -48,6 +48,7 @@ struct target {
 
 	enum target_link link;
 	bool recover; /* the connect under way follows a loss */
+	bool was_held; /* ... or takes up what was never lost */
 	char refused[MSG_TEXT_MAX];
 	char broken[MSG_TEXT_MAX];
 	uint64_t up_since; /* ns */
@@ -190,6 +191,8 @@ static void on_opened(void *ctx, int err, const struct msg_opened *opened,
 		open_failed(target, err, why);
 	else
 		target->state = TARGET_OPEN;
+	if (err == 0 && worker_is_held(target->worker))
+		target->link = TARGET_HELD;
 	target->changed(target->ctx);
 }
 
@@ -200,10 +203,14 @@ static void on_connected(void *ctx, int err, const char *why)
 	struct target *target = ctx;
 
 	if (err == 0) {
-		target->link = TARGET_UP;
+		/* The guest may have broken its ring already. */
+		if (target->link == TARGET_CONNECTING)
+			target->link = TARGET_UP;
 		target->up_since = now_ns();
-		set_condition(target, MSG_RECOVERING, NULL);
-		set_condition(target, MSG_PAUSED, NULL);
+		if (!target->was_held) {
+			set_condition(target, MSG_RECOVERING, NULL);
+			set_condition(target, MSG_PAUSED, NULL);
+		}
 	} else if (target->recover) {
 		target->link = TARGET_LOST;
 		set_condition(target, MSG_RECOVERING, why);
@@ -239,7 +246,8 @@ static void on_broken(void *ctx, const char *why)
 {
 	struct target *target = ctx;
 
-	if (target->link != TARGET_UP && target->link != TARGET_CONNECTING)
+	if (target->link != TARGET_UP && target->link != TARGET_CONNECTING &&
+	    target->link != TARGET_HELD)
 		return;
 	target->link = TARGET_BROKEN;
 	copy_text(target->broken, why);
@@ -277,6 +285,7 @@ static enum target_link link_after_death(const struct target *target)
 {
 	switch (target->link) {
 	case TARGET_UP:
+	case TARGET_HELD:
 	case TARGET_LOST:
 		return TARGET_LOST;
 	case TARGET_CONNECTING:
@@ -432,6 +441,7 @@ void target_open(struct target *target, const char *text, bool read_only,
 {
 	struct worker_spec spec = { .id = target->id,
 				    .read_only = read_only,
+				    .fresh = fresh,
 				    .ctx = target };
 	/* A guest's disk stays what it was when it was attached, whatever has
 	 * become of the configuration behind its name. */
@@ -466,7 +476,8 @@ void target_connect(struct target *target, const struct msg_connect *connect)
 	struct msg_connect copy = *connect;
 	int r;
 
-	target->recover = target->link == TARGET_LOST;
+	target->was_held = target->link == TARGET_HELD;
+	target->recover = target->link == TARGET_LOST || target->was_held;
 	target->refused[0] = '\0';
 	copy.flags =
 		(target->recover ? MSG_CONNECT_RECOVER : 0) |
@@ -523,7 +534,8 @@ int target_resume(struct target *target, bool accept_loss,
 bool target_ready(const struct target *target)
 {
 	return target->state == TARGET_OPEN &&
-	       (target->link == TARGET_DOWN || target->link == TARGET_LOST) &&
+	       (target->link == TARGET_DOWN || target->link == TARGET_LOST ||
+		target->link == TARGET_HELD) &&
 	       !event_pending(target->timer, EV_TIMEOUT, NULL);
 }
 

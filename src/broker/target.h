@@ -32,6 +32,8 @@ enum target_link {
 	TARGET_BROKEN, /* the guest broke its ring: to be disconnected */
 	TARGET_DISCONNECTING,
 	TARGET_LOST, /* connected in the guest's eyes, but nobody serves */
+	TARGET_HELD, /* served since before this broker: to be connected, which
+		      * changes nothing if it is right, or disconnected */
 };
 
 /* id is copied.  changed() may come at any time, within a call below too: it
@@ -69,9 +71,9 @@ unsigned int target_restarts(const struct target *target);
 
 /* May target_connect() be called now?  changed() tells when that becomes so. */
 bool target_ready(const struct target *target);
-/* A connection that is TARGET_LOST is taken up again where it was.  Ends as
- * TARGET_UP; or TARGET_DOWN, and then target_refused() says why unless it is
- * worth another try; or TARGET_LOST, when it was that. */
+/* A connection that is TARGET_LOST or TARGET_HELD is taken up again where it
+ * was.  Ends as TARGET_UP; or TARGET_DOWN, and then target_refused() says why
+ * unless it is worth another try; or TARGET_LOST, when it was one of these. */
 void target_connect(struct target *target, const struct msg_connect *connect);
 const char *target_refused(const struct target *target);
 /* TARGET_BROKEN: how the guest broke it. */

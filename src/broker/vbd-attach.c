@@ -139,7 +139,8 @@ void vbd_attach_settle(struct vbd *vbd)
 	vbd->attaching = false;
 	/* What the guest was connected to before is not taken from it. */
 	if (target_state(vbd->target) == TARGET_OPEN &&
-	    target_link(vbd->target) != TARGET_LOST)
+	    target_link(vbd->target) != TARGET_LOST &&
+	    target_link(vbd->target) != TARGET_HELD)
 		check_rivals(vbd);
 	if (target_state(vbd->target) == TARGET_FAILED)
 		tell_failed(vbd);

@@ -344,6 +344,7 @@ bool vbd_disconnected(struct vbd *vbd)
 	switch (target_link(vbd->target)) {
 	case TARGET_UP:
 	case TARGET_BROKEN:
+	case TARGET_HELD:
 	case TARGET_CONNECTING: /* which may hang: this has a time limit */
 		target_disconnect(vbd->target);
 		return target_link(vbd->target) == TARGET_DOWN;
@@ -379,7 +380,8 @@ static void act_offer(struct vbd *vbd)
 	if (vbd->refused[0])
 		vbd_remove_error(vbd);
 	vbd->refused[0] = '\0';
-	target_give_up(vbd->target);
+	if (!vbd_disconnected(vbd))
+		return;
 	vbd->connect.nr_rings = 0;
 	step(vbd, XenbusStateInitWait, also_transport);
 }
@@ -400,6 +402,14 @@ static void act_connect(struct vbd *vbd)
 	}
 }
 
+/* Connected in the guest's eyes, and nobody of ours has seen to it. */
+static bool is_to_be_taken_up(const struct vbd *vbd)
+{
+	enum target_link link = target_link(vbd->target);
+
+	return link == TARGET_LOST || link == TARGET_HELD;
+}
+
 static void act_serve(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
@@ -410,7 +420,7 @@ static void act_serve(struct vbd *vbd)
 		return;
 	/* The guest takes itself for connected: make it true. */
 	target_inherit(vbd->target);
-	if (target_link(vbd->target) == TARGET_LOST)
+	if (is_to_be_taken_up(vbd))
 		connect_target(vbd);
 }
 
@@ -441,7 +451,7 @@ static void act_hold(struct vbd *vbd)
 
 	if (vbd->refused[0] || link == TARGET_DOWN)
 		act_close(vbd);
-	else if (link == TARGET_LOST)
+	else if (is_to_be_taken_up(vbd))
 		connect_target(vbd);
 }
 

@@ -79,6 +79,7 @@ static const struct msg_shape {
 	  "SERVICE",
 	  sizeof(struct msg_service),
 	  { TEXT(msg_service, name), TEXT(msg_service, reason) } },
+	{ MSG_SERVING, "SERVING", sizeof(struct msg_serving), { { 0, 0 } } },
 };
 
 static const struct msg_shape *find_shape(uint16_t type)

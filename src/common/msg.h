@@ -20,7 +20,7 @@
 
 #include "xendisk-backend.h"
 
-#define MSG_VERSION 1
+#define MSG_VERSION 2
 #define MSG_MAX	    8192
 #define MSG_MAX_FDS 4
 
@@ -55,6 +55,8 @@ enum msg_type {
 			   * rings are stopped, DISCONNECT is expected */
 	MSG_CONDITION, /* struct msg_condition */
 	MSG_SERVICE, /* struct msg_service */
+	MSG_SERVING, /* struct msg_serving: to a new broker, after HELLO and
+		      * OPENED */
 
 	/* what became of MSG_SERVICE_CONNECT, on a socket of its own */
 	MSG_REACHED = 64, /* struct msg_text, and the connection */
@@ -119,6 +121,13 @@ struct msg_connect {
 	uint32_t nr_rings;
 	uint32_t discard; /* 0: discard-enable=0 */
 	struct msg_ring ring[XD_MAX_RINGS];
+};
+
+/* What a worker is doing whose broker has died. */
+struct msg_serving {
+	struct msg_header h;
+	uint64_t budget; /* bytes taken of the common limit */
+	struct msg_connect connect; /* as it came; nr_rings 0: not connected */
 };
 
 struct msg_resume {

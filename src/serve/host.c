@@ -158,7 +158,7 @@ static int start(struct local_host *host, struct services **ret_services)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	host->sock = pair[0];
-	r = services_new(ret_services, pair[1]);
+	r = services_new(ret_services, pair[1], -1);
 	if (r < 0) {
 		(void)close(pair[1]);
 		return r;

@@ -128,8 +128,7 @@ struct io *io_prepare(struct io_ring *ring, uint16_t entry)
 static void break_ring(struct io_ring *ring)
 {
 	struct io_disk *disk = ring->lane->disk;
-	struct msg_text msg = { .text = "the guest broke its ring: more "
-					"requests than it has room for" };
+	struct msg_text msg = { .text = IO_BROKEN_TEXT };
 
 	ring->broken = true;
 	if (atomic_exchange(&disk->broken, true))
@@ -726,7 +725,7 @@ void io_condition(struct io_disk *disk, enum msg_condition_kind kind, bool set,
 	(void)vsnprintf(msg.reason, sizeof(msg.reason), fmt, ap);
 	va_end(ap);
 	/* The broker logs it. */
-	if (services_send(disk->services, &msg, sizeof(msg), MSG_CONDITION))
+	if (services_tell(disk->services, &msg))
 		log_guest(disk->who, LOG_LEVEL_WARNING, "%s %s",
 			  set ? "not well:" : "well again", msg.reason);
 }

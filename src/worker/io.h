@@ -34,6 +34,10 @@
  * known whether the guest has rings for it. */
 #define IO_MAX_LANES 8
 
+/* What MSG_BROKEN says. */
+#define IO_BROKEN_TEXT \
+	"the guest broke its ring: more requests than it has room for"
+
 struct io_lane;
 struct io_ring;
 

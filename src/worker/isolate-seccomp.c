@@ -96,6 +96,7 @@ static const struct rule allowed[] = {
 
 	/* The broker's socket, and the descriptors that come through it. */
 	CALL(sendmsg), CALL(recvmsg), CALL(sendto), CALL(recvfrom),
+	CALL(accept4), /* the next broker's */
 
 	/* What a descriptor is, asked by the descriptor: never by a path.
 	 * With the flag a path that is not empty would still be looked up, but

@@ -224,7 +224,8 @@ int xd_connect(struct xd_disk *disk, const char *name)
 			  CONNECT_TIMEOUT_NS);
 	if (r == 0)
 		return fd >= 0 ? fd : -EPROTO;
-	return r == -ETIMEDOUT ? -EAGAIN : r;
+	/* Too slow, or there is no broker at the moment. */
+	return r == -ETIMEDOUT || r == -ECONNRESET ? -EAGAIN : r;
 }
 
 int xd_connected(int pending, char *ret_why, size_t size)

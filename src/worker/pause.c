@@ -25,7 +25,7 @@ static void tell(struct pause *pause, bool set, const char *reason)
 	struct msg_condition msg = { .kind = MSG_PAUSED, .set = set };
 
 	(void)snprintf(msg.reason, sizeof(msg.reason), "%s", reason);
-	(void)services_send(pause->services, &msg, sizeof(msg), MSG_CONDITION);
+	(void)services_tell(pause->services, &msg);
 }
 
 void pause_begin(struct pause *pause, const char *reason)

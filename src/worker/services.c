@@ -15,6 +15,12 @@
  * is there, which is then thrown away and its descriptor closed.
  *
  * Mustn't: send with the lock held, since the broker may be slow to read.
+ *
+ * A broker that dies makes the socket `lost`: all calls fail at once, and their
+ * callers try again some time.  The main thread waits for the next broker, in
+ * services_await().  The socket is replaced when none of the other threads has
+ * anything to do with the old one any more (`users`), and they can use it only
+ * after the new broker knows who this is.
  */
 #include "config.h"
 
@@ -24,6 +30,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <utlist.h>
 
@@ -39,9 +46,17 @@ struct order {
 };
 
 struct services {
-	int sock;
+	int sock; /* changed by the main thread, when there are no users */
+	int listener;
+
+	/* Taken before the other one: what holds is also what is told last. */
+	pthread_mutex_t telling;
+	struct msg_condition condition[MSG_NR_CONDITIONS];
+
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t news;
+	unsigned int users; /* threads in services_call() and services_send() */
+	uint64_t budget;
 	bool reading;
 	int lost; /* 0, or why the socket is of no use any more */
 	uint32_t seq; /* of the last service asked */
@@ -52,7 +67,7 @@ struct services {
 	struct order *inbox;
 };
 
-int services_new(struct services **ret, int sock)
+int services_new(struct services **ret, int sock, int listener)
 {
 	pthread_condattr_t attr;
 	struct services *s;
@@ -64,7 +79,9 @@ int services_new(struct services **ret, int sock)
 	if (!s)
 		return -ENOMEM;
 	s->sock = sock;
+	s->listener = listener;
 	s->answer_fd = -1;
+	pthread_mutex_init(&s->telling, NULL);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -86,7 +103,10 @@ void services_free(struct services *s)
 		(void)close(s->answer_fd);
 	pthread_cond_destroy(&s->news);
 	pthread_mutex_destroy(&s->lock);
+	pthread_mutex_destroy(&s->telling);
 	(void)close(s->sock);
+	if (s->listener >= 0)
+		(void)close(s->listener);
 	free(s);
 }
 
@@ -226,10 +246,46 @@ static int send_before(struct services *s, void *msg, size_t length,
 	}
 }
 
+/* With the lock. */
+static void begin_use(struct services *s)
+{
+	s->users++;
+}
+
+static void end_use(struct services *s)
+{
+	s->users--;
+	pthread_cond_broadcast(&s->news);
+}
+
 int services_send(struct services *s, void *msg, size_t length,
 		  enum msg_type type)
 {
-	return send_before(s, msg, length, type, deadline_in(SEND_TIMEOUT_NS));
+	int r;
+
+	pthread_mutex_lock(&s->lock);
+	r = s->lost;
+	if (r == 0)
+		begin_use(s);
+	pthread_mutex_unlock(&s->lock);
+	if (r)
+		return r;
+	r = send_before(s, msg, length, type, deadline_in(SEND_TIMEOUT_NS));
+	pthread_mutex_lock(&s->lock);
+	end_use(s);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+int services_tell(struct services *s, struct msg_condition *condition)
+{
+	int r;
+
+	pthread_mutex_lock(&s->telling);
+	s->condition[condition->kind] = *condition;
+	r = services_send(s, condition, sizeof(*condition), MSG_CONDITION);
+	pthread_mutex_unlock(&s->telling);
+	return r;
 }
 
 /* With the lock: waits for this thread's turn to ask. */
@@ -272,6 +328,27 @@ static int ask(struct services *s, struct msg_service *request,
 	return s->lost ? s->lost : r;
 }
 
+/* With the lock. */
+static int call(struct services *s, struct msg_service *request,
+		struct msg_service_done *ret_done, int *ret_fd,
+		uint64_t deadline)
+{
+	int r = begin_asking(s, deadline);
+
+	if (r)
+		return r;
+	r = ask(s, request, deadline);
+	s->waited_for = false;
+	if (r)
+		return r;
+	*ret_done = s->answer;
+	*ret_fd = TAKE_FD(s->answer_fd);
+	r = s->answer.h.result;
+	if (r == 0 && request->kind == MSG_SERVICE_BUDGET)
+		s->budget += (uint64_t)request->amount;
+	return r;
+}
+
 int services_call(struct services *s, struct msg_service *request,
 		  struct msg_service_done *ret_done, int *ret_fd,
 		  uint64_t timeout_ns)
@@ -281,19 +358,100 @@ int services_call(struct services *s, struct msg_service *request,
 	int r;
 
 	pthread_mutex_lock(&s->lock);
-	r = begin_asking(s, deadline);
-	if (r == 0) {
-		r = ask(s, request, deadline);
-		s->waited_for = false;
-		if (r == 0) {
-			*ret_done = s->answer;
-			fd = TAKE_FD(s->answer_fd);
-			r = s->answer.h.result;
-		}
-		pthread_cond_broadcast(&s->news);
-	}
+	begin_use(s);
+	r = call(s, request, ret_done, &fd, deadline);
+	end_use(s);
 	pthread_mutex_unlock(&s->lock);
 	if (ret_fd && r == 0)
 		*ret_fd = TAKE_FD(fd);
 	return r;
+}
+
+uint64_t services_budget(struct services *s)
+{
+	uint64_t budget;
+
+	pthread_mutex_lock(&s->lock);
+	budget = s->budget;
+	pthread_mutex_unlock(&s->lock);
+	return budget;
+}
+
+/* --- Another broker -------------------------------------------------------- */
+
+/* Waits without end; costs nothing meanwhile. */
+static int accept_broker(const struct services *s)
+{
+	struct pollfd pfd = { .fd = s->listener, .events = POLLIN };
+	int fd;
+
+	for (;;) {
+		if (poll(&pfd, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+		fd = accept4(s->listener, NULL, NULL,
+			     SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0)
+			return fd;
+		if (errno != EINTR && errno != EAGAIN && errno != ECONNABORTED)
+			return -errno;
+	}
+}
+
+/* All have noticed by themselves that the old one is lost. */
+static void replace_socket(struct services *s, int sock)
+{
+	pthread_mutex_lock(&s->lock);
+	while (s->users)
+		(void)wait_news(s, UINT64_MAX);
+	(void)close(s->sock);
+	s->sock = sock;
+	s->outstanding = false;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void let_speak(struct services *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->lost = 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
+int services_introduce(struct services *s, void *msg, size_t length,
+		       enum msg_type type)
+{
+	return send_before(s, msg, length, type, deadline_in(SEND_TIMEOUT_NS));
+}
+
+/* What holds, told by nobody else meanwhile.  A broker that has gone again is
+ * noticed by who reads. */
+static void tell_conditions(struct services *s)
+{
+	for (int i = 0; i < MSG_NR_CONDITIONS; i++) {
+		struct msg_condition msg = s->condition[i];
+
+		if (msg.set)
+			(void)services_introduce(s, &msg, sizeof(msg),
+						 MSG_CONDITION);
+	}
+}
+
+int services_await(struct services *s, int (*introduce)(void *ctx), void *ctx)
+{
+	int r;
+
+	do {
+		int sock = s->listener >= 0 ? accept_broker(s) : -ENOTCONN;
+
+		if (sock < 0)
+			return sock;
+		replace_socket(s, sock);
+		pthread_mutex_lock(&s->telling);
+		r = introduce(ctx);
+		if (r == 0) {
+			let_speak(s);
+			tell_conditions(s);
+		}
+		pthread_mutex_unlock(&s->telling);
+	} while (r); /* that one is gone, too: the next */
+	return 0;
 }

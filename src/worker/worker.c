@@ -15,7 +15,8 @@
  *   CLOSE       the end.  With a guest still connected, the log stays: the
  *               next worker goes on where this one stopped
  *
- * A broker that dies leaves its workers serving.
+ * A broker that dies leaves its workers serving.  The main thread waits for the
+ * next one and tells it what this worker is; nothing else changes.
  */
 #include "config.h"
 
@@ -50,6 +51,7 @@ struct worker {
 
 	/* From CONNECT to DISCONNECT */
 	bool connected;
+	struct msg_connect connection; /* ... as it was told */
 	bool activated;
 	struct io_disk disk;
 	struct io_ring *rings[XD_MAX_RINGS];
@@ -546,6 +548,7 @@ static int handle_connect(struct worker *worker, const struct msg_connect *msg)
 		return 0;
 	}
 	worker->connected = true;
+	worker->connection = *msg;
 	return services_send(worker->services, &done, sizeof(done),
 			     MSG_CONNECTED);
 }
@@ -574,6 +577,15 @@ static int handle_disconnect(struct worker *worker,
 	return 0;
 }
 
+/* What waits for an error to pass is tried at once. */
+static void wake_held(struct io_disk *disk)
+{
+	for (unsigned int i = 0; i < disk->nr_lanes; i++) {
+		atomic_store(&disk->lanes[i]->resume, true);
+		io_poke(disk->lanes[i]);
+	}
+}
+
 static int handle_resume(struct worker *worker, const struct msg_resume *msg)
 {
 	struct io_disk *disk = &worker->disk;
@@ -586,10 +598,7 @@ static int handle_resume(struct worker *worker, const struct msg_resume *msg)
 	}
 	disk->services = worker->services;
 	flush_forgive(disk);
-	for (unsigned int i = 0; i < disk->nr_lanes; i++) {
-		atomic_store(&disk->lanes[i]->resume, true);
-		io_poke(disk->lanes[i]);
-	}
+	wake_held(disk);
 	answer_text(worker, msg->h.seq, MSG_RESUMED, 0, "");
 	return 0;
 }
@@ -620,7 +629,8 @@ static int say_hello(struct worker *worker)
 	};
 
 	(void)snprintf(msg.id.vm, sizeof(msg.id.vm), "%s", options->vm);
-	return services_send(worker->services, &msg, sizeof(msg), MSG_HELLO);
+	return services_introduce(worker->services, &msg, sizeof(msg),
+				  MSG_HELLO);
 }
 
 static int handle(struct worker *worker, const void *msg)
@@ -641,17 +651,65 @@ static int handle(struct worker *worker, const void *msg)
 	}
 }
 
-/* Without a broker nothing can be opened or closed any more, but the guest
- * does not have to know. */
-static int serve_on(struct worker *worker)
+/* --- Another broker ------------------------------------------------------------------ */
+
+static int introduce(void *ctx)
 {
-	if (!worker->connected)
-		return 0;
+	struct worker *worker = ctx;
+	struct msg_serving serving = {
+		.budget = services_budget(worker->services),
+	};
+	int r = say_hello(worker);
+
+	worker->opened.h.seq = 0;
+	if (!r)
+		r = services_introduce(worker->services, &worker->opened,
+				       sizeof(worker->opened), MSG_OPENED);
+	if (worker->connected)
+		serving.connect = worker->connection;
+	if (!r)
+		r = services_introduce(worker->services, &serving,
+				       sizeof(serving), MSG_SERVING);
+	return r;
+}
+
+/* What could not be done or told without a broker, and will not be tried again
+ * by itself, or only after a while. */
+static void catch_up(struct worker *worker)
+{
+	struct io_disk *disk = &worker->disk;
+	struct msg_text broken = { .text = IO_BROKEN_TEXT };
+
+	if (!worker->connected) {
+		if (atomic_load(&disk->poison) == IO_FAILED &&
+		    flush_mark(disk) == 0)
+			inflight_clear(worker->log);
+		return;
+	}
+	if (atomic_load(&disk->broken))
+		(void)services_send(worker->services, &broken, sizeof(broken),
+				    MSG_BROKEN);
+	wake_held(disk);
+}
+
+/* Without a broker nothing can be opened or closed, but the guest does not have
+ * to know. */
+static int find_broker(struct worker *worker)
+{
+	int r;
+
 	log_disk(&worker->who, LOG_LEVEL_WARNING,
 		 "the broker is gone: the guest is served on");
-	/* Not pause(): isolate() forbids it, and this would spin. */
-	for (;;)
-		(void)poll(NULL, 0, -1);
+	r = services_await(worker->services, introduce, worker);
+	if (r) {
+		log_disk(&worker->who, LOG_LEVEL_ERROR,
+			 "cannot wait for another broker: %s", strerror(-r));
+		/* Not pause(): isolate() forbids it, and this would spin. */
+		for (;;)
+			(void)poll(NULL, 0, -1);
+	}
+	catch_up(worker);
+	return 0;
 }
 
 static int live(struct worker *worker)
@@ -664,8 +722,10 @@ static int live(struct worker *worker)
 		const struct msg_header *header = (const void *)buf;
 
 		r = services_next(worker->services, buf, &length);
-		if (r == -ECONNRESET)
-			return serve_on(worker);
+		if (r == -ECONNRESET && worker->stack) {
+			r = find_broker(worker);
+			continue;
+		}
 		if (r)
 			break;
 		if (header->type == MSG_CLOSE) {
@@ -673,8 +733,11 @@ static int live(struct worker *worker)
 			return 0;
 		}
 		r = handle(worker, buf);
+		if (r == -ECONNRESET)
+			r = 0; /* the next message says so */
 	}
-	return r;
+	/* Without a broker a disk cannot be opened. */
+	return r == -ECONNRESET ? 0 : r;
 }
 
 int worker_main(const struct worker_options *options)
@@ -685,7 +748,7 @@ int worker_main(const struct worker_options *options)
 	worker.options = options;
 	worker.who.domid = options->domid;
 	worker.who.devid = options->devid;
-	r = services_new(&worker.services, options->sock);
+	r = services_new(&worker.services, options->sock, options->listener);
 	if (r) {
 		log_error("no connection to the broker: %s", strerror(-r));
 		return 1;

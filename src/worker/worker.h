@@ -16,6 +16,7 @@ struct worker_options {
 	const char *vm; /* UUID text, or "" */
 	const char *backend_dir;
 	int sock; /* to the broker */
+	int listener; /* where the next broker calls */
 };
 
 /* The life of `xendiskd --worker DOMID/DEVID`; returns the exit status. */

@@ -290,7 +290,7 @@ struct services *fake_broker_connect(struct fake_broker *broker)
 	assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) ==
 	       0);
 	broker->sock = pair[0];
-	assert(services_new(&services, pair[1]) == 0);
+	assert(services_new(&services, pair[1], -1) == 0);
 	assert(pthread_create(&broker->thread, NULL, run, broker) == 0);
 	return services;
 }

@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Supervision against a fake worker: this program itself, started by the code
- * under test as `/proc/self/exe --worker DOMID/DEVID`.  How it behaves is the
- * first argument of its expression, fake(BEHAVIOUR).
- */
+/* The life of a worker, and what it may not do. */
 #include "config.h"
 
 #include <fcntl.h>
@@ -19,44 +15,10 @@
 
 #include <cmocka.h>
 
-#include "broker-fixture.h"
 #include "broker/poison.h"
-#include "broker/supervise.h"
-#include "common/log.h"
-#include "common/util.h"
-
-#define STORAGE "fake storage"
+#include "supervise-fixture.h"
 
 /* --- The fake worker --------------------------------------------------------- */
-
-static int sock;
-static _Alignas(max_align_t) unsigned char buf[MSG_MAX];
-
-static void say(void *msg, size_t length, enum msg_type type, uint32_t seq)
-{
-	((struct msg_header *)msg)->seq = seq;
-	if (msg_send(sock, msg, length, type, -1) < 0)
-		_exit(11);
-}
-
-static void say_text(enum msg_type type, uint32_t seq, int result,
-		     const char *text)
-{
-	struct msg_text msg = { .h.result = result };
-
-	snprintf(msg.text, sizeof(msg.text), "%s", text);
-	say(&msg, sizeof(msg), type, seq);
-}
-
-static const struct msg_header *hear(int *ret_fd)
-{
-	size_t length;
-	int r = msg_receive(sock, buf, &length, ret_fd);
-
-	if (r < 0)
-		_exit(r == -ECONNRESET ? 0 : 12);
-	return (const struct msg_header *)buf;
-}
 
 /* Asks for a file and puts its first bytes into notes. */
 static void fake_open(char *notes, size_t size, uint32_t flags,
@@ -68,8 +30,8 @@ static void fake_open(char *notes, size_t size, uint32_t flags,
 	int fd;
 
 	snprintf(msg.name, sizeof(msg.name), "%s", name);
-	say(&msg, sizeof(msg), MSG_SERVICE, 99);
-	done = (const struct msg_service_done *)hear(&fd);
+	fake_say(&msg, sizeof(msg), MSG_SERVICE, 99);
+	done = (const struct msg_service_done *)fake_hear(&fd);
 	if (done->h.type != MSG_SERVICE_DONE || done->h.seq != 99)
 		_exit(13);
 	snprintf(notes, size, "%.200s", done->text);
@@ -90,14 +52,14 @@ static void fake_impatience(void)
 	struct msg_service other = { .kind = MSG_SERVICE_BUDGET };
 	unsigned int answers[4] = { 0 };
 
-	say(&msg, sizeof(msg), MSG_SERVICE, 1);
-	say(&msg, sizeof(msg), MSG_SERVICE, 2);
-	say(&other, sizeof(other), MSG_SERVICE, 3);
+	fake_say(&msg, sizeof(msg), MSG_SERVICE, 1);
+	fake_say(&msg, sizeof(msg), MSG_SERVICE, 2);
+	fake_say(&other, sizeof(other), MSG_SERVICE, 3);
 	while (!answers[2] || !answers[3]) {
 		const struct msg_service_done *done;
 		int fd;
 
-		done = (const struct msg_service_done *)hear(&fd);
+		done = (const struct msg_service_done *)fake_hear(&fd);
 		if (done->h.seq > 3 || answers[done->h.seq]++)
 			_exit(15);
 		if (done->h.seq == 2 && (done->h.result != 0 || fd < 0))
@@ -118,7 +80,7 @@ static void fake_opened(uint32_t seq, const char *notes)
 	};
 
 	snprintf(msg.notes, sizeof(msg.notes), "%s", notes);
-	say(&msg, sizeof(msg), MSG_OPENED, seq);
+	fake_say(&msg, sizeof(msg), MSG_OPENED, seq);
 }
 
 /* A hundred messages that are well formed, mostly, and mean nothing. */
@@ -143,12 +105,12 @@ static void fake_random(unsigned int seed)
 	srand(seed);
 	for (int i = 0; i < 100; i++) {
 		size_t shape = (size_t)rand() % ARRAY_SIZE(shapes);
-		struct msg_header *header = (struct msg_header *)buf;
+		struct msg_header *header = (struct msg_header *)fake_buf;
 		size_t length = shapes[shape].size;
 
 		/* Enough zeroes that the texts end. */
 		for (size_t j = 0; j < length; j++)
-			buf[j] = rand() % 16 ? (unsigned char)rand() : 0;
+			fake_buf[j] = rand() % 16 ? (unsigned char)rand() : 0;
 		*header = (struct msg_header){
 			.type = shapes[shape].type,
 			.version = MSG_VERSION,
@@ -157,14 +119,14 @@ static void fake_random(unsigned int seed)
 			.result = rand() % 3 - 1,
 		};
 		if (shape == 1) {
-			struct msg_service *service = (void *)buf;
+			struct msg_service *service = (void *)fake_buf;
 
 			service->kind = (uint32_t)rand() % 5;
 			service->layer = (uint32_t)rand() % 2;
 			service->size %= 1 << 20;
 			service->keep %= 3;
 		}
-		if (send(sock, buf, length, MSG_NOSIGNAL) < 0)
+		if (send(fake_sock, fake_buf, length, MSG_NOSIGNAL) < 0)
 			break;
 	}
 	_exit(0);
@@ -175,8 +137,8 @@ static void fake_flood(void)
 {
 	struct msg_condition msg = { .kind = MSG_PAUSED, .set = 1 };
 
-	say(&msg, sizeof(msg), MSG_CONDITION, 0);
-	while (send(sock, &msg, sizeof(msg), MSG_NOSIGNAL) > 0)
+	fake_say(&msg, sizeof(msg), MSG_CONDITION, 0);
+	while (send(fake_sock, &msg, sizeof(msg), MSG_NOSIGNAL) > 0)
 		;
 }
 
@@ -188,22 +150,23 @@ static void fake_rubbish(const char *how, uint32_t seq)
 	struct msg_opened opened = { .limits.size = 511 };
 
 	if (strcmp(how, "bytes") == 0)
-		(void)!write(sock, "rubbish", 7);
+		(void)!write(fake_sock, "rubbish", 7);
 	else if (strcmp(how, "descriptor") == 0)
-		(void)msg_send(sock, &service, sizeof(service), MSG_SERVICE, 2);
+		(void)msg_send(fake_sock, &service, sizeof(service),
+			       MSG_SERVICE, 2);
 	else if (strcmp(how, "limits") == 0)
-		say(&opened, sizeof(opened), MSG_OPENED, seq);
+		fake_say(&opened, sizeof(opened), MSG_OPENED, seq);
 	else if (strcmp(how, "seq") == 0)
 		fake_opened(seq + 1, "");
 	else if (strcmp(how, "early") == 0)
-		say(&header, sizeof(header), MSG_CONNECTED, seq);
+		fake_say(&header, sizeof(header), MSG_CONNECTED, seq);
 	else if (strcmp(how, "flood") == 0)
 		fake_flood();
 	else if (strcmp(how, "condition") == 0)
-		say(&condition, sizeof(condition), MSG_CONDITION, 0);
+		fake_say(&condition, sizeof(condition), MSG_CONDITION, 0);
 	else if (strcmp(how, "service") == 0) {
 		service.kind = 77;
-		say(&service, sizeof(service), MSG_SERVICE, 0);
+		fake_say(&service, sizeof(service), MSG_SERVICE, 0);
 	}
 	(void)pause();
 }
@@ -217,7 +180,8 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 	switch (header->type) {
 	case MSG_OPEN:
 		if (strcmp(behaviour, "fail") == 0)
-			say_text(MSG_FAILED, seq, -ENOENT, "no such thing");
+			fake_say_text(MSG_FAILED, seq, -ENOENT,
+				      "no such thing");
 		else if (strcmp(behaviour, "crash") == 0)
 			(void)raise(SIGKILL);
 		else if (strncmp(behaviour, "random-", 7) == 0)
@@ -242,15 +206,15 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 			_exit(3);
 		if (((const struct msg_connect *)header)->flags &
 		    MSG_CONNECT_POISONED)
-			say_text(MSG_FAILED, seq, -EIO, "poisoned");
+			fake_say_text(MSG_FAILED, seq, -EIO, "poisoned");
 		else
-			say(&plain, sizeof(plain), MSG_CONNECTED, seq);
+			fake_say(&plain, sizeof(plain), MSG_CONNECTED, seq);
 		break;
 	case MSG_DISCONNECT:
-		say_text(MSG_DISCONNECTED, seq, -EIO, "the last flush");
+		fake_say_text(MSG_DISCONNECTED, seq, -EIO, "the last flush");
 		break;
 	case MSG_RESUME:
-		say_text(MSG_RESUMED, seq, 0, "");
+		fake_say_text(MSG_RESUMED, seq, 0, "");
 		break;
 	case MSG_CLOSE:
 		_exit(0);
@@ -266,169 +230,16 @@ static _Noreturn void fake_worker(void)
 	char behaviour[32] = "";
 	int fd;
 
-	sock = atoi(getenv("XENDISK_WORKER_SOCKET"));
-	say(&hello, sizeof(hello), MSG_HELLO, 0);
+	fake_sock = atoi(getenv("XENDISK_WORKER_SOCKET"));
+	fake_say(&hello, sizeof(hello), MSG_HELLO, 0);
 	for (;;) {
-		const struct msg_header *header = hear(&fd);
+		const struct msg_header *header = fake_hear(&fd);
 
 		if (header->type == MSG_OPEN)
 			sscanf(((const struct msg_open *)header)->expression,
 			       "fake(%31[a-z0-9-]", behaviour);
 		fake_answer(header, behaviour);
 	}
-}
-
-/* --- What it is made of: fake(BEHAVIOUR, file=PATH) --------------------------- */
-
-static struct xd_param fake_params[] = {
-	{ "behaviour", XD_STRING, XD_POSITIONAL | XD_REQUIRED, NULL, NULL, "" },
-	{ "file", XD_PATH, 0, NULL, NULL, "" },
-	{ .type = XD_END },
-};
-static char fake_name[] = "fake";
-static const struct backend_info fake_info = { .name = fake_name,
-					       .summary = fake_name,
-					       .params = fake_params,
-					       .nr_params = 2 };
-
-static const struct backend_info *find_fake(void *ctx, const char *name)
-{
-	(void)ctx;
-	return strcmp(name, "fake") == 0 ? &fake_info : NULL;
-}
-
-struct expr_env broker_expr_env(struct broker *broker)
-{
-	return (struct expr_env){ .ctx = broker,
-				  .backend = find_fake,
-				  .scheme = find_fake };
-}
-
-/* --- The listener ------------------------------------------------------------- */
-
-struct seen {
-	struct fixture *fixture;
-	struct worker *worker;
-	bool any; /* one of the events below has come */
-	const char *event;
-	int err;
-	char text[MSG_NOTES_MAX];
-	bool poisoned;
-	bool stopped;
-};
-
-static void note(struct seen *seen, const char *event, int err,
-		 const char *text)
-{
-	seen->any = true;
-	seen->event = event;
-	seen->err = err;
-	snprintf(seen->text, sizeof(seen->text), "%s", text);
-}
-
-static void on_opened(void *ctx, int err, const struct msg_opened *opened,
-		      const char *why)
-{
-	assert_true((err == 0) == (opened != NULL));
-	note(ctx, "opened", err, opened ? opened->notes : why);
-}
-
-static void on_connected(void *ctx, int err, const char *why)
-{
-	note(ctx, "connected", err, why);
-}
-
-static void on_disconnected(void *ctx, int err, const char *why)
-{
-	note(ctx, "disconnected", err, why);
-}
-
-static void on_resumed(void *ctx, int err, const char *why)
-{
-	note(ctx, "resumed", err, why);
-}
-
-static void on_broken(void *ctx, const char *why)
-{
-	note(ctx, "broken", 0, why);
-}
-
-static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
-			 const char *reason)
-{
-	struct seen *seen = ctx;
-
-	(void)reason;
-	if (kind == MSG_POISONED)
-		seen->poisoned = set;
-}
-
-static void on_died(void *ctx, const char *how)
-{
-	note(ctx, "died", 0, how);
-}
-
-static const struct worker_events events = {
-	on_opened, on_connected, on_disconnected, on_resumed,
-	on_broken, on_condition, on_died,
-};
-
-static void expect(struct seen *seen, const char *event, int err)
-{
-	assert_true(fixture_run(seen->fixture, &seen->any));
-	assert_string_equal(seen->event, event);
-	assert_int_equal(seen->err, err);
-	seen->any = false;
-}
-
-static struct seen *start_as(void **state, bool read_only, const char *fmt, ...)
-	PRINTF(3, 4);
-
-static struct seen *start_as(void **state, bool read_only, const char *fmt, ...)
-{
-	struct seen *seen = *state;
-	char expression[512];
-	struct worker_spec spec = { .id = { 5, 51728, 0, "vm" },
-				    .read_only = read_only,
-				    .expression = expression,
-				    .ctx = seen };
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(expression, sizeof(expression), fmt, ap);
-	va_end(ap);
-	assert_int_equal(worker_new(&seen->worker, &seen->fixture->broker,
-				    &spec, &events),
-			 0);
-	assert_int_equal(worker_open(seen->worker), 0);
-	assert_int_not_equal(worker_pid(seen->worker), 0);
-	assert_int_equal(worker_open(seen->worker), -EALREADY);
-	return seen;
-}
-
-#define start(state, ...) start_as(state, false, __VA_ARGS__)
-
-static int setup(void **state)
-{
-	struct seen *seen = calloc(1, sizeof(*seen));
-
-	seen->fixture = fixture_new();
-	assert_int_equal(supervisor_new(&seen->fixture->broker.supervisor,
-					&seen->fixture->broker),
-			 0);
-	*state = seen;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct seen *seen = *state;
-
-	worker_free(seen->worker);
-	supervisor_free(seen->fixture->broker.supervisor);
-	fixture_free(seen->fixture);
-	free(seen);
-	return 0;
 }
 
 /* --- The tests ------------------------------------------------------------------ */
@@ -682,20 +493,6 @@ static void test_poison(void **state)
 	expect(seen, "connected", 0);
 }
 
-/* A broker that died: its worker is found by the next one and ended. */
-static void test_orphan(void **state)
-{
-	struct seen *seen = start(state, "fake(good)");
-	struct broker *broker = &seen->fixture->broker;
-	struct supervisor *next;
-
-	expect(seen, "opened", 0);
-	assert_int_equal(supervisor_new(&next, broker), 0);
-	supervisor_free(next);
-	expect(seen, "died", 0);
-	assert_non_null(strstr(seen->text, "signal 9"));
-}
-
 static void on_stopped(void *ctx)
 {
 	struct seen *seen = ctx;
@@ -715,7 +512,9 @@ static void test_stop(void **state)
 	assert_int_equal(worker_open(seen->worker), -ESHUTDOWN);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name)                                             \
+	cmocka_unit_test_setup_teardown(name, supervise_setup, \
+					supervise_teardown)
 
 int main(int argc, char **argv)
 {
@@ -734,7 +533,6 @@ int main(int argc, char **argv)
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
 		TEST(test_poison),
-		TEST(test_orphan),
 		TEST(test_stop),
 	};
 

@@ -105,6 +105,12 @@ unsigned int worker_restarts(const struct worker *worker)
 	return 0;
 }
 
+bool worker_is_held(const struct worker *worker)
+{
+	(void)worker;
+	return false;
+}
+
 static void answer_open(struct worker *worker, int err)
 {
 	struct msg_opened opened = { .limits = world.limits };
