@@ -32,6 +32,15 @@ if command -v systemd-analyze >/dev/null; then
 	ok "one capability more is noticed" fails 1 OK exposure 40
 fi
 
+# What configure has found is what is used.
+links() { ldd "$top_builddir/xendiskd" | grep libsystemd; }
+if grep -q '^#define HAVE_SYSTEMD' "$top_builddir/config.h"; then
+	ok "built with systemd" links
+else
+	ok "built without systemd: the daemon does not need it" fails 1 '' links
+	ok "... and no unit is installed" test ! -e "$top_builddir/scripts/xendiskd.service"
+fi
+
 # --- OpenRC ----------------------------------------------------------------------
 # Sourced as openrc-run does, with its words put in the place of files.
 initd=$top_srcdir/contrib/openrc/xendiskd.initd
