@@ -108,7 +108,7 @@ void io_judge(struct io *io)
 		io->steps |= STEP(IO_LIST);
 	else if (job->length == 0)
 		io->steps &= (uint8_t)~DATA_STEPS;
-	if (job->action == BLKIF_BARRIER)
+	if (job->action == BLKIF_BARRIER && !ring->barrier)
 		ring->barrier = io;
 }
 
@@ -209,17 +209,6 @@ static void list_copied(struct io *io)
 		io_step_done(io);
 }
 
-/* Are all others of this ring answered? */
-static bool step_drain(struct io *io)
-{
-	struct io_ring *ring = io->ring;
-
-	if (ring->nr_free == ring->ring.nr_slots - 1)
-		return true;
-	ring->draining = io;
-	return false;
-}
-
 /* One that had begun when a worker died has its range again, or no need of it.
  * After the last one the others may lock theirs. */
 static void begun_again(struct io *io)
@@ -231,6 +220,23 @@ static void begun_again(struct io *io)
 		return;
 	for (unsigned int i = 0; i < disk->nr_lanes; i++)
 		io_poke(disk->lanes[i]);
+}
+
+/*
+ * Are all others of this ring answered?  Nothing is taken behind a barrier, and
+ * it begins when it is alone.  A log that says otherwise was tampered with: then
+ * nobody may wait for who waits for him.
+ */
+static bool step_drain(struct io *io)
+{
+	struct io_ring *ring = io->ring;
+
+	if (ring->nr_free == ring->ring.nr_slots - 1 || ring->barrier != io)
+		return true;
+	if (io->begun)
+		begun_again(io);
+	ring->draining = io;
+	return false;
 }
 
 static bool step_lock(struct io *io)
