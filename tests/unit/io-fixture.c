@@ -383,8 +383,11 @@ static const struct inflight_id the_id = { .nr_rings = 1, .nr_slots = 32 };
 
 void fix_start(void)
 {
-	uint32_t zero = 0;
+	fix_start_at(0, 0);
+}
 
+void fix_start_at(uint32_t index, uint32_t req_prod)
+{
 	if (!fix.limits.size)
 		fix.limits = (struct xd_limits){
 			.size = FIX_DISK_BYTES,
@@ -397,7 +400,9 @@ void fix_start(void)
 	(void)snprintf(fix.opened.identity[0], MSG_IDENTITY_MAX, "file:/x");
 	fix.shared = aligned_alloc(4096, 4096);
 	memset(fix.shared, 0, 4096);
-	*word(3) = 1;
+	*word(0) = fix.req_prod = req_prod;
+	*word(2) = fix.rsp_cons = index;
+	*word(3) = index + 1;
 	fix.guest = calloc(FIX_PAGES, 4096);
 	fix.store = calloc(1, STORE_BYTES);
 	fix.bad_gref = UINT32_MAX;
@@ -405,7 +410,7 @@ void fix_start(void)
 	assert_int_equal(ftruncate(fix.log_fd, INFLIGHT_BYTES), 0);
 	attach();
 	open_log();
-	inflight_start(fix.log, &the_id, &zero);
+	inflight_start(fix.log, &the_id, &index);
 	io_ring_begin(fix.ring, inflight_ring(fix.log, 0), NULL);
 }
 

@@ -64,6 +64,8 @@ extern struct fix fix;
 
 /* A connected disk; limits and policy may be set before. */
 void fix_start(void);
+/* The same, with responses up to index and requests up to req_prod. */
+void fix_start_at(uint32_t index, uint32_t req_prod);
 void fix_stop(void);
 /* The worker dies: all it had in memory is gone.  Then another one. */
 void fix_die_and_recover(void);
