@@ -25,9 +25,24 @@ struct mark {
 	char text[MSG_TEXT_MAX + 128];
 };
 
+/* A file to be written or removed, and what is to happen then. */
+struct job {
+	struct job *prev;
+	struct job *next;
+	struct broker *broker;
+	struct poison *poison;
+	poison_done_fn done;
+	void *ctx;
+	char identity[MSG_IDENTITY_MAX];
+	char name[40];
+	char temporary[48];
+	char content[MARK_MAX]; /* empty: remove the file */
+};
+
 struct poison {
 	char *dir;
 	struct mark *marks;
+	struct job *jobs; /* the oldest first; one at a time of each name */
 };
 
 /* --- Names and texts ------------------------------------------------------ */
@@ -204,13 +219,6 @@ void poison_free(struct poison *poison)
 
 /* --- Writing, in an errand ------------------------------------------------ */
 
-struct job {
-	const char *dir;
-	char name[40];
-	char temporary[48];
-	char content[MARK_MAX]; /* empty: remove the file */
-};
-
 static int write_mark(int dir, const struct job *job)
 {
 	cleanup_close int fd = openat(
@@ -231,7 +239,7 @@ static int write_mark(int dir, const struct job *job)
 static void work(const void *arg)
 {
 	const struct job *job = arg;
-	int dir = open(job->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int dir = open(job->poison->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r;
 
 	if (dir < 0)
@@ -247,27 +255,22 @@ static void work(const void *arg)
 	errand_report(0, r, -1);
 }
 
-/* What is to happen when the errand is back. */
-struct waiting {
-	struct poison *poison;
-	poison_done_fn done;
-	void *ctx;
-	char clears[MSG_IDENTITY_MAX]; /* or empty */
-};
+/* --- One after the other -------------------------------------------------- */
 
-static void work_done(void *ctx, struct errand_result *results)
+/* A mark that is made while an older one is being removed must outlive that. */
+static struct job *first_of(struct poison *poison, const char *name)
 {
-	struct waiting *waiting = ctx;
-	int err = results[0].err;
+	struct job *job;
 
-	if (err == 0 && waiting->clears[0])
-		forget(waiting->poison, waiting->clears);
-	waiting->done(waiting->ctx, err);
-	free(waiting);
+	DL_FOREACH(poison->jobs, job)
+		if (strcmp(job->name, name) == 0)
+			return job;
+	return NULL;
 }
 
-static int start(struct broker *broker, const struct job *job,
-		 struct waiting *waiting)
+static void work_done(void *ctx, struct errand_result *results);
+
+static int begin(struct job *job)
 {
 	const struct errand_spec spec = { .work = work,
 					  .arg = job,
@@ -275,71 +278,101 @@ static int start(struct broker *broker, const struct job *job,
 					  .nr_results = 1,
 					  .timeout_s = WRITE_TIMEOUT_S,
 					  .done = work_done,
-					  .ctx = waiting };
+					  .ctx = job };
 	struct errand *errand;
-	int r = errand_start(&errand, broker, &spec);
 
+	return errand_start(&errand, job->broker, &spec);
+}
+
+/* Takes it off the list and tells; the next of its name begins. */
+static void finish(struct job *job, int err)
+{
+	struct poison *poison = job->poison;
+	struct job *next;
+	int r = 0;
+
+	DL_DELETE(poison->jobs, job);
+	next = first_of(poison, job->name);
+	/* A job behind a removal is a newer mark. */
+	if (err == 0 && !job->content[0] && !next)
+		forget(poison, job->identity);
+	if (next)
+		r = begin(next);
+	job->done(job->ctx, err);
+	free(job);
 	if (r < 0)
-		free(waiting);
-	return r;
+		finish(next, r);
 }
 
-static struct waiting *new_waiting(struct broker *broker, poison_done_fn done,
-				   void *ctx)
+static void work_done(void *ctx, struct errand_result *results)
 {
-	struct waiting *waiting = calloc(1, sizeof(*waiting));
+	finish(ctx, results[0].err);
+}
 
-	if (!waiting)
+static struct job *new_job(struct broker *broker, const char *identity,
+			   poison_done_fn done, void *ctx)
+{
+	struct job *job = calloc(1, sizeof(*job));
+
+	if (!job)
 		return NULL;
-	waiting->poison = broker->poison;
-	waiting->done = done;
-	waiting->ctx = ctx;
-	return waiting;
-}
-
-static void name_job(struct job *job, struct broker *broker,
-		     const char *identity)
-{
-	job->dir = broker->poison->dir;
+	job->broker = broker;
+	job->poison = broker->poison;
+	job->done = done;
+	job->ctx = ctx;
+	snprintf(job->identity, sizeof(job->identity), "%s", identity);
 	print_file_name(job->name, sizeof(job->name), identity);
 	snprintf(job->temporary, sizeof(job->temporary), ".%s.new", job->name);
+	return job;
+}
+
+/* Takes over the job, unless it fails. */
+static int queue(struct job *job)
+{
+	struct poison *poison = job->poison;
+	int r = first_of(poison, job->name) ? 0 : begin(job);
+
+	if (r == 0)
+		DL_APPEND(poison->jobs, job);
+	return r;
 }
 
 int poison_mark(struct broker *broker, const char *identity, const char *guest,
 		const char *reason, poison_done_fn done, void *ctx)
 {
-	struct job job = { .content = "" };
-	struct waiting *waiting;
+	cleanup_free struct job *job = NULL;
 	struct mark *mark;
 	char text[sizeof(mark->text)];
+	int r;
 
 	if (!identity[0] || !one_line(identity))
 		return -EINVAL;
 	print_text(text, sizeof(text), guest, reason);
 	mark = remember(broker->poison, identity, text);
-	waiting = new_waiting(broker, done, ctx);
-	if (!mark || !waiting) {
-		free(waiting);
+	job = new_job(broker, identity, done, ctx);
+	if (!mark || !job)
 		return -ENOMEM;
-	}
-	name_job(&job, broker, identity);
-	snprintf(job.content, sizeof(job.content), "%s%s\n%s\n", FIRST_LINE,
+	snprintf(job->content, sizeof(job->content), "%s%s\n%s\n", FIRST_LINE,
 		 identity, text);
-	return start(broker, &job, waiting);
+	r = queue(job);
+	if (r == 0)
+		TAKE_PTR(job);
+	return r;
 }
 
 int poison_clear(struct broker *broker, const char *identity,
 		 poison_done_fn done, void *ctx)
 {
-	struct job job = { .content = "" };
-	struct waiting *waiting;
+	cleanup_free struct job *job = NULL;
+	int r;
 
 	if (!poison_find(broker->poison, identity))
 		return -ENOENT;
-	waiting = new_waiting(broker, done, ctx);
-	if (!waiting)
+	job = new_job(broker, identity, done, ctx);
+	if (!job)
 		return -ENOMEM;
-	name_job(&job, broker, identity);
-	snprintf(waiting->clears, sizeof(waiting->clears), "%s", identity);
-	return start(broker, &job, waiting);
+	r = queue(job);
+	if (r == 0)
+		TAKE_PTR(job);
+	return r;
 }

@@ -51,6 +51,7 @@ struct worker {
 	bool hello;
 	bool ended; /* the socket has nothing more to say */
 	bool resuming;
+	bool accepts_loss; /* ... with what is lost; and it is still to be told */
 	bool heard_opened; /* in ADOPTING */
 	bool kept; /* connected() is to be told */
 	struct orphan_note *orphan; /* ADOPTING: what that broker knew */

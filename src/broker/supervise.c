@@ -42,7 +42,7 @@
 
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
-#define RESUME_TIMEOUT_S     10
+#define RESUME_TIMEOUT_S     15 /* a mark that is being made takes 10 s at most */
 #define DEATH_TIMEOUT_S	     5
 
 /* Each may cost a look at xenstore, or a child; a worker sends a few in all. */
@@ -359,7 +359,7 @@ static void poison_cleared(void *ctx, int err)
 		return; /* the process has died meanwhile */
 	if (err)
 		end_resume(worker, err, "the poison mark stays");
-	else if (worker->state <= OPENING)
+	else if (worker->state <= OPENING || !worker->accepts_loss)
 		end_resume(worker, 0, "");
 	else if (ask_resume(worker, true) < 0)
 		end_resume(worker, -EIO, "the worker cannot be told");
@@ -389,13 +389,12 @@ int worker_resume(struct worker *worker, bool accept_loss)
 
 	if (worker->resuming)
 		return -EALREADY;
-	if (accept_loss) {
-		if (host_clear_poison(worker->host, poison_cleared) == 0)
-			worker_tell_later(worker);
-	} else {
+	worker->accepts_loss = accept_loss;
+	if (!accept_loss)
 		r = worker->state > OPENING ? ask_resume(worker, false) :
 					      -ENOTCONN;
-	}
+	else if (host_clear_poison(worker->host, poison_cleared) == 0)
+		worker_tell_later(worker);
 	worker->resuming = r == 0;
 	return r;
 }
@@ -520,8 +519,13 @@ static bool take_resumed(struct worker *worker, const void *msg)
 {
 	const struct msg_text *text = msg;
 
-	/* Else it came after our time-out. */
-	if (worker->resuming && text->h.seq == worker->resume_seq)
+	bool again = worker->accepts_loss && text->h.result == 0;
+
+	/* Else it is too late.  Marks made before it was told: see flush.h. */
+	if (!worker->resuming || text->h.seq != worker->resume_seq)
+		return true;
+	worker->accepts_loss = false;
+	if (!again || host_clear_poison(worker->host, poison_cleared) == 0)
 		end_resume(worker, text->h.result, text->text);
 	return true;
 }

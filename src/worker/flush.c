@@ -47,11 +47,13 @@ void flush_gate_init(struct flush_gate *gate)
 {
 	memset(gate, 0, sizeof(*gate));
 	(void)pthread_mutex_init(&gate->mutex, NULL);
+	(void)pthread_mutex_init(&gate->marking, NULL);
 }
 
 void flush_gate_destroy(struct flush_gate *gate)
 {
 	(void)pthread_mutex_destroy(&gate->mutex);
+	(void)pthread_mutex_destroy(&gate->marking);
 }
 
 static bool gate_enter(struct io_lane *lane)
@@ -129,28 +131,39 @@ static void poison(struct io_disk *disk, int err)
 		     strerror(-err));
 }
 
-/* FAILED becomes POISONED, or is tried again in a second. */
+/* FAILED becomes POISONED, unless somebody was faster. */
+static int mark_if_failed(struct io_disk *disk)
+{
+	int failed = IO_FAILED;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&disk->gate.marking);
+	if (atomic_load(&disk->poison) == IO_FAILED)
+		r = make_mark(disk);
+	if (r == 0 &&
+	    atomic_compare_exchange_strong(&disk->poison, &failed, IO_POISONED))
+		inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, false);
+	(void)pthread_mutex_unlock(&disk->gate.marking);
+	return r;
+}
+
+/* Or it is tried again in a second. */
 static void try_to_mark(struct io_lane *lane)
 {
 	struct io_disk *disk = lane->disk;
-	int failed = IO_FAILED;
 	int r;
 
 	if (lane->flush.mark_at && now_ns() < lane->flush.mark_at)
 		return;
 	lane->flush.mark_at = 0;
-	r = make_mark(disk);
+	r = mark_if_failed(disk);
 	if (r) {
 		lane->flush.mark_at = now_ns() + MARK_AGAIN_NS;
 		log_guest(disk->who, LOG_LEVEL_ERROR,
 			  "the poison mark cannot be made (%s): the flush is "
 			  "not answered yet",
 			  strerror(-r));
-		return;
 	}
-	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, false);
-	(void)atomic_compare_exchange_strong(&disk->poison, &failed,
-					     IO_POISONED);
 }
 
 /* Those whose flush failed get the answer that their policy says, once it is
@@ -324,6 +337,18 @@ void flush_recover(struct io_disk *disk, uint32_t notes)
 		poison(disk, -EIO);
 	if (notes & INFLIGHT_WRITE_THROUGH)
 		atomic_store(&disk->write_through, true);
+}
+
+void flush_hold_marks(struct io_disk *disk)
+{
+	if (disk->nr_lanes)
+		(void)pthread_mutex_lock(&disk->gate.marking);
+}
+
+void flush_let_marks(struct io_disk *disk)
+{
+	if (disk->nr_lanes)
+		(void)pthread_mutex_unlock(&disk->gate.marking);
 }
 
 void flush_forgive(struct io_disk *disk)

@@ -597,9 +597,11 @@ static int handle_resume(struct worker *worker, const struct msg_resume *msg)
 		return 0;
 	}
 	disk->services = worker->services;
+	flush_hold_marks(disk);
 	flush_forgive(disk);
-	wake_held(disk);
 	answer_text(worker, msg->h.seq, MSG_RESUMED, 0, "");
+	flush_let_marks(disk);
+	wake_held(disk);
 	return 0;
 }
 

@@ -105,6 +105,36 @@ static void test_cleared(void **state)
 	assert_non_null(poison_find(fixture->broker.poison, "block:8:0"));
 }
 
+/* One after the other, however fast they come: the last word counts. */
+static void test_order(void **state)
+{
+	struct fixture *fixture = *state;
+	struct answer answers[5] = { { false, 0 } };
+	struct broker *broker = &fixture->broker;
+
+	assert_int_equal(poison_mark(broker, IMAGE, "5/51728", "one", on_done,
+				     &answers[0]),
+			 0);
+	assert_int_equal(poison_clear(broker, IMAGE, on_done, &answers[1]), 0);
+	assert_int_equal(poison_mark(broker, IMAGE, "5/51728", "two", on_done,
+				     &answers[2]),
+			 0);
+	assert_true(fixture_run(fixture, &answers[2].come));
+	assert_true(answers[0].come && answers[1].come);
+	assert_non_null(poison_find(broker->poison, IMAGE));
+	assert_int_equal(load_again(fixture), 0);
+	assert_non_null(
+		strstr(poison_find(fixture->broker.poison, IMAGE), "two"));
+	assert_int_equal(poison_mark(broker, IMAGE, "5/51728", "three", on_done,
+				     &answers[3]),
+			 0);
+	assert_int_equal(poison_clear(broker, IMAGE, on_done, &answers[4]), 0);
+	assert_true(fixture_run(fixture, &answers[4].come));
+	assert_null(poison_find(broker->poison, IMAGE));
+	assert_int_equal(load_again(fixture), 0);
+	assert_null(poison_find(broker->poison, IMAGE));
+}
+
 static void test_bad_identities(void **state)
 {
 	assert_int_equal(mark(*state, ""), -EINVAL);
@@ -140,6 +170,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_survives, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cleared, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_identities, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_strange_files, setup,

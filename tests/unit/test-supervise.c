@@ -171,6 +171,23 @@ static void fake_rubbish(const char *how, uint32_t seq)
 	(void)pause();
 }
 
+/* A mark that it asked for before it knew of the resume, or after. */
+static void fake_resumed(uint32_t seq, const char *behaviour)
+{
+	struct msg_service mark = { .kind = MSG_SERVICE_POISON,
+				    .name = STORAGE,
+				    .reason = "flush" };
+	int fd;
+
+	if (strcmp(behaviour, "late-mark") == 0)
+		fake_say(&mark, sizeof(mark), MSG_SERVICE, 1);
+	fake_say_text(MSG_RESUMED, seq, 0, "");
+	if (strcmp(behaviour, "relapse") == 0)
+		fake_say(&mark, sizeof(mark), MSG_SERVICE, 1);
+	if (behaviour[0] == 'l' || behaviour[0] == 'r')
+		(void)fake_hear(&fd);
+}
+
 static void fake_answer(const struct msg_header *header, const char *behaviour)
 {
 	struct msg_header plain = { .type = 0 };
@@ -214,7 +231,7 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 		fake_say_text(MSG_DISCONNECTED, seq, -EIO, "the last flush");
 		break;
 	case MSG_RESUME:
-		fake_say_text(MSG_RESUMED, seq, 0, "");
+		fake_resumed(seq, behaviour);
 		break;
 	case MSG_CLOSE:
 		_exit(0);
@@ -493,6 +510,56 @@ static void test_poison(void **state)
 	expect(seen, "connected", 0);
 }
 
+static const char *mark_on_disk(struct fixture *fixture)
+{
+	unsigned int bad;
+
+	poison_free(fixture->broker.poison);
+	assert_int_equal(
+		poison_new(&fixture->broker.poison, fixture->dir, &bad), 0);
+	return poison_find(fixture->broker.poison, STORAGE);
+}
+
+/* What the worker asked for before it was told is accepted, too. */
+static void test_late_mark(void **state)
+{
+	struct seen *seen = start(state, "fake(late-mark)");
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_resume(seen->worker, true), 0);
+	expect(seen, "resumed", 0);
+	assert_null(mark_on_disk(seen->fixture));
+}
+
+/* What fails afterwards is not. */
+static void test_relapse(void **state)
+{
+	struct timeval moment = { .tv_usec = 300000 };
+	struct seen *seen = start(state, "fake(relapse)");
+	struct broker *broker = &seen->fixture->broker;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_resume(seen->worker, true), 0);
+	expect(seen, "resumed", 0);
+	(void)event_base_loopexit(broker->base, &moment);
+	(void)event_base_dispatch(broker->base);
+	assert_non_null(mark_on_disk(seen->fixture));
+}
+
+/* A broker that died: its worker is found by the next one and ended. */
+static void test_orphan(void **state)
+{
+	struct seen *seen = start(state, "fake(good)");
+	struct broker *broker = &seen->fixture->broker;
+	struct supervisor *next;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(supervisor_new(&next, broker), 0);
+	supervisor_free(next);
+	expect(seen, "died", 0);
+	assert_non_null(strstr(seen->text, "signal 9"));
+}
+
 static void on_stopped(void *ctx)
 {
 	struct seen *seen = ctx;
@@ -533,6 +600,9 @@ int main(int argc, char **argv)
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
 		TEST(test_poison),
+		TEST(test_late_mark),
+		TEST(test_relapse),
+		TEST(test_orphan),
 		TEST(test_stop),
 	};
 
