@@ -46,6 +46,7 @@ ok "grants: worker only" only 'worker/[a-z]+\.[ch]' 'xengnttab'
 ok "event channels: worker only" only 'worker/[a-z]+\.[ch]' 'xenevtchn'
 ok "xenstore: the broker's store and the command" \
 	only '(broker/store\.[ch]|command/[a-z]+\.[ch])' 'xenstore'
+ok "GnuTLS: one file" only 'nbd/tls\.c' 'gnutls'
 ok "libxenctrl: one file of the command" only 'command/domain\.c' 'xenctrl'
 
 # Shown to catch: a wrong arrow in a copy.

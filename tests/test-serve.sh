@@ -4,13 +4,13 @@
 # xendisk serve against the NBD clients that people have: what they write is what
 # is there, and what is wrong gets a sentence.
 . "$(dirname "$0")/functions.sh"
-requires nbdinfo nbdcopy qemu-img qemu-io fio nbdkit
+requires nbdinfo nbdcopy qemu-img qemu-io fio nbdkit psktool certtool
 
 touch "$tmp/none.conf"
 # serve ARGUMENT...: in the foreground.
 words=("$top_builddir/xendisk" serve --config "$tmp/none.conf"
 	--backend-dir "$top_builddir/backends/.libs")
-serve() { "${words[@]}" "$@"; }
+serve() { timeout 60 "${words[@]}" "$@"; }
 # with COMMAND EXPR...: the command runs against it.
 with() { serve --run "$1" "${@:2}"; }
 
@@ -92,6 +92,57 @@ ok "... does not keep it from others" nbdinfo "nbd://127.0.0.1:$port"
 exec 7>&-
 stop
 ok "it ends well" test $rc = 0
+
+# --- TLS ------------------------------------------------------------------------------
+# secured URI-END OPTION...: nbdinfo within TLS.
+secured() { serve 'mem(1M)' "${@:2}" --run "nbdinfo --json \"nbds+unix://$1socket=\$socket\""; }
+psk=$tmp/keys.psk
+psktool -u alice -p "$psk" > /dev/null 2>&1
+psktool -u alice -p "$tmp/wrong.psk" > /dev/null 2>&1
+ok "TLS with a key" says '"TLS": true' \
+	secured "alice@/?tls-psk-file=$psk&" --tls-psk "$psk"
+ok "... a wrong one is refused" fails 1 nbdinfo \
+	secured "alice@/?tls-psk-file=$tmp/wrong.psk&" --tls-psk "$psk"
+ok "... and so is a client without" fails 1 TLS \
+	serve 'mem(1M)' --tls-psk "$psk" --run 'nbdinfo "$uri"'
+certs=$tmp/certs
+mkdir "$certs" "$certs/other"
+# certificate NAME SIGNER: NAME-key.pem and NAME-cert.pem.
+certificate()
+{
+	printf 'cn = localhost\nexpiration_days = 9\n%s\n' "$3" > "$tmp/template"
+	certtool --generate-privkey --ecc --outfile "$certs/$1-key.pem"
+	if [ "$2" = self ]; then
+		certtool --generate-self-signed --outfile "$certs/$1-cert.pem" \
+			--load-privkey "$certs/$1-key.pem" \
+			--template "$tmp/template"
+	else
+		certtool --generate-certificate --outfile "$certs/$1-cert.pem" \
+			--load-privkey "$certs/$1-key.pem" \
+			--load-ca-certificate "$certs/$2-cert.pem" \
+			--load-ca-privkey "$certs/$2-key.pem" \
+			--template "$tmp/template"
+	fi
+} 2> /dev/null
+certificate ca self $'ca\ncert_signing_key'
+certificate server ca $'tls_www_server\ndns_name = localhost\nsigning_key'
+certificate client ca $'tls_www_client\nsigning_key'
+ok "TLS with certificates" says '"TLS": true' secured \
+	"/?tls-verify-peer=false&tls-certificates=$certs&" --tls-certs "$certs"
+# One whose client certificate nobody has signed.
+cp "$certs/ca-cert.pem" "$certs/other/ca-cert.pem"
+certificate other/client self $'tls_www_client\nsigning_key'
+ok "... a stranger's is refused" fails 1 nbdinfo secured \
+	"/?tls-verify-peer=false&tls-certificates=$certs/other&" --tls-certs "$certs"
+ok "no such folder" fails 1 "server-cert.pem: No such file" \
+	serve 'mem(1M)' --run true --tls-certs "$tmp/none"
+ok "one or the other" fails 1 "not both" serve 'mem(1M)' --run true \
+	--tls-certs "$certs" --tls-psk "$psk"
+copies_in_tls() { serve "$raw" --tls-psk "$psk" --run "nbdcopy --connections=2 \
+	$tmp/data \"nbds+unix://alice@/?tls-psk-file=$psk&socket=\$socket\""; }
+: > "$tmp/raw.img"; truncate -s 32M "$tmp/raw.img"
+ok "nbdcopy within TLS" copies_in_tls
+ok "... is in the image" cmp "$tmp/data" "$tmp/raw.img"
 
 # SIGTERM under load: what was answered is in the image.
 start "$raw" --socket "$tmp/sock"

@@ -81,6 +81,8 @@ const struct verb verbs[] = {
 		       { "readonly", NULL, "clients may only read" },
 		       { "run", "COMMAND",
 			 "serve it with $uri and $socket set, end with it" },
+		       { "tls-certs", "DIR", "TLS with certificates" },
+		       { "tls-psk", "FILE", "TLS with pre-shared keys" },
 		       { "backend-dir", "DIR", "where the backends are" },
 		       { "config", "FILE", "for @names" } },
 	  .run = verb_serve },

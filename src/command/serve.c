@@ -47,8 +47,10 @@ static enum status check(const struct invocation *call)
 /* argv of xendiskd --serve; as many words as there can be. */
 static void fill(const struct invocation *call, const char **argv)
 {
-	static const char *const passed[] = { "socket", "tcp", "run" };
-	static const char *const options[] = { "--socket", "--tcp", "--run" };
+	static const char *const passed[] = { "socket", "tcp", "run",
+					      "tls-certs", "tls-psk" };
+	static const char *const options[] = { "--socket", "--tcp", "--run",
+					       "--tls-certs", "--tls-psk" };
 	const char *dir = option(call, "backend-dir");
 	const char *config = option(call, "config");
 	int n = 0;

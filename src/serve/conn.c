@@ -7,6 +7,10 @@
  * it, and then has the engine poll for what it waits for: input while the
  * session has room for it, output while some is left.
  *
+ * With TLS the session says when it begins (STARTTLS); the handshake comes when
+ * all output in the clear is gone.  GnuTLS may have bytes that poll() knows
+ * nothing of, so the socket counts as readable until it says otherwise.
+ *
  * A connection ends when the client says so, goes away or breaks the protocol:
  * `dead` is set and the socket shut down, which makes its polls come back.  The
  * struct stays until those, the timer and the commands under way are done with
@@ -29,6 +33,10 @@ struct conn {
 	struct engine *engine;
 	int fd;
 	struct nbd_session *session;
+	const struct nbd_credentials *credentials; /* or NULL */
+	struct nbd_tls_conn *tls; /* from STARTTLS on */
+	bool handshaking;
+	bool handshake_out; /* it waits for room in the socket */
 	struct xd_sys in, out, timer;
 	bool polling_in, polling_out, timing;
 	bool readable, writable; /* as far as we know */
@@ -57,6 +65,8 @@ static void end(struct conn *conn)
 	if (conn->dead)
 		return;
 	conn->dead = true;
+	if (conn->tls && !conn->handshaking)
+		nbd_tls_bye(conn->tls);
 	(void)shutdown(conn->fd, SHUT_RDWR);
 }
 
@@ -72,6 +82,7 @@ static void on_timer(struct xd_sys *sys, int64_t res)
 }
 
 int conn_new(struct conn **ret, struct engine *engine, int fd,
+	     const struct nbd_credentials *credentials,
 	     const struct nbd_session_events *events, void *ctx,
 	     uint64_t timeout_ns)
 {
@@ -80,13 +91,15 @@ int conn_new(struct conn **ret, struct engine *engine, int fd,
 
 	if (!conn)
 		return -ENOMEM;
-	r = nbd_session_new(&conn->session, events, ctx, NBD_TLS_NONE);
+	r = nbd_session_new(&conn->session, events, ctx,
+			    credentials ? NBD_TLS_REQUIRED : NBD_TLS_NONE);
 	if (r < 0) {
 		free(conn);
 		return r;
 	}
 	conn->engine = engine;
 	conn->fd = fd;
+	conn->credentials = credentials;
 	conn->readable = true;
 	conn->writable = true;
 	conn->timing = true;
@@ -103,11 +116,33 @@ void conn_free(struct conn *conn)
 	if (!conn)
 		return;
 	nbd_session_free(conn->session);
+	nbd_tls_free(conn->tls);
 	(void)close(conn->fd);
 	free(conn);
 }
 
 /* --- Moving bytes ------------------------------------------------------------- */
+
+static ssize_t take(struct conn *conn, void *room, size_t length)
+{
+	ssize_t n;
+
+	if (conn->tls)
+		return nbd_tls_recv(conn->tls, room, length);
+	n = recv(conn->fd, room, length, MSG_DONTWAIT);
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t give(struct conn *conn, struct iovec *iov, unsigned int iovcnt)
+{
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = iovcnt };
+	ssize_t n;
+
+	if (conn->tls)
+		return nbd_tls_send(conn->tls, iov, iovcnt);
+	n = sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return n < 0 ? -errno : n;
+}
 
 static bool receive(struct conn *conn)
 {
@@ -120,9 +155,9 @@ static bool receive(struct conn *conn)
 
 		if (length == 0)
 			break;
-		n = recv(conn->fd, room, length, MSG_DONTWAIT);
-		if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-			conn->readable = errno == EINTR;
+		n = take(conn, room, length);
+		if (n == -EAGAIN || n == -EINTR) {
+			conn->readable = n == -EINTR;
 			continue;
 		}
 		if (n <= 0 || nbd_session_take(conn->session, (size_t)n) < 0) {
@@ -131,7 +166,7 @@ static bool receive(struct conn *conn)
 		}
 		moved = true;
 		/* Less than there was room for: no need to ask again. */
-		conn->readable = (size_t)n == length;
+		conn->readable = conn->tls || (size_t)n == length;
 	}
 	return moved;
 }
@@ -142,16 +177,15 @@ static bool transmit(struct conn *conn)
 	bool moved = false;
 
 	while (conn->writable && !conn->dead) {
-		struct msghdr msg = { .msg_iov = iov };
+		unsigned int iovcnt =
+			nbd_session_output(conn->session, iov, SEND_IOVS);
 		ssize_t n;
 
-		msg.msg_iovlen =
-			nbd_session_output(conn->session, iov, SEND_IOVS);
-		if (msg.msg_iovlen == 0)
+		if (iovcnt == 0)
 			break;
-		n = sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-			conn->writable = errno == EINTR;
+		n = give(conn, iov, iovcnt);
+		if (n == -EAGAIN || n == -EINTR) {
+			conn->writable = n == -EINTR;
 			continue;
 		}
 		if (n < 0) {
@@ -167,6 +201,55 @@ static bool transmit(struct conn *conn)
 	return moved;
 }
 
+/* --- TLS ------------------------------------------------------------------------- */
+
+static void begin_tls(struct conn *conn)
+{
+	int r = nbd_tls_new(&conn->tls, conn->credentials, conn->fd);
+
+	if (r < 0) {
+		log_error("TLS: %s", strerror(-r));
+		end(conn);
+		return;
+	}
+	conn->handshaking = true;
+	conn->readable = true;
+}
+
+static void shake_hands(struct conn *conn)
+{
+	char why[256];
+	int r = nbd_tls_handshake(conn->tls, &conn->handshake_out, why);
+
+	if (r == -EAGAIN) {
+		conn->readable = false;
+		conn->writable = !conn->handshake_out;
+		return;
+	}
+	conn->handshaking = false;
+	if (r < 0) {
+		log_warning("a client was refused: %s", why);
+		end(conn);
+		return;
+	}
+	conn->readable = true;
+	conn->writable = true;
+	nbd_session_tls_started(conn->session);
+}
+
+/* True: TLS is not there yet, but shall be. */
+static bool is_upgrading(struct conn *conn)
+{
+	struct iovec iov[2];
+
+	if (!conn->tls && nbd_session_wants_tls(conn->session) &&
+	    nbd_session_output(conn->session, iov, ARRAY_SIZE(iov)) == 0)
+		begin_tls(conn);
+	if (conn->handshaking && !conn->dead)
+		shake_hands(conn);
+	return conn->handshaking;
+}
+
 static void start_poll(struct conn *conn, struct xd_sys *sys, int events,
 		       void (*done)(struct xd_sys *sys, int64_t res))
 {
@@ -177,18 +260,30 @@ static void start_poll(struct conn *conn, struct xd_sys *sys, int events,
 	engine_sys(conn->engine, sys);
 }
 
-static void arm(struct conn *conn)
+static bool wants_input(const struct conn *conn)
 {
-	struct iovec iov[2];
 	void *room;
 
-	if (!conn->readable && !conn->polling_in && !conn->stopped &&
-	    nbd_session_room(conn->session, &room) > 0) {
+	return conn->handshaking ||
+	       (!conn->stopped && nbd_session_room(conn->session, &room) > 0);
+}
+
+static bool wants_output(const struct conn *conn)
+{
+	struct iovec iov[2];
+
+	if (conn->handshaking)
+		return conn->handshake_out;
+	return nbd_session_output(conn->session, iov, ARRAY_SIZE(iov)) > 0;
+}
+
+static void arm(struct conn *conn)
+{
+	if (!conn->readable && !conn->polling_in && wants_input(conn)) {
 		conn->polling_in = true;
 		start_poll(conn, &conn->in, POLLIN, on_readable);
 	}
-	if (!conn->writable && !conn->polling_out &&
-	    nbd_session_output(conn->session, iov, ARRAY_SIZE(iov)) > 0) {
+	if (!conn->writable && !conn->polling_out && wants_output(conn)) {
 		conn->polling_out = true;
 		start_poll(conn, &conn->out, POLLOUT, on_writable);
 	}
@@ -196,12 +291,17 @@ static void arm(struct conn *conn)
 
 bool conn_pump(struct conn *conn)
 {
-	bool moved;
+	bool moved = false;
 
 	if (conn->dead)
 		return false;
-	moved = receive(conn);
-	moved |= transmit(conn);
+	if (conn->handshaking && !is_upgrading(conn))
+		moved = true;
+	if (!conn->handshaking) {
+		moved |= receive(conn);
+		moved |= transmit(conn);
+		(void)is_upgrading(conn);
+	}
 	if (nbd_session_ended(conn->session) ||
 	    (conn->stopped && conn_is_idle(conn)))
 		end(conn);

@@ -10,13 +10,16 @@
 #include <stdbool.h>
 
 #include "nbd/session.h"
+#include "nbd/tls.h"
 #include "worker/engine.h"
 
 struct conn;
 
-/* Takes over fd, but not when it fails.  A client that has not chosen an export
- * within timeout_ns is sent away. */
+/* Takes over fd, but not when it fails.  With credentials nothing is said
+ * outside TLS.  A client that has not chosen an export within timeout_ns is sent
+ * away. */
 int conn_new(struct conn **ret, struct engine *engine, int fd,
+	     const struct nbd_credentials *credentials,
 	     const struct nbd_session_events *events, void *ctx,
 	     uint64_t timeout_ns);
 /* Polls and timers are cancelled (engine_cancel()), no command is pending. */

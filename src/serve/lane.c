@@ -40,6 +40,7 @@ struct serve_lane {
 	struct serve_disk **disks;
 	struct serve_channel **channels;
 	unsigned int nr_disks;
+	const struct nbd_credentials *credentials;
 	struct client *clients;
 	_Atomic(unsigned int) nr_clients;
 	_Atomic(bool) stop;
@@ -90,8 +91,8 @@ static void add_client(struct serve_lane *lane, int fd)
 
 	events.command_size = serve_command_size;
 	if (client)
-		r = conn_new(&client->conn, lane->engine, fd, &events, lane,
-			     HANDSHAKE_TIMEOUT_NS);
+		r = conn_new(&client->conn, lane->engine, fd, lane->credentials,
+			     &events, lane, HANDSHAKE_TIMEOUT_NS);
 	if (r < 0) {
 		log_error("a client cannot be served: %s", strerror(-r));
 		(void)close(fd);
@@ -220,7 +221,8 @@ static void *run(void *arg)
 /* --- Main thread ---------------------------------------------------------------------------- */
 
 int serve_lane_new(struct serve_lane **ret, unsigned int index,
-		   struct serve_disk **disks, unsigned int nr_disks)
+		   struct serve_disk **disks, unsigned int nr_disks,
+		   const struct nbd_credentials *credentials)
 {
 	struct serve_lane *lane = calloc(1, sizeof(*lane));
 	int r = -ENOMEM;
@@ -229,6 +231,7 @@ int serve_lane_new(struct serve_lane **ret, unsigned int index,
 		return -ENOMEM;
 	(void)pthread_mutex_init(&lane->lock, NULL);
 	lane->disks = disks;
+	lane->credentials = credentials;
 	lane->channels = calloc(nr_disks, sizeof(struct serve_channel *));
 	if (lane->channels)
 		r = engine_new(&lane->engine, ENGINE_ENTRIES, true);

@@ -8,13 +8,16 @@
 #ifndef XENDISK_SERVE_LANE_H
 #define XENDISK_SERVE_LANE_H
 
+#include "nbd/tls.h"
 #include "serve/disk.h"
 
 struct serve_lane;
 
-/* Main thread.  The disks outlive the lane; the first one is the default. */
+/* Main thread.  Disks and credentials (NULL: no TLS) outlive the lane; the first
+ * disk is the default. */
 int serve_lane_new(struct serve_lane **ret, unsigned int index,
-		   struct serve_disk **disks, unsigned int nr_disks);
+		   struct serve_disk **disks, unsigned int nr_disks,
+		   const struct nbd_credentials *credentials);
 int serve_lane_start(struct serve_lane *lane);
 /* Ends when what is under way is answered, at most a few seconds later; then
  * closes the channels, after a last flush if last is set; -errno of that. */

@@ -42,6 +42,7 @@ struct server {
 	unsigned int nr_disks;
 	struct serve_lane *lanes[MAX_LANES];
 	unsigned int nr_lanes;
+	struct nbd_credentials *credentials; /* NULL: no TLS */
 	struct listeners listeners;
 	char *folder; /* of --run's socket */
 	int signals; /* signalfd */
@@ -50,11 +51,29 @@ struct server {
 
 /* --- Options --------------------------------------------------------------------- */
 
+static int take_credentials(struct server *server, int kind, const char *path)
+{
+	char why[256];
+	int r;
+
+	if (server->credentials) {
+		complain("%s: certificates or keys, not both", path);
+		return -EINVAL;
+	}
+	r = kind == 'c' ?
+		    nbd_credentials_certs(&server->credentials, path, why) :
+		    nbd_credentials_psk(&server->credentials, path, why);
+	if (r < 0)
+		complain("%s", why);
+	return r;
+}
+
 static int take_options(struct server *server, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "socket", 1, NULL, 's' },   { "tcp", 1, NULL, 't' },
-		{ "readonly", 0, NULL, 'r' }, { "run", 1, NULL, 'x' },
+		{ "socket", 1, NULL, 's' },    { "tcp", 1, NULL, 't' },
+		{ "readonly", 0, NULL, 'r' },  { "run", 1, NULL, 'x' },
+		{ "tls-certs", 1, NULL, 'c' }, { "tls-psk", 1, NULL, 'p' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c, r = listen_passed(&server->listeners);
@@ -73,6 +92,10 @@ static int take_options(struct server *server, int argc, char **argv)
 			break;
 		case 'x':
 			server->run = optarg;
+			break;
+		case 'c':
+		case 'p':
+			r = take_credentials(server, c, optarg);
 			break;
 		default:
 			r = -EINVAL;
@@ -160,7 +183,7 @@ static int start_lanes(struct server *server)
 	while (r == 0 && server->nr_lanes < wanted) {
 		r = serve_lane_new(&server->lanes[server->nr_lanes],
 				   server->nr_lanes, server->disks,
-				   server->nr_disks);
+				   server->nr_disks, server->credentials);
 		server->nr_lanes += r == 0;
 	}
 	for (unsigned int i = 0; r == 0 && i < server->nr_lanes; i++)
@@ -194,7 +217,7 @@ static void give(const struct server *server, int fd)
 
 static void accept_one(const struct server *server, int listener)
 {
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int one = 1;
 
 	if (fd < 0) {
@@ -345,6 +368,7 @@ static int end(struct server *server)
 	}
 	while (server->nr_disks > 0)
 		serve_disk_close(server->disks[--server->nr_disks]);
+	nbd_credentials_free(server->credentials);
 	if (server->folder)
 		(void)rmdir(server->folder);
 	free(server->folder);
