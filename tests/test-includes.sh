@@ -49,7 +49,21 @@ ok "xenstore: the broker's store and the command" \
 ok "GnuTLS: one file" only 'nbd/tls\.c' 'gnutls'
 ok "libxenctrl: one file of the command" only 'command/domain\.c' 'xenctrl'
 
-# Shown to catch: a wrong arrow in a copy.
+# The guest's side of a ring may be looked at in one file only: who has a pointer
+# into it could read what has been judged a second time.
+ring_pointers()
+{
+	local wrong
+	wrong=$(cd "$1" && grep -nE 'sring|\bring(->|\.)shared\b' -r . \
+		--include='*.[ch]' | grep -vE '^\./ring\.[ch]:')
+	[ -z "$wrong" ] || { echo "$wrong"; return 1; }
+}
+
+ok "pointers into a ring: ring.c only" ring_pointers "$src/worker"
+
+# Shown to catch: a pointer into the ring, a wrong arrow, in a copy.
+echo 'x = ring->shared;' > "$tmp/io.c"
+ok "a pointer into a ring is noticed" fails 1 io.c:1 ring_pointers "$tmp"
 mkdir -p "$tmp/common"
 echo '#include "worker/ring.h"' > "$tmp/common/bad.c"
 ok "a wrong arrow is noticed" \

@@ -15,7 +15,6 @@
 struct fix fix;
 
 #define STORE_BYTES (64u << 20)
-#define RING_LAYOUT BLKIF_X86_64
 
 static void record(enum fix_event_kind kind, unsigned int op, uint64_t offset,
 		   int64_t length)
@@ -209,9 +208,20 @@ static uint32_t *word(unsigned int n)
 	return (uint32_t *)(void *)fix.shared + n;
 }
 
+static enum blkif_layout layout(void)
+{
+	return fix.guest32 ? BLKIF_X86_32 : BLKIF_X86_64;
+}
+
 static uint8_t *slot(uint32_t index)
 {
-	return fix.shared + 64 + (index % 32) * blkif_slot_size(RING_LAYOUT);
+	return fix.shared + 64 + (index % 32) * blkif_slot_size(layout());
+}
+
+/* Where the id is; what follows it is the same in all layouts. */
+static uint8_t *at_id(uint8_t *s)
+{
+	return s + (fix.guest32 ? 4 : 8);
 }
 
 static uint8_t *new_request(uint8_t op, uint8_t second, uint64_t id,
@@ -220,11 +230,11 @@ static uint8_t *new_request(uint8_t op, uint8_t second, uint64_t id,
 	uint8_t *s = slot(fix.req_prod);
 
 	assert_true(fix.req_prod - fix.rsp_cons < 32);
-	memset(s, 0, blkif_slot_size(RING_LAYOUT));
+	memset(s, 0, blkif_slot_size(layout()));
 	s[0] = op;
 	s[1] = second;
-	memcpy(s + 8, &id, 8);
-	memcpy(s + 16, &sector, 8);
+	memcpy(at_id(s), &id, 8);
+	memcpy(at_id(s) + 8, &sector, 8);
 	return s;
 }
 
@@ -247,7 +257,7 @@ void fix_rw(uint8_t op, uint64_t id, uint64_t sector, uint32_t gref,
 {
 	uint8_t *s = new_request(op, (uint8_t)segments, id, sector);
 
-	put_segments(s + 24, gref, segments);
+	put_segments(at_id(s) + 16, gref, segments);
 	publish_request();
 }
 
@@ -258,7 +268,7 @@ void fix_indirect(uint8_t op, uint64_t id, uint64_t sector, uint32_t list_gref,
 	uint16_t n = (uint16_t)segments;
 
 	memcpy(s + 2, &n, 2);
-	memcpy(s + 28, &list_gref, 4);
+	memcpy(at_id(s) + 20, &list_gref, 4);
 	put_segments(fix.guest + (size_t)list_gref * 4096, gref, segments);
 	publish_request();
 }
@@ -267,7 +277,7 @@ void fix_discard(uint64_t id, uint64_t sector, uint64_t sectors)
 {
 	uint8_t *s = new_request(5, 0, id, sector);
 
-	memcpy(s + 24, &sectors, 8);
+	memcpy(at_id(s) + 16, &sectors, 8);
 	publish_request();
 }
 
@@ -356,8 +366,9 @@ static void attach(void)
 	fix.lane.disk = disk;
 	fix.lane.batch = &the_batch;
 	assert_int_equal(buffer_arena_new(&fix.lane.arena, IO_ARENA_BYTES), 0);
-	assert_int_equal(io_ring_new(&fix.ring, &fix.lane, fix.shared, 1,
-				     RING_LAYOUT, &fix.stats),
+	assert_int_equal(io_ring_new(&fix.ring, &fix.lane,
+				     fix.view ? fix.view : fix.shared, 1,
+				     layout(), &fix.stats),
 			 0);
 	fix.lane.rings[0] = fix.ring;
 	fix.lane.nr_rings = 1;
@@ -398,7 +409,8 @@ void fix_start_at(uint32_t index, uint32_t req_prod)
 		};
 	fix.opened.nr_identities = 1;
 	(void)snprintf(fix.opened.identity[0], MSG_IDENTITY_MAX, "file:/x");
-	fix.shared = aligned_alloc(4096, 4096);
+	if (!fix.view)
+		fix.shared = aligned_alloc(4096, 4096);
 	memset(fix.shared, 0, 4096);
 	*word(0) = fix.req_prod = req_prod;
 	*word(2) = fix.rsp_cons = index;
@@ -417,7 +429,8 @@ void fix_start_at(uint32_t index, uint32_t req_prod)
 void fix_stop(void)
 {
 	detach();
-	free(fix.shared);
+	if (!fix.view)
+		free(fix.shared);
 	free(fix.guest);
 	free(fix.store);
 	(void)close(fix.log_fd);

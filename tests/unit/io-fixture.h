@@ -46,6 +46,7 @@ struct fix {
 	struct log_who who;
 
 	uint8_t *shared; /* the ring's page */
+	uint8_t *view; /* the same as the worker has it; NULL: no other */
 	uint32_t req_prod, rsp_cons;
 	uint8_t *guest; /* FIX_PAGES pages */
 	uint8_t *store; /* the first 64 MiB of the disk's content */
@@ -57,12 +58,14 @@ struct fix {
 
 	uint32_t bad_gref; /* copies with it fail */
 	int mark_result; /* of the service that makes the mark */
+	bool guest32; /* its layout */
 	bool maps; /* the stack lends its memory */
 };
 
 extern struct fix fix;
 
-/* A connected disk; limits and policy may be set before. */
+/* A connected disk; limits, policy, guest32, and shared with view may be set
+ * before. */
 void fix_start(void);
 /* The same, with responses up to index and requests up to req_prod. */
 void fix_start_at(uint32_t index, uint32_t req_prod);
