@@ -34,6 +34,8 @@
 
 enum { BASE, TOP };
 
+#define MAP_NAME "map"
+
 /* disk->data */
 struct cow {
 	struct kept_map *map;
@@ -364,8 +366,8 @@ static int cow_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	if (!cow)
 		return -ENOMEM;
 	cow->sector = limits.sector_size;
-	err = kept_map_open(&cow->map, disk, "map", limits.size / cow->sector,
-			    cow->sector, &kept);
+	err = kept_map_open(&cow->map, disk, MAP_NAME,
+			    limits.size / cow->sector, cow->sector, &kept);
 	if (err < 0) {
 		free(cow);
 		return err;
@@ -382,6 +384,41 @@ static void cow_close(struct xd_disk *disk)
 
 	kept_map_close(cow->map);
 	free(cow);
+}
+
+/* The base is never written to, so it cannot be made larger from here; but the
+ * disk follows one that has grown. */
+static int cow_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+{
+	const struct cow *cow = disk->data;
+	uint64_t base, top;
+	int err = xd_resize(disk->below[BASE], 0, &base);
+
+	if (err < 0)
+		return err;
+	base -= base % cow->sector;
+	if (size > base) {
+		xd_error(disk,
+			 "its size is that of the base, %" PRIu64
+			 " bytes, which is never written to: make that larger",
+			 base);
+		return -EOPNOTSUPP;
+	}
+	if (base > disk->below[TOP]->limits.size)
+		err = xd_resize(disk->below[TOP], base, &top);
+	if (err == 0)
+		err = kept_map_grow(cow->map, disk, MAP_NAME,
+				    base / cow->sector, cow->sector);
+	if (err == 0)
+		*ret_size = base;
+	return err;
+}
+
+static void cow_resized(struct xd_disk *disk)
+{
+	const struct cow *cow = disk->data;
+
+	kept_map_grown(cow->map);
 }
 
 static const struct xd_param cow_params[] = {
@@ -404,4 +441,6 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = cow_submit,
 	.map = cow_map,
 	.unmap = cow_unmap,
+	.resize = cow_resize,
+	.resized = cow_resized,
 };

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/util.h"
 
@@ -31,7 +32,10 @@ struct kept_map {
 	uint64_t nr_words;
 	pthread_mutex_t lock; /* for changes: file, words and batch */
 	uint64_t *batch;
-	uint64_t words[];
+	uint64_t *words;
+	/* Between kept_map_grow() and kept_map_grown(); else NULL. */
+	uint64_t *next_words;
+	uint64_t next_blocks;
 };
 
 static uint32_t crc32(const void *data, size_t length)
@@ -98,48 +102,92 @@ static int read_words(struct kept_map *map)
 	return 0;
 }
 
-/* Bits beyond the last block would be found by nobody but a bug of ours. */
-static bool tail_is_clear(const struct kept_map *map)
+static uint64_t file_size(uint64_t blocks)
 {
-	unsigned int used = map->blocks % WORD_BITS;
-
-	return used == 0 || map->words[map->nr_words - 1] >> used == 0;
+	return BITS_AT + DIV_ROUND_UP(blocks, WORD_BITS) * sizeof(uint64_t);
 }
 
 /*
- * A header of zeroes is that of a worker which was killed before it could
- * write one: then there are no bits either.
+ * How many blocks it was made for, or has grown to; 0: a header of zeroes is
+ * that of a worker which was killed before it could write one, and then there
+ * are no bits either.
  */
-static int load(struct kept_map *map, const struct kept_header *expected,
-		bool *ret_kept)
+static int read_header(int fd, const char *name, uint32_t block_size,
+		       uint64_t *ret_blocks)
 {
 	static const struct kept_header none;
-	struct kept_header found;
-	bool kept, set;
-	int err;
+	struct kept_header found, expected;
+	struct stat st;
 
-	if (pread(map->fd, &found, sizeof(found), 0) != sizeof(found))
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (pread(fd, &found, sizeof(found), 0) != sizeof(found))
 		return -EIO;
-	kept = memcmp(&found, expected, sizeof(found)) == 0;
-	if (!kept && memcmp(&found, &none, sizeof(found)) != 0)
+	if (memcmp(&found, &none, sizeof(found)) == 0) {
+		*ret_blocks = 0;
+		return 0;
+	}
+	expected = make_header(name, found.blocks, block_size);
+	if (memcmp(&found, &expected, sizeof(found)) != 0 ||
+	    found.blocks == 0 || found.blocks > INT64_MAX ||
+	    (uint64_t)st.st_size < file_size(found.blocks))
 		return -EBADMSG;
+	*ret_blocks = found.blocks;
+	return 0;
+}
+
+static uint64_t *alloc_words(uint64_t blocks)
+{
+	return calloc(DIV_ROUND_UP(blocks, WORD_BITS), sizeof(uint64_t));
+}
+
+static int write_header(const struct kept_map *map, const char *name,
+			uint64_t blocks, uint32_t block_size)
+{
+	struct kept_header header = make_header(name, blocks, block_size);
+
+	return pwrite_whole(map->fd, &header, sizeof(header), 0);
+}
+
+/* Bits that stand for no block, or for one that the header does not know of,
+ * would be found by nobody but a bug of ours. */
+static bool rest_is_clear(const struct kept_map *map, uint64_t known)
+{
+	unsigned int used = map->blocks % WORD_BITS;
+	uint64_t rest = map->blocks - known;
+	bool set;
+
+	if (used && map->words[map->nr_words - 1] >> used)
+		return false;
+	return rest == 0 ||
+	       (kept_map_run(map, known, map->blocks, &set) == rest && !set);
+}
+
+static int load(struct kept_map *map, const char *name, uint64_t wanted,
+		uint32_t block_size, bool *ret_kept)
+{
+	uint64_t found = 0;
+	int err = read_header(map->fd, name, block_size, &found);
+
+	if (err < 0)
+		return err;
+	map->blocks = MAX(found, wanted);
+	map->nr_words = DIV_ROUND_UP(map->blocks, WORD_BITS);
+	map->words = alloc_words(map->blocks);
+	if (!map->words)
+		return -ENOMEM;
 	err = read_words(map);
 	if (err < 0)
 		return err;
-	if (!tail_is_clear(map))
+	if (!rest_is_clear(map, found))
 		return -EBADMSG;
-	if (!kept &&
-	    (kept_map_run(map, 0, map->blocks, &set) != map->blocks || set))
-		return -EBADMSG;
-	*ret_kept = kept;
-	return kept ? 0 : pwrite_whole(map->fd, expected, sizeof(*expected), 0);
+	*ret_kept = found != 0;
+	return found < wanted ? write_header(map, name, wanted, block_size) : 0;
 }
 
-static struct kept_map *alloc_map(uint64_t blocks)
+static struct kept_map *alloc_map(void)
 {
-	uint64_t nr_words = DIV_ROUND_UP(blocks, WORD_BITS);
-	struct kept_map *map =
-		calloc(1, sizeof(*map) + nr_words * sizeof(uint64_t));
+	struct kept_map *map = calloc(1, sizeof(*map));
 
 	if (!map)
 		return NULL;
@@ -149,8 +197,6 @@ static struct kept_map *alloc_map(uint64_t blocks)
 		return NULL;
 	}
 	map->fd = -1;
-	map->blocks = blocks;
-	map->nr_words = nr_words;
 	pthread_mutex_init(&map->lock, NULL);
 	return map;
 }
@@ -167,30 +213,78 @@ static const char *explain(int err)
 	}
 }
 
+static int say(struct xd_disk *disk, const char *name, int err)
+{
+	xd_error(disk, "kept state \"%s\": %s", name, explain(err));
+	return err;
+}
+
 int kept_map_open(struct kept_map **ret, struct xd_disk *disk, const char *name,
 		  uint64_t blocks, uint32_t block_size, bool *ret_kept)
 {
-	struct kept_header header = make_header(name, blocks, block_size);
-	struct kept_map *map = alloc_map(blocks);
-	uint64_t size;
-	bool kept;
+	struct kept_map *map = alloc_map();
+	bool there;
 	int err;
 
-	if (!map) {
-		xd_error(disk, "no memory for the map of %s", name);
-		return -ENOMEM;
-	}
-	size = BITS_AT + map->nr_words * sizeof(uint64_t);
-	map->fd = xd_keep(disk, name, XD_KEEP_STATE, size, &kept);
-	err = map->fd < 0 ? map->fd : load(map, &header, &kept);
+	if (!map)
+		return say(disk, name, -ENOMEM);
+	map->fd = xd_keep(disk, name, XD_KEEP_STATE, file_size(blocks), &there);
+	err = map->fd < 0 ? map->fd :
+			    load(map, name, blocks, block_size, ret_kept);
 	if (err < 0) {
-		xd_error(disk, "kept state \"%s\": %s", name, explain(err));
 		kept_map_close(map);
-		return err;
+		return say(disk, name, err);
 	}
 	*ret = map;
-	*ret_kept = kept;
 	return 0;
+}
+
+uint64_t kept_map_blocks(const struct kept_map *map)
+{
+	return map->blocks;
+}
+
+/*
+ * The file first, its header last: a worker that is killed in between has made
+ * a file that is longer than its header says, which is fine.
+ */
+int kept_map_grow(struct kept_map *map, struct xd_disk *disk, const char *name,
+		  uint64_t blocks, uint32_t block_size)
+{
+	bool kept;
+	int fd, err;
+
+	if (blocks <= map->blocks)
+		return 0;
+	free(map->next_words);
+	map->next_words = alloc_words(blocks);
+	if (!map->next_words)
+		return say(disk, name, -ENOMEM);
+	fd = xd_keep(disk, name, XD_KEEP_STATE, file_size(blocks), &kept);
+	if (fd < 0)
+		return say(disk, name, fd);
+	(void)close(fd); /* of the same file */
+	err = write_header(map, name, blocks, block_size);
+	if (err < 0)
+		return say(disk, name, err);
+	map->next_blocks = blocks;
+	return 0;
+}
+
+void kept_map_grown(struct kept_map *map)
+{
+	if (!map->next_words || !map->next_blocks)
+		return;
+	/* What is zero stays without memory of its own. */
+	for (uint64_t w = 0; w < map->nr_words; w++)
+		if (map->words[w])
+			map->next_words[w] = map->words[w];
+	free(map->words);
+	map->words = map->next_words;
+	map->blocks = map->next_blocks;
+	map->nr_words = DIV_ROUND_UP(map->blocks, WORD_BITS);
+	map->next_words = NULL;
+	map->next_blocks = 0;
 }
 
 void kept_map_close(struct kept_map *map)
@@ -201,6 +295,8 @@ void kept_map_close(struct kept_map *map)
 		(void)close(map->fd);
 	pthread_mutex_destroy(&map->lock);
 	free(map->batch);
+	free(map->words);
+	free(map->next_words);
 	free(map);
 }
 

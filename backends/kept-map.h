@@ -22,10 +22,23 @@ struct kept_map;
 /*
  * Main thread.  name: of the kept state, 8 bytes at most; block_size: bytes
  * that a bit stands for (it must be the same at the next open).  *ret_kept:
- * there was a map.  On failure xd_error() has said why.
+ * there was a map; it may be one of more blocks, and one of fewer grows.  On
+ * failure xd_error() has said why.
  */
 int kept_map_open(struct kept_map **ret, struct xd_disk *disk, const char *name,
 		  uint64_t blocks, uint32_t block_size, bool *ret_kept);
+uint64_t kept_map_blocks(const struct kept_map *map);
+
+/*
+ * Main thread.  Makes it one of more blocks, in two steps: kept_map_grow() while
+ * lanes use the map; kept_map_grown(), which cannot fail, while they stand
+ * still.  The kept file says blocks from the first one on.  Name and block_size
+ * as it was opened.
+ */
+int kept_map_grow(struct kept_map *map, struct xd_disk *disk, const char *name,
+		  uint64_t blocks, uint32_t block_size);
+void kept_map_grown(struct kept_map *map);
+
 /* The file stays.  NULL is fine. */
 void kept_map_close(struct kept_map *map);
 

@@ -36,6 +36,9 @@
 #include "kept-map.h"
 #include "xendisk-backend.h"
 
+#define MAP_NAME   "map"
+#define PAGES_NAME "pages"
+
 #define BLOCK  4096u
 #define ZEROES (1u << 20) /* bytes of zero page lent in one piece */
 /* Budget is asked for, and returned, in larger pieces: it may take a moment. */
@@ -50,12 +53,21 @@ struct mem_lane {
 	unsigned int readers; /* loans that are out; the lane's own */
 };
 
+/* The kept pages in our memory. */
+struct mapping {
+	char *pages;
+	uint64_t size;
+	struct mapping *older; /* a request in flight may still have part of it */
+};
+
 /* disk->data */
 struct mem {
 	int fd;
 	uint64_t size;
 	uint64_t file_size; /* whole blocks */
-	char *pages;
+	char *pages; /* of the mapping below */
+	struct mapping *mapping;
+	struct mapping *next; /* resize() has made it, resized() takes it */
 	char *zeroes;
 	struct kept_map *map;
 	struct mem_lane *lanes;
@@ -521,16 +533,63 @@ static int settle(struct xd_disk *disk, struct mem *mem)
 	return 0;
 }
 
+static int map_pages(struct xd_disk *disk, int fd, uint64_t size,
+		     struct mapping **ret)
+{
+	struct mapping *mapping = calloc(1, sizeof(*mapping));
+	int err = mapping ? 0 : -ENOMEM;
+
+	if (mapping) {
+		mapping->size = size;
+		mapping->pages = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				      MAP_SHARED | MAP_NORESERVE, fd, 0);
+		if (mapping->pages == MAP_FAILED)
+			err = -errno;
+	}
+	if (err < 0) {
+		xd_error(disk, "cannot map %" PRIu64 " bytes: %s", size,
+			 strerror(-err));
+		free(mapping);
+		return err;
+	}
+	*ret = mapping;
+	return 0;
+}
+
+/* And all older ones. */
+static void unmap_pages(struct mapping *mapping)
+{
+	struct mapping *older;
+
+	for (; mapping; mapping = older) {
+		older = mapping->older;
+		(void)munmap(mapping->pages, mapping->size);
+		free(mapping);
+	}
+}
+
+/* The map was made for more: the disk has grown since it was attached. */
+static void take_size_of_map(struct mem *mem)
+{
+	uint64_t size = kept_map_blocks(mem->map) * BLOCK;
+
+	if (size > mem->file_size) {
+		mem->size = size;
+		mem->file_size = size;
+	}
+}
+
 static int open_pages(struct xd_disk *disk, struct mem *mem)
 {
 	bool kept_pages, kept_map, set = false;
 	int err;
 
-	err = kept_map_open(&mem->map, disk, "map", mem->file_size / BLOCK,
+	err = kept_map_open(&mem->map, disk, MAP_NAME, mem->file_size / BLOCK,
 			    BLOCK, &kept_map);
 	if (err < 0)
 		return err;
-	mem->fd = xd_keep(disk, "pages", XD_KEEP_PAGES, mem->file_size,
+	take_size_of_map(mem);
+	mem->fd = xd_keep(disk, PAGES_NAME, XD_KEEP_PAGES, mem->file_size,
 			  &kept_pages);
 	if (mem->fd < 0) {
 		xd_error(disk, "no memory for the disk: %s",
@@ -543,14 +602,10 @@ static int open_pages(struct xd_disk *disk, struct mem *mem)
 		xd_error(disk, "the memory of the disk is gone: detach it");
 		return -ENODATA;
 	}
-	mem->pages = mmap(NULL, mem->file_size, PROT_READ | PROT_WRITE,
-			  MAP_SHARED | MAP_NORESERVE, mem->fd, 0);
-	if (mem->pages == MAP_FAILED) {
-		err = -errno;
-		xd_error(disk, "cannot map %" PRIu64 " bytes: %s",
-			 mem->file_size, strerror(-err));
+	err = map_pages(disk, mem->fd, mem->file_size, &mem->mapping);
+	if (err < 0)
 		return err;
-	}
+	mem->pages = mem->mapping->pages;
 	err = settle(disk, mem);
 	if (err < 0)
 		xd_error(disk, "cannot take back the disk's memory: %s",
@@ -560,8 +615,8 @@ static int open_pages(struct xd_disk *disk, struct mem *mem)
 
 static void mem_free(struct mem *mem)
 {
-	if (mem->pages != MAP_FAILED)
-		(void)munmap(mem->pages, mem->file_size);
+	unmap_pages(mem->mapping);
+	unmap_pages(mem->next);
 	if (mem->zeroes != MAP_FAILED)
 		(void)munmap(mem->zeroes, ZEROES);
 	if (mem->fd >= 0)
@@ -607,7 +662,6 @@ static int mem_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	mem->size = size;
 	mem->file_size = ALIGN_UP(size, (uint64_t)BLOCK);
 	mem->epoch = 1;
-	mem->pages = MAP_FAILED;
 	mem->zeroes = mmap(NULL, ZEROES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
 			   -1, 0);
 	err = mem->zeroes == MAP_FAILED ? -ENOMEM : open_pages(disk, mem);
@@ -616,13 +670,63 @@ static int mem_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 		return err;
 	}
 	disk->data = mem;
-	*ret_limits = make_limits(disk, size);
+	*ret_limits = make_limits(disk, mem->size);
 	return 0;
 }
 
 static void mem_close(struct xd_disk *disk)
 {
 	mem_free(disk->data);
+}
+
+/* --- Growing ------------------------------------------------------------- */
+
+/*
+ * Pages first, then the map: its header is what says how large the disk is, to
+ * the next worker too.  In whole blocks, and one more at least, so that the map
+ * can tell.
+ */
+static int mem_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+{
+	struct mem *mem = disk->data;
+	uint64_t whole = ALIGN_UP(size, (uint64_t)BLOCK);
+	bool kept;
+	int fd, err;
+
+	if (size == 0) {
+		*ret_size = mem->size;
+		return 0;
+	}
+	whole = MAX(whole, mem->file_size + BLOCK);
+	if (whole > INT64_MAX - BLOCK) {
+		xd_error(disk, "the size is too large");
+		return -EINVAL;
+	}
+	unmap_pages(TAKE_PTR(mem->next));
+	fd = xd_keep(disk, PAGES_NAME, XD_KEEP_PAGES, whole, &kept);
+	if (fd < 0)
+		return fd; /* xd_keep() has said why */
+	err = map_pages(disk, fd, whole, &mem->next);
+	(void)close(fd);
+	if (err == 0)
+		err = kept_map_grow(mem->map, disk, MAP_NAME, whole / BLOCK,
+				    BLOCK);
+	if (err == 0)
+		*ret_size = whole;
+	return err;
+}
+
+/* The older mapping stays: a copy to or from it may be under way. */
+static void mem_resized(struct xd_disk *disk)
+{
+	struct mem *mem = disk->data;
+
+	mem->next->older = mem->mapping;
+	mem->mapping = TAKE_PTR(mem->next);
+	mem->pages = mem->mapping->pages;
+	mem->file_size = mem->mapping->size;
+	mem->size = mem->file_size;
+	kept_map_grown(mem->map);
 }
 
 static int mem_channel_open(struct xd_channel *ch)
@@ -668,4 +772,6 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = mem_submit,
 	.map = mem_map,
 	.unmap = mem_unmap,
+	.resize = mem_resize,
+	.resized = mem_resized,
 };

@@ -10,9 +10,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 #include "common/util.h"
 #include "raw.h"
@@ -69,6 +71,22 @@ int raw_device_facts(int fd, struct raw_facts *facts)
 		facts->diskseq = 0;
 	facts->physical = physical;
 	return 0;
+}
+
+bool raw_is_local(int fd)
+{
+	static const long local[] = {
+		EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+		F2FS_SUPER_MAGIC, TMPFS_MAGIC,	   OVERLAYFS_SUPER_MAGIC,
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(local); i++)
+		if ((long)fs.f_type == local[i])
+			return true;
+	return false;
 }
 
 static void discard_facts(struct raw_facts *facts)

@@ -49,6 +49,7 @@ struct raw_lane {
 	/* The page cache can be asked without blocking; by enum xd_op. */
 	bool nowait[2];
 	enum zero_way way; /* the best that was not refused */
+	bool looked; /* in this burst: at the end of the file */
 	void *zeroes; /* ZEROES_BYTES of the kernel's zero page */
 };
 
@@ -411,6 +412,29 @@ static void zero_start(struct raw_io *io)
 	hole_next(io);
 }
 
+/* --- A file that has shrunk ---------------------------------------------- */
+
+/*
+ * Beyond its end a read gives nothing, which is an error anyway; but a write
+ * would make it longer again, and leave zeroes in between that nobody has
+ * written.  So the file is asked before the first change of each burst, where
+ * that costs next to nothing; elsewhere resize() looks every few seconds.
+ */
+static bool is_cut_off(struct xd_channel *ch, const struct xd_request *req)
+{
+	struct raw_lane *lane = ch->data;
+	struct raw *raw = raw_of(ch);
+	struct stat st;
+
+	if (raw->is_local && req->op != XD_READ && !lane->looked) {
+		lane->looked = true;
+		if (fstat(raw->fd, &st) == 0)
+			raw_set_end(raw, (uint64_t)st.st_size);
+	}
+	return req->offset + req->length >
+	       __atomic_load_n(&raw->end, __ATOMIC_RELAXED);
+}
+
 /* --- What the host calls ------------------------------------------------- */
 
 void raw_submit(struct xd_channel *ch, struct xd_request *req)
@@ -418,6 +442,10 @@ void raw_submit(struct xd_channel *ch, struct xd_request *req)
 	struct raw_lane *lane = ch->data;
 
 	io_prepare(req, ch);
+	if (req->op != XD_FLUSH && is_cut_off(ch, req)) {
+		xd_complete(req, -EIO);
+		return;
+	}
 	switch (req->op) {
 	case XD_READ:
 	case XD_WRITE:
@@ -437,7 +465,10 @@ void raw_submit(struct xd_channel *ch, struct xd_request *req)
 
 void raw_kick(struct xd_channel *ch)
 {
-	run_end(ch->data);
+	struct raw_lane *lane = ch->data;
+
+	run_end(lane);
+	lane->looked = false;
 }
 
 int raw_channel_open(struct xd_channel *ch)

@@ -25,6 +25,41 @@ static uint32_t sector_size(const struct xd_disk *disk)
 	return strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 : 4096;
 }
 
+/*
+ * The size that a guest may know outlives the worker: a disk never shrinks, and
+ * an image that has got an odd size meanwhile must not keep its guest waiting.
+ */
+struct kept_size {
+	uint64_t size;
+	uint64_t inverse; /* ~size */
+};
+
+/* 0: this is the first worker. */
+static int open_kept_size(struct xd_disk *disk, struct raw *raw,
+			  uint64_t *ret_size)
+{
+	struct kept_size found = { 0 };
+	bool kept;
+
+	raw->kept = xd_keep(disk, "size", XD_KEEP_STATE, sizeof(found), &kept);
+	if (raw->kept < 0)
+		return raw->kept; /* xd_keep() has said why */
+	if (kept && pread(raw->kept, &found, sizeof(found), 0) != sizeof(found))
+		return -EIO;
+	if (found.size != ~found.inverse || found.size > INT64_MAX)
+		found.size = 0;
+	*ret_size = found.size - found.size % sector_size(disk);
+	return 0;
+}
+
+static int keep_size(const struct raw *raw, uint64_t size)
+{
+	struct kept_size now = { size, ~size };
+
+	return pwrite(raw->kept, &now, sizeof(now), 0) == sizeof(now) ? 0 :
+									-EIO;
+}
+
 static int check_size(struct xd_disk *disk, uint64_t size)
 {
 	const char *path = xd_arg_string(disk, "path");
@@ -42,6 +77,28 @@ static int check_size(struct xd_disk *disk, uint64_t size)
 		return -EINVAL;
 	}
 	return 0;
+}
+
+/* What a guest knows already counts; else the image has to be fit. */
+static int settle_size(struct xd_disk *disk, struct raw *raw, uint64_t *io_size)
+{
+	uint64_t before;
+	int err = open_kept_size(disk, raw, &before);
+
+	if (err < 0)
+		return err;
+	if (before == 0) {
+		err = check_size(disk, *io_size);
+		return err < 0 ? err : keep_size(raw, *io_size);
+	}
+	*io_size -= *io_size % sector_size(disk);
+	if (*io_size < before)
+		xd_note(disk,
+			"has shrunk to %" PRIu64 " bytes: what lies beyond is "
+			"answered with errors",
+			*io_size);
+	*io_size = MAX(*io_size, before);
+	return keep_size(raw, *io_size);
 }
 
 /* Page cache or not?  Sets direct and sync. */
@@ -146,6 +203,7 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	int flags = (xd_readonly(disk) ? O_RDONLY : O_RDWR) | O_NONBLOCK;
 	cleanup_close int fd = xd_open(disk, "path", flags);
 	struct raw_facts facts = { 0 };
+	uint64_t size;
 	int err;
 
 	if (fd < 0)
@@ -153,7 +211,8 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	err = raw_find_facts(disk, fd, &facts);
 	if (err < 0)
 		return err;
-	err = check_size(disk, facts.size);
+	size = facts.size;
+	err = settle_size(disk, raw, &facts.size);
 	if (err < 0)
 		return err;
 
@@ -162,6 +221,8 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw->dev = raw->is_device ? facts.st.st_rdev : facts.st.st_dev;
 	raw->ino = raw->is_device ? 0 : facts.st.st_ino;
 	raw->diskseq = facts.diskseq;
+	raw->is_local = !raw->is_device && raw_is_local(fd);
+	raw_set_end(raw, size);
 	raw->keep_space = !xd_arg_bool(disk, "discard");
 	err = check_claim(disk, raw, fd);
 	if (err == 0)
@@ -181,9 +242,12 @@ static int raw_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 		return -ENOMEM;
 	raw->fd = -1;
 	raw->claim = -1;
+	raw->kept = -1;
 	raw->path = xd_arg_string(disk, "path");
 	err = probe(disk, raw, ret_limits);
 	if (err < 0) {
+		if (raw->kept >= 0)
+			(void)close(raw->kept);
 		free(raw);
 		return err;
 	}
@@ -205,11 +269,15 @@ static void raw_close(struct xd_disk *disk)
 	struct raw *raw = disk->data;
 
 	let_go(raw);
+	(void)close(raw->kept);
 	free(raw);
 }
 
-/* The path may lead elsewhere by now, or the device may be another. */
-static int check_same(struct xd_disk *disk, const struct raw *raw, int fd)
+/* The path may lead elsewhere by now, or the device may be another.  A guest
+ * that comes anew is told of a file that has shrunk by this; one that is there
+ * already, by errors. */
+static int check_same(struct xd_disk *disk, const struct raw *raw, int fd,
+		      bool recover)
 {
 	struct raw_facts now = { 0 };
 	bool same;
@@ -228,7 +296,7 @@ static int check_same(struct xd_disk *disk, const struct raw *raw, int fd)
 	}
 	if (!raw->is_device)
 		now.size = now.st.st_size;
-	if (now.size < raw->size) {
+	if (now.size < raw->size && !recover) {
 		xd_error(disk, "%s has shrunk below the size of the disk",
 			 raw->path);
 		return -EIO;
@@ -273,7 +341,7 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 
 	if (fd < 0)
 		return fd; /* xd_open() has said why */
-	err = check_same(disk, raw, fd);
+	err = check_same(disk, raw, fd, recover);
 	if (err == 0)
 		err = lock(disk, fd, recover);
 	if (err == 0) {
@@ -303,6 +371,134 @@ static int raw_deactivate(struct xd_disk *disk)
 	return err;
 }
 
+/* --- Growing ------------------------------------------------------------- */
+
+/* What it is open by; or a descriptor of its own, to be closed, while no guest
+ * is connected.  -errno: xd_open() has said why. */
+static int size_fd(struct xd_disk *disk, const struct raw *raw, int flags,
+		   int *ret_own)
+{
+	if (raw->fd >= 0)
+		return raw->fd;
+	*ret_own = xd_open(disk, "path", flags | O_NONBLOCK);
+	return *ret_own;
+}
+
+/* In whole sectors; what is left over does not count. */
+static int read_size(struct xd_disk *disk, const struct raw *raw, int fd,
+		     uint64_t *ret_size)
+{
+	struct raw_facts now = { 0 };
+	int err = 0;
+
+	if (raw->is_device)
+		err = raw_device_facts(fd, &now);
+	else if (fstat(fd, &now.st) < 0)
+		err = -errno;
+	else
+		now.size = now.st.st_size;
+	if (err < 0) {
+		xd_error(disk, "cannot examine %s: %s", raw->path,
+			 strerror(-err));
+		return err;
+	}
+	*ret_size = now.size - now.size % sector_size(disk);
+	return 0;
+}
+
+static int check_may_extend(struct xd_disk *disk, const struct raw *raw)
+{
+	if (raw->is_device) {
+		xd_error(disk,
+			 "%s is a block device: make it larger (lvextend, "
+			 "...), the disk follows",
+			 raw->path);
+		return -EOPNOTSUPP;
+	}
+	if (xd_readonly(disk)) {
+		xd_error(disk, "%s is read-only here", raw->path);
+		return -EROFS;
+	}
+	return 0;
+}
+
+/*
+ * By fallocate(), which an isolated worker may call and which, unlike a write of
+ * zeroes at the end, cannot hit data of somebody who makes it larger as well.
+ * Sparse, but for the last sector, or all of it where space is to be kept.
+ */
+static int extend(struct xd_disk *disk, const struct raw *raw, int fd,
+		  uint64_t from, uint64_t to)
+{
+	uint64_t start = raw->keep_space ? from : to - sector_size(disk);
+	int r;
+
+	do
+		r = fallocate(fd, 0, (off_t)start, (off_t)(to - start));
+	while (r < 0 && errno == EINTR);
+	if (r == 0)
+		return 0;
+	r = -errno;
+	xd_error(disk, "%s cannot be made larger: %s", raw->path,
+		 r == -EOPNOTSUPP ? "its file system cannot do that for us; "
+				    "try truncate(1), the disk follows" :
+				    strerror(-r));
+	return r;
+}
+
+void raw_set_end(struct raw *raw, uint64_t size)
+{
+	__atomic_store_n(&raw->end, size < raw->size ? size : UINT64_MAX,
+			 __ATOMIC_RELAXED);
+}
+
+static int check_not_shrunk(struct xd_disk *disk, struct raw *raw, uint64_t now)
+{
+	raw_set_end(raw, now);
+	if (now >= raw->size)
+		return 0;
+	xd_error(disk,
+		 "%s has shrunk to %" PRIu64 " bytes, but the disk stays as "
+		 "large as it was, %" PRIu64
+		 ": what lies beyond the end of the file is answered with "
+		 "errors",
+		 raw->path, now, raw->size);
+	return -EPERM;
+}
+
+static int raw_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+{
+	struct raw *raw = disk->data;
+	bool extends = size && !raw->is_device && !xd_readonly(disk);
+	cleanup_close int own = -1;
+	int fd = size_fd(disk, raw, extends ? O_RDWR : O_RDONLY, &own);
+	uint64_t now;
+	int err = fd < 0 ? fd : read_size(disk, raw, fd, &now);
+
+	if (err == 0)
+		err = check_not_shrunk(disk, raw, now);
+	if (err == 0 && size > now) {
+		err = check_may_extend(disk, raw);
+		if (err == 0 && own >= 0)
+			err = lock(disk, own, false);
+		if (err == 0)
+			err = extend(disk, raw, fd, now, size);
+		if (err == 0)
+			err = read_size(disk, raw, fd, &now);
+	}
+	if (err == 0)
+		*ret_size = now;
+	return err;
+}
+
+static void raw_resized(struct xd_disk *disk)
+{
+	struct raw *raw = disk->data;
+
+	raw->size = disk->limits.size;
+	(void)keep_size(raw, raw->size); /* 16 bytes that are there already */
+}
+
 static const struct xd_param raw_params[] = {
 	{ "path", XD_PATH, XD_POSITIONAL | XD_REQUIRED, NULL, NULL,
 	  "image file or block device" },
@@ -323,6 +519,7 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.name = "raw",
 	.summary = "an image file or block device, byte for byte",
 	.params = raw_params,
+	.flags = XD_MAY_GROW,
 	.open = raw_open,
 	.close = raw_close,
 	.activate = raw_activate,
@@ -331,4 +528,6 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.channel_close = raw_channel_close,
 	.submit = raw_submit,
 	.kick = raw_kick,
+	.resize = raw_resize,
+	.resized = raw_resized,
 };

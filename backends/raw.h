@@ -13,16 +13,21 @@
 
 #include "xendisk-backend.h"
 
-/* disk->data.  Set by the main thread while no lane runs. */
+/* disk->data.  Set by the main thread while no lane runs, but for `end`. */
 struct raw {
 	int fd; /* between activate and deactivate, else -1 */
 	int claim; /* the same, a device's: holds O_EXCL, and no I/O goes there */
+	int kept; /* kept state: the size */
 	const char *path;
-	uint64_t size;
+	uint64_t size; /* of the disk, as the main thread knows it */
 	/* Which file it is, to be found again by activate. */
 	dev_t dev; /* of the file, or the device itself */
 	ino_t ino; /* 0 for a device */
 	uint64_t diskseq; /* 0: not a device, or Linux before 5.15 */
+	/* Atomic.  Where a file ends that has become shorter than the disk;
+	 * else UINT64_MAX. */
+	uint64_t end;
+	bool is_local; /* a file that can be asked for its size at any time */
 	bool is_device;
 	bool direct; /* O_DIRECT: no page cache */
 	bool keep_space; /* discard=no: zeroing makes no holes either */
@@ -44,8 +49,13 @@ struct raw_facts {
 /* Main thread, in open().  On failure xd_error() has said why. */
 int raw_find_facts(struct xd_disk *disk, int fd, struct raw_facts *facts);
 int raw_identify(struct xd_disk *disk, int fd, const struct raw_facts *facts);
+/* Is it on a file system that tells a file's size without asking anybody? */
+bool raw_is_local(int fd);
 /* Main thread, at any time: size, physical and diskseq of a block device. */
 int raw_device_facts(int fd, struct raw_facts *facts);
+
+/* Any thread.  Sets raw->end, when the size of the file is known. */
+void raw_set_end(struct raw *raw, uint64_t size);
 
 /* Whom a lock keeps out. */
 enum raw_sharing {

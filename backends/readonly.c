@@ -41,6 +41,12 @@ static void readonly_unmap(struct xd_channel *ch, struct xd_request *req,
 	xd_unmap(ch->below[0], req, err);
 }
 
+static int readonly_resize(struct xd_disk *disk, uint64_t size,
+			   uint64_t *ret_size)
+{
+	return xd_resize(disk->below[0], size, ret_size);
+}
+
 static const struct xd_param readonly_params[] = {
 	{ "disk", XD_DISK, XD_POSITIONAL | XD_REQUIRED | XD_READ_ONLY, NULL,
 	  NULL, "the disk to protect" },
@@ -59,4 +65,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = readonly_submit,
 	.map = readonly_map,
 	.unmap = readonly_unmap,
+	.resize = readonly_resize,
 };

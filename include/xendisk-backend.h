@@ -99,8 +99,8 @@ struct xd_disk {
 	void *data; /* yours */
 	unsigned int nr_below;
 	struct xd_disk *const *below; /* the disks in the XD_DISK positions */
-	/* Set by the host when open() has returned.  It may grow, so it stays
-	 * the last member. */
+	/* Set by the host when open() has returned; the size grows later, see
+	 * resize().  The struct may get more members, so it stays the last. */
 	struct xd_limits limits;
 };
 
@@ -155,6 +155,8 @@ struct xd_param {
 
 /* struct xd_backend: no expression of it can be written to. */
 #define XD_ALWAYS_READ_ONLY (1u << 0)
+/* Its storage may grow unasked: resize() is called every few seconds. */
+#define XD_MAY_GROW (1u << 1)
 
 /* A system call that must not block the lane; see xd_sys(). */
 enum xd_sys_op {
@@ -241,6 +243,21 @@ struct xd_backend {
 	int (*map)(struct xd_channel *ch, struct xd_request *req,
 		   struct iovec *ret_iov, unsigned int *io_iovcnt);
 	void (*unmap)(struct xd_channel *ch, struct xd_request *req, int err);
+
+	/* Optional.  Main thread, at any time between open and close; lanes may
+	 * be at work, so nothing that they use may change yet.  May block.
+	 * size 0: how large is the storage by now?  Else: see to it that it is
+	 * of that size, which is more than limits.size, and fail when that
+	 * cannot be, xd_error() having said why.  *ret_size is what it is now;
+	 * it may be more than was asked for.  Storage that has shrunk is a
+	 * failure too: a disk never does.  A filter asks the disks below it by
+	 * xd_resize().  Without this member a disk keeps its size, and so do
+	 * those above it. */
+	int (*resize)(struct xd_disk *disk, uint64_t size, uint64_t *ret_size);
+	/* Optional, with resize() only.  Main thread; limits.size has become
+	 * what resize() said.  No lane runs just now, although requests may be
+	 * in flight: the time to change what lanes use.  Must not block. */
+	void (*resized)(struct xd_disk *disk);
 };
 
 /* The one symbol of a module. */
@@ -286,12 +303,16 @@ enum xd_keep_kind {
 	XD_KEEP_PAGES, /* bulk memory, in /dev/shm, counted by xd_budget() */
 };
 
-/* A file of the given size that outlives the worker, until the disk is
+/* A file of at least the given size that outlives the worker, until the disk is
  * detached.  Fresh ones are all zero; *ret_kept says that it was there already:
- * its content is then no more trustworthy than a stranger's.  `name` is unique
+ * its content is then no more trustworthy than a stranger's, and its size may
+ * be larger, if the disk has grown; a smaller one grows here.  `name` is unique
  * within the layer.  Returns a descriptor (close it yourself) or -errno. */
 XD_API int xd_keep(struct xd_disk *disk, const char *name,
 		   enum xd_keep_kind kind, uint64_t size, bool *ret_kept);
+
+/* In resize(), of a disk below: the same questions, and the same answers. */
+XD_API int xd_resize(struct xd_disk *below, uint64_t size, uint64_t *ret_size);
 
 /* --- Lane --------------------------------------------------------------- */
 

@@ -346,7 +346,9 @@ static bool good_request(uint32_t layer, const char *name,
 	return kind == XD_KEEP_PAGES;
 }
 
-/* A file of the right size that is there already, else -ENOENT. */
+/* A file that is there already, and of that size at least, else -ENOENT.  One
+ * that is smaller grows, as its disk has: it is never replaced, since what is in
+ * it may be all that there is of what a guest has written. */
 static int open_kept(int dir, const char *name, uint64_t size)
 {
 	cleanup_close int fd =
@@ -357,11 +359,11 @@ static int open_kept(int dir, const char *name, uint64_t size)
 		return -errno;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == size)
-		return TAKE_FD(fd);
-	if (unlinkat(dir, name, 0) < 0)
+	if (!S_ISREG(st.st_mode))
+		return unlinkat(dir, name, 0) < 0 ? -errno : -ENOENT;
+	if ((uint64_t)st.st_size < size && ftruncate(fd, (off_t)size) < 0)
 		return -errno;
-	return -ENOENT;
+	return TAKE_FD(fd);
 }
 
 static int make_file(int dir, const char *name, uint64_t size, uid_t owner)

@@ -44,9 +44,10 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 char *keep_expression(struct keep *keep, const struct msg_identity *id);
 
 /*
- * Opens or makes a file; one of another size is replaced by a fresh one, all
- * zero.  owner: the worker's user; 0: leave it.  Returns a descriptor or
- * -errno; -EINVAL: layer, name, kind or size are not acceptable.
+ * Opens or makes a file.  One that is there already grows to that size if it is
+ * smaller, and stays as it is if it is larger.  owner: the worker's user; 0:
+ * leave it.  Returns a descriptor or -errno; -EINVAL: layer, name, kind or size
+ * are not acceptable.
  */
 int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 	      const char *name, enum xd_keep_kind kind, uint64_t size,

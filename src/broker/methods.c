@@ -29,8 +29,8 @@ static void fail(struct call *call, const char *error, const char *message)
 /* -errno of a disk's operation as one of our errors. */
 static void fail_errno(struct call *call, int err, const char *why)
 {
-	static const int refusals[] = { -EBUSY, -EROFS, -EACCES, -EPERM,
-					-EALREADY };
+	static const int refusals[] = { -EBUSY, -EROFS,	   -EACCES,
+					-EPERM, -EALREADY, -EOPNOTSUPP };
 	const char *error = "io.xendisk.Failed";
 
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
@@ -190,7 +190,7 @@ static void run_stats(struct call *call, const json_t *params)
 	}
 }
 
-/* A call that waits for a disk's end. */
+/* A call that waits for something to happen to a disk. */
 struct waiting {
 	struct call *call;
 	struct vbd *vbd;
@@ -212,20 +212,25 @@ static void disk_ended(void *ctx, int err, const char *why)
 		call_reply(call, json_pack("{s:o}", "stats", disk));
 }
 
-static void run_wait(struct call *call, const json_t *params)
+/* NULL: the call has been answered. */
+static struct waiting *new_waiting(struct call *call, const json_t *params)
 {
 	struct vbd *vbd = get_disk(call, params);
-	struct waiting *waiting;
+	struct waiting *waiting = vbd ? malloc(sizeof(*waiting)) : NULL;
 
-	if (!vbd)
-		return;
-	waiting = malloc(sizeof(*waiting));
-	if (!waiting) {
+	if (waiting)
+		*waiting = (struct waiting){ call, vbd };
+	else if (vbd)
 		fail_errno(call, -ENOMEM, NULL);
-		return;
-	}
-	*waiting = (struct waiting){ call, vbd };
-	vbd_wait(vbd, disk_ended, waiting);
+	return waiting;
+}
+
+static void run_wait(struct call *call, const json_t *params)
+{
+	struct waiting *waiting = new_waiting(call, params);
+
+	if (waiting)
+		vbd_wait(waiting->vbd, disk_ended, waiting);
 }
 
 static void run_check(struct call *call, const json_t *params)
@@ -295,6 +300,35 @@ static void run_resume(struct call *call, const json_t *params)
 		vbd_resume(vbd,
 			   json_is_true(json_object_get(params, "accept_loss")),
 			   operation_done, call);
+}
+
+static void disk_resized(void *ctx, int err, const char *why)
+{
+	cleanup_free struct waiting *waiting = ctx;
+	struct vbd_view view;
+
+	if (err) {
+		fail_errno(waiting->call, err, why);
+		return;
+	}
+	vbd_view(waiting->vbd, &view);
+	call_reply(waiting->call,
+		   json_pack("{s:I}", "size", (json_int_t)view.size));
+}
+
+static void run_resize(struct call *call, const json_t *params)
+{
+	json_t *size = json_object_get(params, "size");
+	struct waiting *waiting;
+
+	if (size && json_integer_value(size) <= 0) {
+		wrong_parameter(call, "size");
+		return;
+	}
+	waiting = new_waiting(call, params);
+	if (waiting)
+		vbd_resize(waiting->vbd, (uint64_t)json_integer_value(size),
+			   disk_resized, waiting);
 }
 
 static void run_hotplug_add(struct call *call, const json_t *params)
@@ -388,6 +422,9 @@ const struct method methods[] = {
 	{ "io.xendisk.Resume",
 	  { INT("domid", true), INT("devid", true), BOOL("accept_loss", true) },
 	  run_resume },
+	{ "io.xendisk.Resize",
+	  { INT("domid", true), INT("devid", true), INT("size", false) },
+	  run_resize },
 	{ "io.xendisk.HotplugAdd", { TEXT("path", true) }, run_hotplug_add },
 	{ "io.xendisk.HotplugRemove",
 	  { TEXT("path", true) },

@@ -108,7 +108,6 @@ static bool no_discard(const struct publish *p)
 }
 
 static const struct key disk[] = {
-	{ .name = "sectors", .value = sectors },
 	{ .name = "sector-size", .value = sector_size },
 	{ .name = "physical-sector-size", .value = physical_sector_size },
 	{ .name = "info", .value = info },
@@ -123,6 +122,10 @@ static const struct key disk[] = {
 	  .value = discard_alignment,
 	  .absent = no_discard },
 	{ .name = "discard-secure", .value = none, .absent = no_discard },
+};
+
+static const struct key size[] = {
+	{ .name = "sectors", .value = sectors },
 };
 
 static int write_keys(struct store *store, const char *dir,
@@ -148,11 +151,19 @@ int publish_transport(struct store *store, const char *dir,
 			  ARRAY_SIZE(transport));
 }
 
+int publish_size(struct store *store, const char *dir,
+		 const struct publish *publish)
+{
+	return write_keys(store, dir, publish, size, ARRAY_SIZE(size));
+}
+
 int publish_disk(struct store *store, const char *dir,
 		 const struct publish *publish)
 {
 	int r = publish_transport(store, dir, publish);
 
+	if (r == 0)
+		r = publish_size(store, dir, publish);
 	return r < 0 ? r :
 		       write_keys(store, dir, publish, disk, ARRAY_SIZE(disk));
 }

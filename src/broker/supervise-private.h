@@ -3,6 +3,7 @@
  * supervise-private.h - a worker, for the files that make it up.
  *
  *	supervise.c	its life, and all that is said
+ *	supervise-ask.c	what it is asked meanwhile: to resume, to resize
  *	adopt.c		taking over the process of a broker that died
  */
 #ifndef XENDISK_SUPERVISE_PRIVATE_H
@@ -28,6 +29,13 @@ enum state {
 	DISCONNECTING,
 };
 
+/* One that is asked beside those that change the state; one at a time. */
+struct question {
+	struct event *timer;
+	bool pending;
+	uint32_t seq;
+};
+
 struct worker {
 	struct broker *broker;
 	struct msg_identity id;
@@ -46,19 +54,18 @@ struct worker {
 	int sock;
 	struct event *readable;
 	struct event *timer; /* of the question below */
-	struct event *resume_timer;
 	struct event *later; /* for events that must not be told at once */
 	bool hello;
 	bool ended; /* the socket has nothing more to say */
-	bool resuming;
-	bool accepts_loss; /* ... with what is lost; and it is still to be told */
+	bool accepts_loss; /* resume: with what is lost; still to be told */
 	bool heard_opened; /* in ADOPTING */
 	bool kept; /* connected() is to be told */
 	struct orphan_note *orphan; /* ADOPTING: what that broker knew */
 	struct msg_connect *held; /* HELD: as the process says */
 	uint32_t seq; /* of the last question */
 	uint32_t main_seq; /* of OPEN, CONNECT, DISCONNECT */
-	uint32_t resume_seq;
+	struct question resume, resize;
+	struct msg_opened *opened; /* as it was told last; or NULL */
 	uint64_t second; /* the one in which messages are counted */
 	unsigned int messages;
 	unsigned int starts;
@@ -70,13 +77,28 @@ struct worker {
 void worker_doom(struct worker *worker, const char *fmt, ...) PRINTF(2, 3);
 /* supervise.c: what it says is heard from now on.  Takes over sock. */
 int worker_hear(struct worker *worker, int sock);
-/* supervise.c: on_later() is called soon: to tell what must not be told at
+/* supervise.c: sends a question; its answer repeats *ret_seq. */
+int worker_ask(struct worker *worker, void *msg, size_t length,
+	       enum msg_type type, uint32_t *ret_seq);
+/* supervise.c: false when the daemon ends: nobody is told anything then. */
+bool worker_told(const struct worker *worker);
+/* supervise-ask.c's on_later() is called soon: to tell what must not be told at
  * once. */
 void worker_tell_later(struct worker *worker);
 /* supervise.c: for struct process_spec. */
 void worker_exited(void *ctx, int status);
 /* supervise.c: its expression and its user are made known to its host. */
 int worker_begin_host(struct worker *worker);
+
+/* supervise-ask.c.  -ENOMEM; what there is, is freed by worker_asks_free(). */
+int worker_asks_init(struct worker *worker);
+/* The process is gone. */
+void worker_asks_drop(struct worker *worker);
+void worker_asks_free(struct worker *worker);
+/* supervise-ask.c: messages; false for rubbish. */
+bool worker_take_resumed(struct worker *worker, const void *msg);
+bool worker_take_resized(struct worker *worker, const void *msg);
+bool worker_take_grew(struct worker *worker, const void *msg);
 
 /* adopt.c: takes over the process that there is; false: there is none.  The
  * worker is then ADOPTING, and ends as OPEN or HELD, or the process dies. */

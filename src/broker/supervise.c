@@ -42,7 +42,6 @@
 
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
-#define RESUME_TIMEOUT_S     15 /* a mark that is being made takes 10 s at most */
 #define DEATH_TIMEOUT_S	     5
 
 /* Each may cost a look at xenstore, or a child; a worker sends a few in all. */
@@ -50,8 +49,6 @@
 
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_timeout(evutil_socket_t fd, short what, void *arg);
-static void on_resume_timeout(evutil_socket_t fd, short what, void *arg);
-static void on_later(evutil_socket_t fd, short what, void *arg);
 static void answer_service(void *ctx, struct msg_service_done *done, int fd);
 static void open_instead(struct worker *worker, const char *why);
 
@@ -77,11 +74,9 @@ int worker_new(struct worker **ret, struct broker *broker,
 	worker->sock = -1;
 	worker->expression = strdup(spec->expression);
 	worker->timer = evtimer_new(broker->base, on_timeout, worker);
-	worker->resume_timer =
-		evtimer_new(broker->base, on_resume_timeout, worker);
-	worker->later = evtimer_new(broker->base, on_later, worker);
-	if (worker->expression && worker->timer && worker->resume_timer &&
-	    worker->later)
+	if (worker->expression && worker->timer)
+		r = worker_asks_init(worker);
+	if (r == 0)
 		r = host_new(&worker->host, broker, &worker->id, answer_service,
 			     worker);
 	if (r < 0) {
@@ -104,16 +99,16 @@ static void drop_process(struct worker *worker)
 		(void)close(worker->sock);
 	worker->sock = -1;
 	(void)evtimer_del(worker->timer);
-	(void)evtimer_del(worker->resume_timer);
+	worker_asks_drop(worker);
 	host_end(worker->host);
 	free(TAKE_PTR(worker->orphan));
 	free(TAKE_PTR(worker->held));
+	free(TAKE_PTR(worker->opened));
 	worker->heard_opened = false;
 	worker->kept = false;
 	worker->state = IDLE;
 	worker->hello = false;
 	worker->ended = false;
-	worker->resuming = false;
 }
 
 static void free_event(struct event *event)
@@ -131,8 +126,7 @@ void worker_free(struct worker *worker)
 		drop_process(worker);
 	host_free(worker->host);
 	free_event(worker->timer);
-	free_event(worker->resume_timer);
-	free_event(worker->later);
+	worker_asks_free(worker);
 	free(worker->expression);
 	free(worker);
 }
@@ -159,7 +153,7 @@ unsigned int worker_restarts(const struct worker *worker)
 
 /* --- Its end --------------------------------------------------------------- */
 
-static bool told(const struct worker *worker)
+bool worker_told(const struct worker *worker)
 {
 	return !supervisor_is_stopping(worker->broker->supervisor);
 }
@@ -218,7 +212,7 @@ static void finish_if_dead(struct worker *worker)
 		return;
 	explain_death(worker, why, sizeof(why));
 	drop_process(worker);
-	if (!told(worker))
+	if (!worker_told(worker))
 		return;
 	if (state == ADOPTING)
 		open_instead(worker, why);
@@ -239,8 +233,7 @@ void worker_exited(void *ctx, int status)
 
 /* --- Talking --------------------------------------------------------------- */
 
-/* Sends a question; its answer repeats *ret_seq. */
-static int ask(struct worker *worker, void *msg, size_t length,
+int worker_ask(struct worker *worker, void *msg, size_t length,
 	       enum msg_type type, uint32_t *ret_seq)
 {
 	struct msg_header *header = msg;
@@ -276,7 +269,8 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect)
 	if (host_poisoned(worker->host))
 		msg.flags |= MSG_CONNECT_POISONED;
 	process_note_used(worker->process);
-	r = ask(worker, &msg, sizeof(msg), MSG_CONNECT, &worker->main_seq);
+	r = worker_ask(worker, &msg, sizeof(msg), MSG_CONNECT,
+		       &worker->main_seq);
 	if (r == 0)
 		worker->state = CONNECTING;
 	return r;
@@ -289,7 +283,8 @@ int worker_disconnect(struct worker *worker)
 
 	if (worker->state < OPEN || worker->state == DISCONNECTING)
 		return -EINVAL;
-	r = ask(worker, &msg, sizeof(msg), MSG_DISCONNECT, &worker->main_seq);
+	r = worker_ask(worker, &msg, sizeof(msg), MSG_DISCONNECT,
+		       &worker->main_seq);
 	if (r < 0)
 		return r;
 	worker->state = DISCONNECTING;
@@ -319,84 +314,6 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 			    DISCONNECT_TIMEOUT_S);
 	}
 	finish_if_dead(worker);
-}
-
-/* --- Resume ---------------------------------------------------------------- */
-
-static int ask_resume(struct worker *worker, bool accept_loss)
-{
-	struct msg_resume msg = { .accept_loss = accept_loss };
-	int r = ask(worker, &msg, sizeof(msg), MSG_RESUME, &worker->resume_seq);
-
-	if (r == 0)
-		start_timer(worker->resume_timer, RESUME_TIMEOUT_S);
-	return r;
-}
-
-static void end_resume(struct worker *worker, int err, const char *why)
-{
-	worker->resuming = false;
-	(void)evtimer_del(worker->resume_timer);
-	if (told(worker))
-		worker->events->resumed(worker->ctx, err, why);
-}
-
-static void on_resume_timeout(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	end_resume(arg, -ETIMEDOUT, "the worker does not answer");
-}
-
-/* The operator has looked: first the marks, then the worker. */
-static void poison_cleared(void *ctx, int err)
-{
-	struct worker *worker = ctx;
-
-	if (err == 0 && told(worker))
-		worker->events->condition(worker->ctx, MSG_POISONED, false, "");
-	if (!worker->resuming)
-		return; /* the process has died meanwhile */
-	if (err)
-		end_resume(worker, err, "the poison mark stays");
-	else if (worker->state <= OPENING || !worker->accepts_loss)
-		end_resume(worker, 0, "");
-	else if (ask_resume(worker, true) < 0)
-		end_resume(worker, -EIO, "the worker cannot be told");
-}
-
-/* Ends what had nothing to wait for: a connect, or a resume. */
-static void on_later(evutil_socket_t fd, short what, void *arg)
-{
-	struct worker *worker = arg;
-
-	(void)fd;
-	(void)what;
-	if (worker->kept) {
-		worker->kept = false;
-		if (worker->resuming)
-			worker_tell_later(worker);
-		if (told(worker) && worker->state == CONNECTED)
-			worker->events->connected(worker->ctx, 0, "");
-	} else if (worker->resuming) {
-		poison_cleared(worker, 0);
-	}
-}
-
-int worker_resume(struct worker *worker, bool accept_loss)
-{
-	int r = 0;
-
-	if (worker->resuming)
-		return -EALREADY;
-	worker->accepts_loss = accept_loss;
-	if (!accept_loss)
-		r = worker->state > OPENING ? ask_resume(worker, false) :
-					      -ENOTCONN;
-	else if (host_clear_poison(worker->host, poison_cleared) == 0)
-		worker_tell_later(worker);
-	worker->resuming = r == 0;
-	return r;
 }
 
 /* --- What it says ---------------------------------------------------------- */
@@ -439,6 +356,9 @@ static void tell_opened(struct worker *worker, const struct msg_opened *opened)
 	const char *mark;
 
 	(void)evtimer_del(worker->timer);
+	worker->opened = malloc(sizeof(*worker->opened));
+	if (worker->opened)
+		*worker->opened = *opened;
 	mark = host_poisoned(worker->host);
 	if (mark)
 		worker->events->condition(worker->ctx, MSG_POISONED, true,
@@ -515,21 +435,6 @@ static bool take_disconnected(struct worker *worker, const void *msg)
 	return true;
 }
 
-static bool take_resumed(struct worker *worker, const void *msg)
-{
-	const struct msg_text *text = msg;
-
-	bool again = worker->accepts_loss && text->h.result == 0;
-
-	/* Else it is too late.  Marks made before it was told: see flush.h. */
-	if (!worker->resuming || text->h.seq != worker->resume_seq)
-		return true;
-	worker->accepts_loss = false;
-	if (!again || host_clear_poison(worker->host, poison_cleared) == 0)
-		end_resume(worker, text->h.result, text->text);
-	return true;
-}
-
 static bool take_broken(struct worker *worker, const void *msg)
 {
 	const struct msg_text *text = msg;
@@ -587,7 +492,9 @@ static const struct rule {
 	{ MSG_CONNECTED, IN(CONNECTING) | IN(DISCONNECTING), true,
 	  take_connected },
 	{ MSG_DISCONNECTED, IN(DISCONNECTING), true, take_disconnected },
-	{ MSG_RESUMED, WHEN_OPEN, false, take_resumed },
+	{ MSG_RESUMED, WHEN_OPEN, false, worker_take_resumed },
+	{ MSG_RESIZED, WHEN_OPEN, false, worker_take_resized },
+	{ MSG_GREW, WHEN_OPEN, false, worker_take_grew },
 	{ MSG_BROKEN,
 	  IN(HELD) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
 	  take_broken },
@@ -675,7 +582,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	/* Even one that is closing may need something. */
-	if (r == 0 && (told(worker) || header->type == MSG_SERVICE)) {
+	if (r == 0 && (worker_told(worker) || header->type == MSG_SERVICE)) {
 		take_message(worker, header);
 		return;
 	}
@@ -720,7 +627,8 @@ static int send_open(struct worker *worker)
 		msg.flags |= MSG_OPEN_READONLY;
 	snprintf(msg.expression, sizeof(msg.expression), "%s",
 		 worker->expression);
-	return ask(worker, &msg, sizeof(msg), MSG_OPEN, &worker->main_seq);
+	return worker_ask(worker, &msg, sizeof(msg), MSG_OPEN,
+			  &worker->main_seq);
 }
 
 int worker_begin_host(struct worker *worker)
@@ -793,7 +701,7 @@ int worker_open(struct worker *worker)
 {
 	if (worker->state != IDLE)
 		return -EALREADY;
-	if (!told(worker))
+	if (!worker_told(worker))
 		return -ESHUTDOWN;
 	worker->doom[0] = '\0';
 	return adopt(worker) ? 0 : open_anew(worker);

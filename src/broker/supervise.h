@@ -70,6 +70,10 @@ struct worker_events {
 	 * worker_free(), or worker_open() again for a new process on the same
 	 * kept state. */
 	void (*died)(void *ctx, const char *how);
+	/* worker_resize() has ended; grew() came before it, if the disk did. */
+	void (*resized)(void *ctx, int err, const char *why);
+	/* The disk is larger now, asked or not. */
+	void (*grew)(void *ctx, uint64_t size);
 };
 
 /* Makes the object; worker_open() starts the process. */
@@ -96,6 +100,10 @@ int worker_disconnect(struct worker *worker);
 /* accept_loss: forgets the poison marks of its storage first, which works
  * without a process too.  Ends with resumed(). */
 int worker_resume(struct worker *worker, bool accept_loss);
+
+/* size 0: looks how large the storage is by now; else makes it that large.  Ends
+ * with resized(): after 30 s without an answer. */
+int worker_resize(struct worker *worker, uint64_t size);
 
 pid_t worker_pid(const struct worker *worker); /* 0: not running */
 unsigned int worker_restarts(const struct worker *worker);

@@ -58,6 +58,8 @@ struct target {
 
 	void (*resumed)(void *ctx, int err, const char *why);
 	void *resumed_ctx;
+	void (*resized)(void *ctx, int err, const char *why);
+	void *resized_ctx;
 };
 
 static void copy_text(char *buf, const char *text)
@@ -79,6 +81,15 @@ static void finish_resume(struct target *target, int err, const char *why)
 	target->resumed = NULL;
 	if (done)
 		done(target->resumed_ctx, err, why);
+}
+
+static void finish_resize(struct target *target, int err, const char *why)
+{
+	void (*done)(void *ctx, int err, const char *why) = target->resized;
+
+	target->resized = NULL;
+	if (done)
+		done(target->resized_ctx, err, why);
 }
 
 /* --- Pauses --------------------------------------------------------------- */
@@ -278,6 +289,27 @@ static void on_resumed(void *ctx, int err, const char *why)
 	target->changed(target->ctx);
 }
 
+static void on_resized(void *ctx, int err, const char *why)
+{
+	struct target *target = ctx;
+
+	finish_resize(target, err, why);
+	target->changed(target->ctx);
+}
+
+static void on_grew(void *ctx, uint64_t size)
+{
+	struct target *target = ctx;
+
+	if (!target->opened)
+		return;
+	log_disk(&target->who, LOG_LEVEL_INFO,
+		 "it has grown from %" PRIu64 " to %" PRIu64 " bytes",
+		 target->opened->limits.size, size);
+	target->opened->limits.size = size;
+	target->changed(target->ctx);
+}
+
 /* --- Death ---------------------------------------------------------------- */
 
 /* Where a connection stands when its worker is gone. */
@@ -322,6 +354,7 @@ static void on_died(void *ctx, const char *how)
 	struct target *target = ctx;
 
 	finish_resume(target, -EIO, "the worker died");
+	finish_resize(target, -EIO, "the worker died");
 	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)
@@ -340,6 +373,8 @@ static const struct worker_events events = {
 	.broken = on_broken,
 	.condition = on_condition,
 	.died = on_died,
+	.resized = on_resized,
+	.grew = on_grew,
 };
 
 /* --- Calls ---------------------------------------------------------------- */
@@ -370,6 +405,7 @@ int target_new(struct target **ret, struct broker *broker,
 void target_close(struct target *target, bool discard)
 {
 	finish_resume(target, -ECANCELED, "the disk was closed");
+	finish_resize(target, -ECANCELED, "the disk was closed");
 	(void)event_del(target->timer);
 	if (discard && target->worker)
 		worker_discard_kept(target->worker);
@@ -526,6 +562,23 @@ int target_resume(struct target *target, bool accept_loss,
 		return r;
 	target->resumed = done;
 	target->resumed_ctx = ctx;
+	return 0;
+}
+
+int target_resize(struct target *target, uint64_t size,
+		  void (*done)(void *ctx, int err, const char *why), void *ctx)
+{
+	int r;
+
+	if (target->resized)
+		return -EBUSY;
+	if (!target->worker)
+		return -ENOTCONN;
+	r = worker_resize(target->worker, size);
+	if (r < 0)
+		return r;
+	target->resized = done;
+	target->resized_ctx = ctx;
 	return 0;
 }
 

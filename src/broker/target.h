@@ -90,6 +90,11 @@ void target_give_up(struct target *target);
 int target_resume(struct target *target, bool accept_loss,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
 
+/* size 0: as large as its storage is by now.  done: target_opened() knows the
+ * size. */
+int target_resize(struct target *target, uint64_t size,
+		  void (*done)(void *ctx, int err, const char *why), void *ctx);
+
 /* Is there storage that both write, and are not told to share? */
 bool target_conflict(const struct target *a, const struct target *b);
 

@@ -270,6 +270,28 @@ void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
 	vbd->end = (struct promise){ done, ctx };
 }
 
+static void resized(void *ctx, int err, const char *why)
+{
+	struct vbd *vbd = ctx;
+
+	if (err == 0)
+		vbd_publish_size(vbd);
+	keep_promise(&vbd->resize, err, why);
+}
+
+void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)
+{
+	int r = -EBUSY;
+
+	if (!vbd->resize.done)
+		r = target_resize(vbd->target, size, resized, vbd);
+	if (r < 0)
+		done(ctx, r,
+		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));
+	else
+		vbd->resize = (struct promise){ done, ctx };
+}
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {
 	int r = target_resume(vbd->target, accept_loss, done, ctx);

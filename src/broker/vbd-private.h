@@ -52,6 +52,8 @@ struct vbd {
 	struct promise add;
 	struct promise remove;
 	struct promise end;
+	struct promise resize;
+	uint64_t size; /* that the guest has been told; 0: not known */
 };
 
 /* vbd.c: what can be offered before anything is open. */
@@ -63,6 +65,8 @@ int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd));
  * "ERRNO WHY", without the sign. */
 void vbd_write_error(struct vbd *vbd, int err, const char *why);
 void vbd_remove_error(struct vbd *vbd);
+/* vbd.c: tells a connected guest that its disk has grown, if it has. */
+void vbd_publish_size(struct vbd *vbd);
 /* vbd.c: true when nothing is connected any more; else sees to that. */
 bool vbd_disconnected(struct vbd *vbd);
 

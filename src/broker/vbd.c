@@ -216,7 +216,7 @@ static int write_step(struct store *store, void *ctx)
 }
 
 /* Changes the backend's state, and with it whatever also() writes. */
-static void step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
+static int step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
 {
 	struct step step = { vbd, state, also };
 	int r = store_transact(vbd->store, write_step, &step);
@@ -229,6 +229,7 @@ static void step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
 		log_guest(&vbd->who, LOG_LEVEL_ERROR,
 			  "xenstore: %s cannot be written: %s", vbd->path,
 			  strerror(-r));
+	return r;
 }
 
 /* As the kernel's backends do: error/BACKEND, next to backend/. */
@@ -286,6 +287,11 @@ int vbd_publish_transport(struct vbd *vbd)
 static int also_disk(struct vbd *vbd)
 {
 	return publish(vbd, publish_disk);
+}
+
+static int also_size(struct vbd *vbd)
+{
+	return publish(vbd, publish_size);
 }
 
 /* Only while the frontend is Closed: else they may be new ones. */
@@ -371,7 +377,7 @@ static void act_offer(struct vbd *vbd)
 	if (!vbd->online || vbd->removed)
 		return;
 	if (vbd->at.kind == NODE_XENDISK && fresh && state == TARGET_FAILED) {
-		step(vbd, XenbusStateClosed, NULL);
+		(void)step(vbd, XenbusStateClosed, NULL);
 		return;
 	}
 	/* libxl runs the script, which opens the target, only in InitWait. */
@@ -383,15 +389,49 @@ static void act_offer(struct vbd *vbd)
 	if (!vbd_disconnected(vbd))
 		return;
 	vbd->connect.nr_rings = 0;
-	step(vbd, XenbusStateInitWait, also_transport);
+	(void)step(vbd, XenbusStateInitWait, also_transport);
+}
+
+/* What an earlier broker has told it. */
+static uint64_t read_size(struct vbd *vbd)
+{
+	cleanup_free char *text = NULL;
+	uint64_t sectors;
+
+	if (store_read(vbd->store, vbd->path, "sectors", &text) < 0 ||
+	    parse_u64(text, UINT64_MAX / 512, &sectors) < 0)
+		return 0;
+	return sectors * 512;
+}
+
+/*
+ * The same state is written again with it, so that the guest's watch fires and
+ * it reads the size anew, as Linux's backend does.  It never gets to hear of a
+ * smaller one: it may have data there, and what is gone is answered with errors.
+ */
+void vbd_publish_size(struct vbd *vbd)
+{
+	const struct msg_opened *opened = target_opened(vbd->target);
+
+	if (!opened || opened->limits.size == vbd->size ||
+	    target_link(vbd->target) != TARGET_UP ||
+	    vbd->backend_state != XenbusStateConnected)
+		return;
+	if (vbd->size == 0)
+		vbd->size = read_size(vbd);
+	if (opened->limits.size > vbd->size &&
+	    step(vbd, XenbusStateConnected, also_size) == 0)
+		vbd->size = opened->limits.size;
 }
 
 static void act_connect(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
-		step(vbd, XenbusStateClosing, NULL);
+		(void)step(vbd, XenbusStateClosing, NULL);
 	} else if (target_link(vbd->target) == TARGET_UP) {
-		step(vbd, XenbusStateConnected, also_disk);
+		(void)step(vbd, XenbusStateConnected, also_disk);
+		if (vbd->backend_state == XenbusStateConnected)
+			vbd->size = target_opened(vbd->target)->limits.size;
 		if (vbd->backend_state == XenbusStateConnected)
 			log_guest(&vbd->who, LOG_LEVEL_INFO,
 				  "connected: rings %u, pages in each %u",
@@ -413,7 +453,7 @@ static bool is_to_be_taken_up(const struct vbd *vbd)
 static void act_serve(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
-		step(vbd, XenbusStateClosing, NULL);
+		(void)step(vbd, XenbusStateClosing, NULL);
 		return;
 	}
 	if (vbd->removed)
@@ -422,6 +462,7 @@ static void act_serve(struct vbd *vbd)
 	target_inherit(vbd->target);
 	if (is_to_be_taken_up(vbd))
 		connect_target(vbd);
+	vbd_publish_size(vbd);
 }
 
 static void act_restart(struct vbd *vbd)
@@ -432,7 +473,7 @@ static void act_restart(struct vbd *vbd)
 
 static void act_closing(struct vbd *vbd)
 {
-	step(vbd, XenbusStateClosing, NULL);
+	(void)step(vbd, XenbusStateClosing, NULL);
 }
 
 static void act_close(struct vbd *vbd)
@@ -440,7 +481,7 @@ static void act_close(struct vbd *vbd)
 	if (!vbd_disconnected(vbd))
 		return;
 	vbd->connect.nr_rings = 0;
-	step(vbd, XenbusStateClosed, also_forget_rings);
+	(void)step(vbd, XenbusStateClosed, also_forget_rings);
 	if (vbd->backend_state == XenbusStateClosed)
 		log_guest(&vbd->who, LOG_LEVEL_INFO, "disconnected");
 }

@@ -86,6 +86,10 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
  * kept still there; or with an error, when another call takes its place. */
 void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx);
 
+/* Looks how large its storage is by now (size 0), or makes it that large.  done:
+ * the guest has been told, if it grew; vbd_view() has the size. */
+void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx);
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx);
 
 #endif

@@ -69,6 +69,7 @@ enum status verb_connect(const struct invocation *call);
 enum status verb_detach(const struct invocation *call);
 enum status verb_hotplug(const struct invocation *call);
 enum status verb_list(const struct invocation *call);
+enum status verb_resize(const struct invocation *call);
 enum status verb_resume(const struct invocation *call);
 enum status verb_serve(const struct invocation *call);
 enum status verb_show(const struct invocation *call);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* list, show and resume: verbs about disks that exist. */
+/* list, show, resize and resume: verbs about disks that exist. */
 #include "config.h"
 
 #include <inttypes.h>
@@ -13,6 +13,7 @@
 
 #define TIMEOUT_S	 10
 #define RESUME_TIMEOUT_S 40
+#define RESIZE_TIMEOUT_S 40
 
 static const char *text_of(json_t *object, const char *key)
 {
@@ -179,6 +180,34 @@ enum status verb_show(const struct invocation *call)
 	print_keys("frontend", json_object_get(reply, "frontend"));
 	json_decref(reply);
 	return status;
+}
+
+enum status verb_resize(const struct invocation *call)
+{
+	const char *wanted = call->nr_args > 2 ? call->args[2] : NULL;
+	json_t *params = NULL, *reply = NULL;
+	uint64_t size = 0;
+	enum status status;
+	char text[32];
+
+	if (wanted &&
+	    (parse_size(wanted, &size) < 0 || size == 0 || size > INT64_MAX))
+		return fail(STATUS_USAGE, "resize: \"%s\" is no size", wanted);
+	status = device_params(call, &params);
+	if (status != STATUS_DONE)
+		return status;
+	if (wanted)
+		json_object_set_new(params, "size",
+				    json_integer((json_int_t)size));
+	status = client_call(call, "Resize", params, RESIZE_TIMEOUT_S, &reply);
+	if (status != STATUS_DONE)
+		return status;
+	if (call->json)
+		return print_json(reply);
+	print_size(text, sizeof(text), (uint64_t)number_of(reply, "size"));
+	puts(text);
+	json_decref(reply);
+	return STATUS_DONE;
 }
 
 enum status verb_resume(const struct invocation *call)

@@ -8,7 +8,7 @@
  * with a NUL, which the receiver checks: the broker takes a worker for an
  * enemy, since it reads what a guest wrote.
  *
- * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, CLOSE and the answers
+ * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLOSE and answers
  * to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
  * one service request outstanding at most; seq ties the answer to it.
  */
@@ -43,6 +43,7 @@ enum msg_type {
 	MSG_RESUME, /* struct msg_resume; answered by RESUMED */
 	MSG_CLOSE, /* header only; the worker closes all and exits 0 */
 	MSG_SERVICE_DONE, /* struct msg_service_done, maybe a descriptor */
+	MSG_RESIZE, /* struct msg_resize; answered by RESIZED */
 
 	/* worker to broker */
 	MSG_HELLO = 32, /* struct msg_hello: the first message */
@@ -55,6 +56,8 @@ enum msg_type {
 			   * rings are stopped, DISCONNECT is expected */
 	MSG_CONDITION, /* struct msg_condition */
 	MSG_SERVICE, /* struct msg_service */
+	MSG_GREW, /* struct msg_grew: the disk is larger now */
+	MSG_RESIZED, /* struct msg_text; GREW came before it, if it did */
 	MSG_SERVING, /* struct msg_serving: to a new broker, after HELLO and
 		      * OPENED */
 
@@ -133,6 +136,16 @@ struct msg_serving {
 struct msg_resume {
 	struct msg_header h;
 	uint32_t accept_loss;
+};
+
+struct msg_resize {
+	struct msg_header h;
+	uint64_t size; /* bytes; 0: as large as the storage is by now */
+};
+
+struct msg_grew {
+	struct msg_header h;
+	uint64_t size; /* bytes */
 };
 
 struct msg_text {

@@ -48,6 +48,18 @@ void stack_describe(const struct stack *stack, struct msg_opened *opened);
 int stack_activate(struct stack *stack, bool recover, char *ret_why);
 int stack_deactivate(struct stack *stack, char *ret_why);
 
+/*
+ * Main thread.  Growing goes in two steps.  stack_resize(), while lanes run, asks
+ * the layers how large they are (size 0), or makes them larger; stack_settle(),
+ * while they stand still, makes it true.  Layers may have grown although the
+ * first failed (ret_why), so the second follows whenever it is wanted.
+ */
+int stack_resize(struct stack *stack, uint64_t size, char *ret_why);
+bool stack_unsettled(const struct stack *stack);
+void stack_settle(struct stack *stack);
+/* Does a layer want to be asked every few seconds? */
+bool stack_may_grow(const struct stack *stack);
+
 /* Main thread, while the lane does not run.  All layers' channels. */
 int stack_channel_open(struct stack *stack, struct engine *engine,
 		       unsigned int lane, struct xd_channel **ret_top,

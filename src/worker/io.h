@@ -25,6 +25,7 @@
 #include "worker/pause.h"
 #include "worker/range.h"
 #include "worker/ring.h"
+#include "worker/standstill.h"
 #include "worker/storm.h"
 
 /* Data on its way in a lane at any time.  At least one request of
@@ -118,6 +119,7 @@ struct io_disk {
 	struct range_table *ranges;
 	struct inflight *log;
 	struct flush_gate gate;
+	struct standstill still; /* while the size changes */
 	struct io_lane *lanes[IO_MAX_LANES];
 	unsigned int nr_lanes;
 	_Atomic(bool) stop; /* finish what the stack has, then end */

@@ -193,6 +193,8 @@ static void *run(void *arg)
 		bool more;
 		int n;
 
+		if (standstill_wanted(&io->disk->still))
+			standstill_stand(&io->disk->still);
 		if (lane->nr_masked)
 			unmask_late(lane);
 		more = io_pump(io);

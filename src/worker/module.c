@@ -89,6 +89,8 @@ static const char *find_fault(const struct xd_backend *backend,
 		return "open, close or submit is missing";
 	if (!backend->map != !backend->unmap)
 		return "map and unmap go together";
+	if (backend->resized && !backend->resize)
+		return "resized without resize";
 	return NULL;
 }
 

@@ -208,21 +208,23 @@ static int read_one(struct services *s, uint64_t deadline)
 	return r == -ETIMEDOUT ? r : 0;
 }
 
-int services_next(struct services *s, void *buf, size_t *ret_length)
+int services_next(struct services *s, void *buf, size_t *ret_length,
+		  uint64_t deadline_ns)
 {
 	struct order *order;
 	int r = 0;
 
 	pthread_mutex_lock(&s->lock);
-	while (!s->inbox && !s->lost)
-		(void)read_one(s, UINT64_MAX);
+	while (!s->inbox && !s->lost && r == 0)
+		r = read_one(s, deadline_ns);
 	order = s->inbox;
 	if (order) {
 		DL_DELETE(s->inbox, order);
 		memcpy(buf, order->msg, order->length);
 		*ret_length = order->length;
 		free(order);
-	} else {
+		r = 0;
+	} else if (s->lost) {
 		r = s->lost;
 	}
 	pthread_mutex_unlock(&s->lock);

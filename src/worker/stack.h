@@ -25,6 +25,7 @@ struct host_disk {
 	struct xd_disk **below;
 	bool is_open;
 	bool is_active;
+	uint64_t next_size; /* as resize() said; 0: it has not grown */
 	char *identity; /* xd_identify() */
 	char *notes; /* xd_note(): lines */
 };

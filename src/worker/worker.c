@@ -11,6 +11,8 @@
  *               isolate(): nothing can be opened any more
  *   CONNECT     the stack's locks and fences, the rings, the in-flight log of
  *               a dead worker, the lanes
+ *   RESIZE      how large is the storage by now?  Asked by itself, too, every
+ *               few seconds while a guest is connected
  *   DISCONNECT  the lanes end, a last flush, and all that CONNECT made is undone
  *   CLOSE       the end.  With a guest still connected, the log stays: the
  *               next worker goes on where this one stopped
@@ -31,6 +33,7 @@
 #include "common/log.h"
 #include "common/util.h"
 #include "worker/disk.h"
+#include "worker/grow.h"
 #include "worker/isolate.h"
 #include "worker/lane.h"
 #include "worker/services.h"
@@ -56,6 +59,7 @@ struct worker {
 	struct io_disk disk;
 	struct io_ring *rings[XD_MAX_RINGS];
 	unsigned int nr_rings;
+	struct grow grow;
 };
 
 /* --- Answers ------------------------------------------------------------------- */
@@ -201,6 +205,11 @@ static int handle_open(struct worker *worker, const struct msg_open *msg)
 		return -ECANCELED; /* the broker says why */
 	}
 	stack_describe(worker->stack, opened);
+	worker->grow = (struct grow){ .stack = worker->stack,
+				      .disk = &worker->disk,
+				      .services = worker->services,
+				      .opened = opened,
+				      .who = &worker->who };
 	opened->h.seq = msg->h.seq;
 	opened->max_rings = XD_MAX_RINGS;
 	opened->max_ring_order = XD_MAX_RING_ORDER;
@@ -269,6 +278,7 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 		poison = IO_POISONED;
 	atomic_store(&disk->poison, poison);
 	flush_gate_init(&disk->gate);
+	standstill_init(&disk->still);
 	r = range_table_new(&disk->ranges, msg->nr_rings * slots,
 			    MIN(msg->nr_rings, worker->nr_lanes) > 1);
 	return r ? say(ret_why, r, "no memory") : 0;
@@ -465,6 +475,7 @@ static int connect_all(struct worker *worker, const struct msg_connect *msg,
 	if (r)
 		return r;
 	worker->activated = true;
+	grow_look(&worker->grow);
 	r = attach_lanes(worker, msg->nr_rings, ret_why);
 	while (!r && worker->nr_rings < msg->nr_rings)
 		r = attach_ring(worker, msg, ret_why);
@@ -518,6 +529,7 @@ static int disconnect_all(struct worker *worker, bool last_flush, char *ret_why)
 	worker->activated = false;
 	range_table_free(disk->ranges);
 	disk->ranges = NULL;
+	standstill_destroy(&disk->still);
 	flush_gate_destroy(&disk->gate);
 	disk->nr_lanes = 0;
 	return r;
@@ -605,6 +617,18 @@ static int handle_resume(struct worker *worker, const struct msg_resume *msg)
 	return 0;
 }
 
+static int handle_resize(struct worker *worker, const struct msg_resize *msg)
+{
+	char why[MSG_TEXT_MAX] = "";
+	int r;
+
+	if (!worker->stack)
+		return -EPROTO;
+	r = grow_resize(&worker->grow, msg->size, why);
+	answer_text(worker, msg->h.seq, MSG_RESIZED, r, why);
+	return 0;
+}
+
 /* The guest may be connected still: what it is owed stays in the log. */
 static void handle_close(struct worker *worker)
 {
@@ -648,6 +672,8 @@ static int handle(struct worker *worker, const void *msg)
 		return handle_disconnect(worker, msg);
 	case MSG_RESUME:
 		return handle_resume(worker, msg);
+	case MSG_RESIZE:
+		return handle_resize(worker, msg);
 	default:
 		return -EPROTO;
 	}
@@ -682,6 +708,7 @@ static void catch_up(struct worker *worker)
 	struct io_disk *disk = &worker->disk;
 	struct msg_text broken = { .text = IO_BROKEN_TEXT };
 
+	grow_tell(&worker->grow);
 	if (!worker->connected) {
 		if (atomic_load(&disk->poison) == IO_FAILED &&
 		    flush_mark(disk) == 0)
@@ -723,7 +750,14 @@ static int live(struct worker *worker)
 	while (!r) {
 		const struct msg_header *header = (const void *)buf;
 
-		r = services_next(worker->services, buf, &length);
+		r = services_next(worker->services, buf, &length,
+				  worker->connected ? worker->grow.look_at :
+						      UINT64_MAX);
+		if (r == -ETIMEDOUT) {
+			grow_look(&worker->grow);
+			r = 0;
+			continue;
+		}
 		if (r == -ECONNRESET && worker->stack) {
 			r = find_broker(worker);
 			continue;

@@ -6,6 +6,8 @@
  *   read OFF LEN            write OFF LEN [BYTE]      barrier OFF LEN [BYTE]
  *   flush [OFF LEN [BYTE]]  discard OFF LEN [secure]  op NUMBER
  *   sleep MILLISECONDS      reconnect [queues=N] [order=N] [abi=NAME]
+ *   size BYTES              waits until the disk has that size, as blkfront
+ *                           reads it when the backend writes its state again
  *
  * Sizes are bytes, whole sectors of 512, and may lie beyond the disk: this is
  * how the answers to wrong requests are tested.  A line may begin with
@@ -18,6 +20,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,6 +255,27 @@ static int do_sleep(struct script *s, const struct command *c)
 	return SIMGUEST_OK;
 }
 
+/* As long as an answer may take. */
+static int do_size(struct script *s, const struct command *c)
+{
+	int64_t end =
+		simio_now_ns() + (int64_t)s->guest->opt.timeout * 1000000000;
+	uint64_t wanted, now;
+
+	if (!number(c, 1, &wanted))
+		return wrong(s, "size BYTES");
+	while ((now = simfront_sectors(s->guest->front) * SIMABI_SECTOR) !=
+		       wanted &&
+	       simio_now_ns() < end)
+		usleep(10000);
+	printf("%d size %" PRIu64 "\n", now == wanted ? 0 : -1, now);
+	if (now == wanted)
+		return SIMGUEST_OK;
+	simguest_complain("script: line %u: the size is %" PRIu64, s->line,
+			  now);
+	return SIMGUEST_FAULT;
+}
+
 static int do_operation(struct script *s, const struct command *c)
 {
 	uint64_t op;
@@ -293,6 +317,8 @@ static int do_line(struct script *s, char *line)
 		return do_operation(s, &c);
 	if (strcmp(c.words[0], "sleep") == 0)
 		return do_sleep(s, &c);
+	if (strcmp(c.words[0], "size") == 0)
+		return do_size(s, &c);
 	if (strcmp(c.words[0], "reconnect") == 0)
 		return do_reconnect(s, &c);
 	return wrong(s, "no such operation");

@@ -197,14 +197,14 @@ static int serve_keep(struct fake_broker *broker,
 
 	assert(path);
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd >= 0 && fstat(fd, &st) == 0 &&
-	    (uint64_t)st.st_size == request->size) {
+	if (fd >= 0) {
+		if (fstat(fd, &st) < 0 ||
+		    ((uint64_t)st.st_size < request->size &&
+		     ftruncate(fd, (off_t)request->size) < 0))
+			return -errno;
 		*ret_kept = true;
 		return TAKE_FD(fd);
 	}
-	if (fd >= 0)
-		(void)close(fd);
-	(void)unlink(path);
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, (off_t)request->size) < 0)
 		return -errno;

@@ -360,6 +360,7 @@ static void attach(void)
 		.readonly = fix.limits.readonly,
 	};
 	flush_gate_init(&disk->gate);
+	standstill_init(&disk->still);
 	assert_int_equal(range_table_new(&disk->ranges, 32, false), 0);
 	disk->nr_lanes = 1;
 	disk->lanes[0] = &fix.lane;
@@ -379,6 +380,7 @@ static void detach(void)
 	io_ring_free(fix.ring);
 	buffer_arena_free(fix.lane.arena);
 	range_table_free(fix.disk.ranges);
+	standstill_destroy(&fix.disk.still);
 	flush_gate_destroy(&fix.disk.gate);
 	pause_destroy(&fix.pause);
 	inflight_free(fix.log);

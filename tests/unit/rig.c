@@ -132,6 +132,20 @@ int rig_recover(struct rig *rig, unsigned int lanes, const char *expression)
 	return open_stack(rig, lanes, expression, false, true);
 }
 
+int rig_resize(struct rig *rig, uint64_t size)
+{
+	int r = stack_resize(rig->stack, size, rig->why);
+
+	if (stack_unsettled(rig->stack))
+		stack_settle(rig->stack);
+	return r;
+}
+
+uint64_t rig_size(const struct rig *rig)
+{
+	return stack_limits(rig->stack)->size;
+}
+
 void rig_die(struct rig *rig)
 {
 	for (unsigned int i = 0; i < RIG_LANES; i++) {

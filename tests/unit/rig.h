@@ -61,6 +61,11 @@ void rig_detach(struct rig *rig);
 /* The path of kept state, as rig_file(). */
 const char *rig_kept(struct rig *rig, unsigned int layer, const char *name);
 
+/* Looks how large the disk is by now (size 0), or makes it that large, as the
+ * worker does between two requests.  -errno with why set. */
+int rig_resize(struct rig *rig, uint64_t size);
+uint64_t rig_size(const struct rig *rig);
+
 /* One request and what became of it. */
 struct rig_op {
 	struct xd_request req;

@@ -117,9 +117,21 @@ static void on_died(void *ctx, const char *how)
 	note(ctx, "died", 0, how);
 }
 
+static void on_resized(void *ctx, int err, const char *why)
+{
+	note(ctx, "resized", err, why);
+}
+
+static void on_grew(void *ctx, uint64_t size)
+{
+	struct seen *seen = ctx;
+
+	seen->size = size;
+}
+
 const struct worker_events supervise_events = {
-	on_opened, on_connected, on_disconnected, on_resumed,
-	on_broken, on_condition, on_died,
+	on_opened,    on_connected, on_disconnected, on_resumed, on_broken,
+	on_condition, on_died,	    on_resized,	     on_grew,
 };
 
 void expect(struct seen *seen, const char *event, int err)

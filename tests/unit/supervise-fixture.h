@@ -45,6 +45,7 @@ struct seen {
 	bool poisoned;
 	bool paused;
 	bool stopped;
+	uint64_t size; /* as grew() said */
 };
 
 void note(struct seen *seen, const char *event, int err, const char *text);

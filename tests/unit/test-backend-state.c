@@ -369,6 +369,7 @@ static void cow_top_must_be_large_enough(void **state)
 	(void)rig_file(rig, "top", MiB);
 	assert_int_equal(rig_open(rig, 1, "cow(@/image, @/top)"), -EINVAL);
 	assert_non_null(strstr(rig->why, "smaller than the base"));
+	rig_detach(rig);
 	(void)rig_file(rig, "image", MiB - 512);
 	assert_int_equal(rig_open(rig, 1,
 				  "cow(@/image, raw(@/top, sector-size=4096))"),

@@ -155,6 +155,15 @@ void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
 	done(ctx, -ECANCELED, "the disk was closed");
 }
 
+void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)
+{
+	(void)vbd;
+	if (size == 1)
+		done(ctx, -EPERM, "it would shrink");
+	else
+		done(ctx, 0, NULL);
+}
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {
 	(void)vbd;

@@ -78,8 +78,35 @@ static void test_kept(void **state)
 	assert_int_equal(pread(fd, &byte, 1, 100), 1);
 	assert_int_equal(byte, 'x');
 	(void)close(fd);
-	/* Of another size it is not the same thing any more. */
-	assert_int_equal(touch(keep, &disk, "log", XD_KEEP_STATE, 8192), 0);
+}
+
+/* A disk that has grown keeps more; what was kept must not be lost over that,
+ * nor over a worker that does not know yet how large it was. */
+static void test_grown(void **state)
+{
+	struct keep *keep = keep_of(state);
+	char byte = 0;
+	struct stat st;
+	bool kept = false;
+	int fd;
+
+	fd = keep_file(keep, &disk, 0, "map", XD_KEEP_STATE, 512, 0, &kept);
+	assert_int_equal(pwrite(fd, "x", 1, 100), 1);
+	(void)close(fd);
+	fd = keep_file(keep, &disk, 0, "map", XD_KEEP_STATE, 8192, 0, &kept);
+	assert_true(kept);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 8192);
+	assert_int_equal(pread(fd, &byte, 1, 100), 1);
+	assert_int_equal(byte, 'x');
+	assert_int_equal(pread(fd, &byte, 1, 8191), 1);
+	assert_int_equal(byte, 0);
+	(void)close(fd);
+	fd = keep_file(keep, &disk, 0, "map", XD_KEEP_STATE, 512, 0, &kept);
+	assert_true(kept);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 8192);
+	(void)close(fd);
 }
 
 static void test_another_owner(void **state)
@@ -248,6 +275,7 @@ static void test_strangers_folder(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_grown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_owner, setup,
 						teardown),

@@ -74,7 +74,8 @@ static uint32_t next_resume(struct fixture *f)
 	const struct msg_resume *msg = (const void *)buf;
 	size_t length;
 
-	assert_int_equal(services_next(f->services, buf, &length), 0);
+	assert_int_equal(services_next(f->services, buf, &length, UINT64_MAX),
+			 0);
 	assert_int_equal(msg->h.type, MSG_RESUME);
 	assert_int_equal(length, sizeof(*msg));
 	return msg->accept_loss;
@@ -182,6 +183,26 @@ static void test_send(void **state)
 				 0);
 }
 
+/* Nothing comes: who waits goes on with something else, and misses nothing. */
+static void test_deadline(void **state)
+{
+	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
+	struct fixture *f = *state;
+	uint64_t before = now_ns();
+	size_t length;
+
+	assert_int_equal(services_next(f->services, buf, &length, 0),
+			 -ETIMEDOUT);
+	assert_int_equal(services_next(f->services, buf, &length,
+				       before + 20 * MS),
+			 -ETIMEDOUT);
+	assert_true(now_ns() - before >= 20 * MS);
+	resume(f, 3);
+	assert_int_equal(budget(f, 1, 5000 * MS), 0);
+	assert_int_equal(services_next(f->services, buf, &length, 0), 0);
+	assert_int_equal(budget(f, 1, 5000 * MS), 0);
+}
+
 static void test_hang_up(void **state)
 {
 	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
@@ -191,7 +212,8 @@ static void test_hang_up(void **state)
 	resume(f, 5);
 	fake_broker_hang_up(f->broker);
 	assert_int_equal(next_resume(f), 5);
-	assert_int_equal(services_next(f->services, buf, &length), -ECONNRESET);
+	assert_int_equal(services_next(f->services, buf, &length, UINT64_MAX),
+			 -ECONNRESET);
 	assert_int_equal(budget(f, 1, 5000 * MS), -ECONNRESET);
 }
 
@@ -202,7 +224,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_answers),	TEST(test_orders_in_between),
 		TEST(test_late_answer), TEST(test_threads),
-		TEST(test_send),	TEST(test_hang_up),
+		TEST(test_send),	TEST(test_deadline),
+		TEST(test_hang_up),
 	};
 
 	return cmocka_run_group_tests_name("services", tests, NULL, NULL);

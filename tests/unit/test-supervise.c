@@ -100,6 +100,8 @@ static void fake_random(unsigned int seed)
 		{ MSG_HELLO, sizeof(struct msg_hello) },
 		{ MSG_CONNECTED, sizeof(struct msg_header) },
 		{ MSG_CONNECT, sizeof(struct msg_connect) },
+		{ MSG_RESIZED, sizeof(struct msg_text) },
+		{ MSG_GREW, sizeof(struct msg_grew) },
 	};
 
 	srand(seed);
@@ -191,6 +193,7 @@ static void fake_resumed(uint32_t seq, const char *behaviour)
 static void fake_answer(const struct msg_header *header, const char *behaviour)
 {
 	struct msg_header plain = { .type = 0 };
+	struct msg_grew grew = { .size = 0 };
 	uint32_t seq = header->seq;
 	char notes[256] = "";
 
@@ -232,6 +235,11 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 		break;
 	case MSG_RESUME:
 		fake_resumed(seq, behaviour);
+		break;
+	case MSG_RESIZE:
+		grew.size = ((const struct msg_resize *)header)->size;
+		fake_say(&grew, sizeof(grew), MSG_GREW, 0);
+		fake_say_text(MSG_RESIZED, seq, 0, "");
 		break;
 	case MSG_CLOSE:
 		_exit(0);
@@ -348,6 +356,41 @@ static void test_rubbish(void **state)
 }
 
 /* Whatever it says, it ends, and the broker does not. */
+static void test_resize(void **state)
+{
+	struct seen *seen = start(state, "fake(good)");
+
+	assert_int_equal(worker_resize(seen->worker, 0), -ENOTCONN);
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_resize(seen->worker, 1 << 30), 0);
+	assert_int_equal(worker_resize(seen->worker, 0), -EALREADY);
+	expect(seen, "resized", 0);
+	assert_int_equal(seen->size, 1 << 30);
+	assert_int_equal(worker_resize(seen->worker, 1ull << 40), 0);
+	expect(seen, "resized", 0);
+	assert_int_equal(seen->size, 1ull << 40);
+}
+
+/* A worker that says that its disk is smaller, or of half a sector, would have
+ * us tell its guest. */
+static void test_wrong_size(void **state)
+{
+	static const uint64_t sizes[] = { 0,	      1,
+					  512,	      (1 << 20) + 256,
+					  1ull << 63, UINT64_MAX };
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct seen *seen = start(state, "fake(good)");
+
+		expect(seen, "opened", 0);
+		assert_int_equal(worker_resize(seen->worker, sizes[i]), 0);
+		expect(seen, "died", 0);
+		assert_non_null(strstr(seen->text, "sent a wrong GREW"));
+		assert_int_equal(seen->size, 0);
+		worker_free(TAKE_PTR(seen->worker));
+	}
+}
+
 static void test_random(void **state)
 {
 	struct seen *seen = *state;
@@ -592,6 +635,8 @@ int main(int argc, char **argv)
 		TEST(test_crash_while_opening),
 		TEST(test_death_and_restart),
 		TEST(test_rubbish),
+		TEST(test_resize),
+		TEST(test_wrong_size),
 		TEST(test_random),
 		TEST(test_open_service),
 		TEST(test_impatient),

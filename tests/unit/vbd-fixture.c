@@ -94,6 +94,24 @@ int worker_resume(struct worker *worker, bool accept_loss)
 	return -EOPNOTSUPP;
 }
 
+int worker_resize(struct worker *worker, uint64_t size)
+{
+	if (!worker->process)
+		return -ENOTCONN;
+	world.resize = size;
+	return 0;
+}
+
+void world_grow(struct disk *disk, uint64_t size)
+{
+	disk->worker->events.grew(disk->worker->spec.ctx, size);
+}
+
+void world_resized(struct disk *disk, int err)
+{
+	disk->worker->events.resized(disk->worker->spec.ctx, err, "no room");
+}
+
 pid_t worker_pid(const struct worker *worker)
 {
 	return worker->process ? 4242 : 0;

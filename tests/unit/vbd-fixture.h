@@ -45,6 +45,7 @@ struct world {
 	unsigned int workers; /* that live */
 	unsigned int discards;
 	struct xd_limits limits; /* of what workers open */
+	uint64_t resize; /* that a worker was asked for last */
 	const char *storage; /* its identity; NULL: none */
 	/* What vbd_hotplug_add() and _remove() have said. */
 	bool done;
@@ -70,6 +71,9 @@ void world_settle(void);
 /* The worker answers what it was asked: 0 or -errno. */
 void world_answer(struct disk *disk, int err);
 void world_worker_dies(struct disk *disk);
+/* The worker says that the disk is larger; that a resize has ended. */
+void world_grow(struct disk *disk, uint64_t size);
+void world_resized(struct disk *disk, int err);
 /* Lets the event loop run until the worker is asked something. */
 void world_wait_ask(struct disk *disk, enum ask ask);
 

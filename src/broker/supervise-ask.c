@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * supervise-ask.c - what a worker is asked while it serves.
+ *
+ * Each question has a time limit: the worker's main thread may hang on its
+ * storage, and whoever asked is told so.  What it says after that is not the
+ * answer any more, but a disk that grew has grown.
+ */
+#include "config.h"
+
+#include <event2/event.h>
+
+#include "broker/broker.h"
+#include "broker/host.h"
+#include "broker/supervise-private.h"
+#include "common/util.h"
+
+#define RESUME_TIMEOUT_S 15 /* a mark that is being made takes 10 s at most */
+#define RESIZE_TIMEOUT_S 30
+
+static void start_timer(struct question *question, unsigned int seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	(void)evtimer_add(question->timer, &tv);
+}
+
+static void end_question(struct question *question)
+{
+	question->pending = false;
+	(void)evtimer_del(question->timer);
+}
+
+/* --- Resume ---------------------------------------------------------------- */
+
+static int ask_resume(struct worker *worker, bool accept_loss)
+{
+	struct msg_resume msg = { .accept_loss = accept_loss };
+	int r = worker_ask(worker, &msg, sizeof(msg), MSG_RESUME,
+			   &worker->resume.seq);
+
+	if (r == 0)
+		start_timer(&worker->resume, RESUME_TIMEOUT_S);
+	return r;
+}
+
+static void end_resume(struct worker *worker, int err, const char *why)
+{
+	end_question(&worker->resume);
+	if (worker_told(worker))
+		worker->events->resumed(worker->ctx, err, why);
+}
+
+static void on_resume_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	end_resume(arg, -ETIMEDOUT, "the worker does not answer");
+}
+
+/* The operator has looked: first the marks, then the worker. */
+static void poison_cleared(void *ctx, int err)
+{
+	struct worker *worker = ctx;
+
+	if (err == 0 && worker_told(worker))
+		worker->events->condition(worker->ctx, MSG_POISONED, false, "");
+	if (!worker->resume.pending)
+		return; /* the process has died meanwhile */
+	if (err)
+		end_resume(worker, err, "the poison mark stays");
+	else if (worker->state <= OPENING || !worker->accepts_loss)
+		end_resume(worker, 0, "");
+	else if (ask_resume(worker, true) < 0)
+		end_resume(worker, -EIO, "the worker cannot be told");
+}
+
+/* Ends what had nothing to wait for: a connect, or a resume. */
+static void on_later(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *worker = arg;
+
+	(void)fd;
+	(void)what;
+	if (worker->kept) {
+		worker->kept = false;
+		if (worker->resume.pending)
+			worker_tell_later(worker);
+		if (worker_told(worker) && worker->state == CONNECTED)
+			worker->events->connected(worker->ctx, 0, "");
+	} else if (worker->resume.pending) {
+		poison_cleared(worker, 0);
+	}
+}
+
+int worker_resume(struct worker *worker, bool accept_loss)
+{
+	int r = 0;
+
+	if (worker->resume.pending)
+		return -EALREADY;
+	worker->accepts_loss = accept_loss;
+	if (!accept_loss)
+		r = worker->state > OPENING ? ask_resume(worker, false) :
+					      -ENOTCONN;
+	else if (host_clear_poison(worker->host, poison_cleared) == 0)
+		worker_tell_later(worker);
+	worker->resume.pending = r == 0;
+	return r;
+}
+
+bool worker_take_resumed(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	bool again = worker->accepts_loss && text->h.result == 0;
+
+	/* Else it is too late.  Marks made before it was told: see flush.h. */
+	if (!worker->resume.pending || text->h.seq != worker->resume.seq)
+		return true;
+	worker->accepts_loss = false;
+	if (!again || host_clear_poison(worker->host, poison_cleared) == 0)
+		end_resume(worker, text->h.result, text->text);
+	return true;
+}
+
+/* --- Resize ---------------------------------------------------------------- */
+
+static void end_resize(struct worker *worker, int err, const char *why)
+{
+	end_question(&worker->resize);
+	if (worker_told(worker))
+		worker->events->resized(worker->ctx, err, why);
+}
+
+static void on_resize_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	end_resize(arg, -ETIMEDOUT,
+		   "the worker does not answer; it may hang on its storage");
+}
+
+int worker_resize(struct worker *worker, uint64_t size)
+{
+	struct msg_resize msg = { .size = size };
+	int r;
+
+	if (worker->resize.pending)
+		return -EALREADY;
+	if (worker->state <= OPENING)
+		return -ENOTCONN;
+	r = worker_ask(worker, &msg, sizeof(msg), MSG_RESIZE,
+		       &worker->resize.seq);
+	if (r < 0)
+		return r;
+	worker->resize.pending = true;
+	start_timer(&worker->resize, RESIZE_TIMEOUT_S);
+	return 0;
+}
+
+bool worker_take_resized(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	if (worker->resize.pending && text->h.seq == worker->resize.seq)
+		end_resize(worker, text->h.result, text->text);
+	return true;
+}
+
+/* The number goes to the guest; and the next broker must know it, too. */
+bool worker_take_grew(struct worker *worker, const void *msg)
+{
+	const struct msg_grew *grew = msg;
+	struct xd_limits *limits = worker->opened ? &worker->opened->limits :
+						    NULL;
+
+	if (!limits || grew->size <= limits->size || grew->size > INT64_MAX ||
+	    grew->size % limits->sector_size)
+		return false;
+	limits->size = grew->size;
+	adopt_note_opened(worker, worker->opened);
+	worker->events->grew(worker->ctx, grew->size);
+	return true;
+}
+
+/* --- Life ------------------------------------------------------------------ */
+
+int worker_asks_init(struct worker *worker)
+{
+	struct event_base *base = worker->broker->base;
+
+	worker->resume.timer = evtimer_new(base, on_resume_timeout, worker);
+	worker->resize.timer = evtimer_new(base, on_resize_timeout, worker);
+	worker->later = evtimer_new(base, on_later, worker);
+	return worker->resume.timer && worker->resize.timer && worker->later ?
+		       0 :
+		       -ENOMEM;
+}
+
+void worker_asks_drop(struct worker *worker)
+{
+	if (worker->resume.timer)
+		end_question(&worker->resume);
+	if (worker->resize.timer)
+		end_question(&worker->resize);
+}
+
+void worker_asks_free(struct worker *worker)
+{
+	struct event *events[] = { worker->resume.timer, worker->resize.timer,
+				   worker->later };
+
+	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+		if (events[i])
+			event_free(events[i]);
+}
