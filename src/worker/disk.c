@@ -143,12 +143,12 @@ int xd_map(struct xd_channel *ch, struct xd_request *req, struct iovec *ret_iov,
 	uint64_t sum = 0;
 	int r;
 
+	if (!ch->disk->backend->map)
+		return -EOPNOTSUPP;
 	assert(before.state == IDLE ||
 	       (before.state == LENT && before.at == hc->above));
 	assert(req->op == XD_READ || req->op == XD_WRITE);
 	check_request(&ch->disk->limits, req, true);
-	if (!ch->disk->backend->map)
-		return -EOPNOTSUPP;
 	progress->state = LENT;
 	progress->at = hc;
 	r = ch->disk->backend->map(ch, req, ret_iov, &nr);

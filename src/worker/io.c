@@ -364,10 +364,9 @@ static void begin_transfer(struct io *io)
  * does not. */
 static int map_data(struct io *io)
 {
-	struct iovec iov[BLKIF_INDIRECT_MAX + 1];
 	struct io_lane *lane = io->ring->lane;
 	uint32_t max = lane->disk->limits->max_transfer;
-	unsigned int iovcnt = ARRAY_SIZE(iov);
+	unsigned int iovcnt = ARRAY_SIZE(lane->lent);
 	struct xd_request *req = &io->req;
 	int r;
 
@@ -380,11 +379,11 @@ static int map_data(struct io *io)
 	req->iov = NULL;
 	req->iovcnt = 0;
 	req->owner = io;
-	r = xd_map(lane->top, req, iov, &iovcnt);
+	r = xd_map(lane->top, req, lane->lent, &iovcnt);
 	if (r)
 		return r;
 	io->mapped = true;
-	copy_data(io, iov);
+	copy_data(io, lane->lent);
 	return 0;
 }
 

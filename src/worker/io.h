@@ -154,6 +154,9 @@ struct io_lane {
 	struct hold_lane hold;
 	_Atomic(bool) poked; /* look at everything that waits */
 	_Atomic(bool) resume; /* try what is held at once */
+	/* map_data()'s alone.  Not on its stack, where each call would zero
+	 * it (-ftrivial-auto-var-init). */
+	struct iovec lent[BLKIF_INDIRECT_MAX + 1];
 };
 
 /* --- Main thread, while the lane does not run ----------------------------- */
