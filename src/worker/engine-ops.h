@@ -6,6 +6,8 @@
 #ifndef XENDISK_ENGINE_OPS_H
 #define XENDISK_ENGINE_OPS_H
 
+#include <poll.h>
+
 #include "common/util.h"
 #include "worker/engine.h"
 
@@ -108,5 +110,18 @@ void engine_done(struct engine *engine, struct call *call, int64_t res);
 
 /* Implementations: wake_fd was readable. */
 void engine_drain_wake(struct engine *engine);
+
+/* Implementations: a list of descriptors for ppoll(). */
+struct engine_polls {
+	struct pollfd *fds; /* wake_fd, then engine->polls in their order */
+	unsigned int nr_fds; /* room */
+};
+
+int engine_polls_init(struct engine_polls *polls);
+void engine_polls_destroy(struct engine_polls *polls);
+/* Waits for wake_fd and all of engine->polls, and reports these.  Returns how
+ * many were reported, or -errno. */
+int engine_polls_wait(struct engine *engine, struct engine_polls *polls,
+		      uint64_t wait_ns);
 
 #endif

@@ -16,7 +16,6 @@
 #include "config.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -26,7 +25,6 @@
 #include "worker/engine-ops.h"
 
 #define MAX_THREADS 16
-#define FDS_STEP    8
 
 struct pool {
 	pthread_mutex_t lock;
@@ -46,8 +44,7 @@ struct threads {
 	unsigned int nr_fresh;
 	pthread_t thread[MAX_THREADS];
 	unsigned int nr_threads, max_threads;
-	struct pollfd *fds; /* wake_fd, then the polls in their order */
-	unsigned int nr_fds; /* room in fds */
+	struct engine_polls polls;
 };
 
 static struct threads *threads_of(struct engine *engine)
@@ -140,12 +137,10 @@ static int threads_create(unsigned int entries, struct engine **ret)
 
 	if (!threads)
 		return -ENOMEM;
-	threads->fds = calloc(FDS_STEP, sizeof(*threads->fds));
-	if (!threads->fds) {
+	if (engine_polls_init(&threads->polls) < 0) {
 		free(threads);
 		return -ENOMEM;
 	}
-	threads->nr_fds = FDS_STEP;
 	threads->engine.ops = &engine_threads_ops;
 	threads->max_threads = MAX(1, MIN(entries, MAX_THREADS));
 	pthread_mutex_init(&threads->pool.lock, NULL);
@@ -166,7 +161,7 @@ static void threads_destroy(struct engine *engine)
 		pthread_join(threads->thread[i], NULL);
 	pthread_cond_destroy(&threads->pool.more);
 	pthread_mutex_destroy(&threads->pool.lock);
-	free(threads->fds);
+	engine_polls_destroy(&threads->polls);
 	free(threads);
 }
 
@@ -228,59 +223,6 @@ static bool fall_asleep(struct pool *pool)
 	return !done;
 }
 
-/* Without memory for all of them the last ones are not looked at for now. */
-static bool room_for(struct threads *threads, unsigned int nr)
-{
-	struct pollfd *fds;
-
-	if (nr <= threads->nr_fds)
-		return true;
-	fds = reallocarray(threads->fds, nr + FDS_STEP, sizeof(*fds));
-	if (!fds)
-		return false;
-	threads->fds = fds;
-	threads->nr_fds = nr + FDS_STEP;
-	return true;
-}
-
-static unsigned int fill_fds(struct threads *threads)
-{
-	struct call *call;
-	unsigned int nr = 1;
-
-	threads->fds[0] = (struct pollfd){ .fd = threads->engine.wake_fd,
-					   .events = POLLIN };
-	DL_FOREACH(threads->engine.polls, call) {
-		if (!room_for(threads, nr + 1))
-			break;
-		threads->fds[nr++] = (struct pollfd){
-			.fd = sys_of(call)->fd,
-			.events = (short)sys_of(call)->flags,
-		};
-	}
-	return nr;
-}
-
-/* A done() may start a poll: it comes last in the list, past the nr that were
- * asked for. */
-static int finish_polls(struct threads *threads, unsigned int nr)
-{
-	struct call *call, *next;
-	unsigned int i = 1;
-	int n = 0;
-
-	DL_FOREACH_SAFE(threads->engine.polls, call, next) {
-		if (i == nr)
-			break;
-		if (threads->fds[i++].revents == 0)
-			continue;
-		engine_done(&threads->engine, call,
-			    (unsigned short)threads->fds[i - 1].revents);
-		n++;
-	}
-	return n;
-}
-
 static int finish_calls(struct threads *threads)
 {
 	struct pool *pool = &threads->pool;
@@ -301,25 +243,13 @@ static int finish_calls(struct threads *threads)
 static int threads_run(struct engine *engine, uint64_t wait_ns)
 {
 	struct threads *threads = threads_of(engine);
-	struct timespec ts;
-	unsigned int nr;
-	int r, n = 0;
+	int n;
 
 	hand_out(threads);
-	nr = fill_fds(threads);
 	if (wait_ns > 0 && !fall_asleep(&threads->pool))
 		wait_ns = 0;
-	ts.tv_sec = (time_t)(wait_ns / 1000000000);
-	ts.tv_nsec = (long)(wait_ns % 1000000000);
-	r = ppoll(threads->fds, nr, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
-	if (r < 0 && errno != EINTR && errno != ENOMEM)
-		return -errno;
-	if (r > 0) {
-		if (threads->fds[0].revents)
-			engine_drain_wake(engine);
-		n = finish_polls(threads, nr);
-	}
-	return n + finish_calls(threads);
+	n = engine_polls_wait(engine, &threads->polls, wait_ns);
+	return n < 0 ? n : n + finish_calls(threads);
 }
 
 static void threads_cancel(struct engine *engine, struct call *poll)

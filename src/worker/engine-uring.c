@@ -18,6 +18,12 @@
  * DEFER_TASKRUN): a lane's thread ends with its guest's connection and the
  * next one takes the engine over, while a new ring could not be had any more.
  *
+ * While nothing but polls is under way, no kernel ring is needed for them: they
+ * stay here, and the lane sleeps in ppoll().  That takes 0.7 us less than to arm
+ * a poll, to wait for it and to complete it, and a guest whose requests come
+ * one by one pays that for each.  As soon as a call is under way, or the lane
+ * does not wait, the polls go into the ring, and stay there until they end.
+ *
  * Waking is an eventfd under POLL_ADD and not under READ: a read that loses
  * the race against the ring's end could write into freed memory.
  */
@@ -29,8 +35,12 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <utlist.h>
 
 #include "worker/engine-ops.h"
+
+/* call->res of a poll */
+enum { POLL_HERE, POLL_IN_RING };
 
 /* Polls and timers may be many, and nearly idle: room for their bursts. */
 #define CQ_PER_SQ 4
@@ -42,7 +52,10 @@ struct uring {
 	struct engine engine;
 	struct io_uring ring;
 	struct fifo waiting; /* no room in the submission queue yet */
+	unsigned int in_ring; /* calls, those that wait for room too */
+	bool polls_here; /* some polls may not be in the ring */
 	bool wake_armed;
+	struct engine_polls polls;
 };
 
 static struct uring *uring_of(struct engine *engine)
@@ -125,6 +138,8 @@ static int uring_create(unsigned int entries, struct engine **ret)
 	r = (uring->ring.features & needed) == needed ?
 		    restrict_ring(&uring->ring) :
 		    -EOPNOTSUPP;
+	if (r == 0)
+		r = engine_polls_init(&uring->polls);
 	if (r < 0) {
 		io_uring_queue_exit(&uring->ring);
 		return r;
@@ -139,6 +154,7 @@ static void uring_destroy(struct engine *engine)
 	struct uring *uring = uring_of(engine);
 
 	io_uring_queue_exit(&uring->ring);
+	engine_polls_destroy(&uring->polls);
 	free(uring);
 }
 
@@ -181,12 +197,36 @@ static bool push(struct uring *uring, struct call *call)
 	return true;
 }
 
+static void into_ring(struct uring *uring, struct call *call)
+{
+	uring->in_ring++;
+	if (uring->waiting.head || !push(uring, call))
+		fifo_push(&uring->waiting, call);
+}
+
 static void uring_start(struct engine *engine, struct call *call)
 {
 	struct uring *uring = uring_of(engine);
 
-	if (uring->waiting.head || !push(uring, call))
-		fifo_push(&uring->waiting, call);
+	if (sys_of(call)->op != XD_SYS_POLL) {
+		into_ring(uring, call);
+		return;
+	}
+	call->res = POLL_HERE;
+	uring->polls_here = true;
+}
+
+static void polls_into_ring(struct uring *uring)
+{
+	struct call *call;
+
+	uring->polls_here = false;
+	DL_FOREACH(uring->engine.polls, call) {
+		if (call->res == POLL_IN_RING)
+			continue;
+		call->res = POLL_IN_RING;
+		into_ring(uring, call);
+	}
 }
 
 static bool arm_wake(struct uring *uring)
@@ -234,6 +274,10 @@ static void uring_cancel(struct engine *engine, struct call *poll)
 	struct uring *uring = uring_of(engine);
 	struct io_uring_sqe *sqe;
 
+	if (poll->res == POLL_HERE) {
+		engine_done(engine, poll, -ECANCELED);
+		return;
+	}
 	if (submit_waiting(uring) < 0)
 		return;
 	sqe = io_uring_get_sqe(&uring->ring);
@@ -284,6 +328,7 @@ static unsigned int complete_batch(struct uring *uring, int *io_n)
 			uring->wake_armed = false;
 			engine_drain_wake(&uring->engine);
 		} else if (call[i]) {
+			uring->in_ring--;
 			engine_done(&uring->engine, call[i], res[i]);
 			++*io_n;
 		}
@@ -296,6 +341,10 @@ static int uring_run(struct engine *engine, uint64_t wait_ns)
 	struct uring *uring = uring_of(engine);
 	int r, n = 0;
 
+	if (uring->in_ring == 0 && wait_ns > 0)
+		return engine_polls_wait(engine, &uring->polls, wait_ns);
+	if (uring->polls_here)
+		polls_into_ring(uring);
 	r = submit_and_wait(uring, wait_ns);
 	while (complete_batch(uring, &n) > 0)
 		;

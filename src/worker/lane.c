@@ -202,7 +202,9 @@ static void *run(void *arg)
 			break;
 		wait = more ? 0 : io_sleep_ns(io);
 		unmask = until_unmask(lane);
-		start_poll(lane);
+		/* While there is work, events say nothing that is new. */
+		if (wait > 0)
+			start_poll(lane);
 		n = engine_run(lane->engine, MIN(wait, unmask));
 		if (n == 0 && wait > 0 && wait <= unmask)
 			io_idle(io);

@@ -243,6 +243,45 @@ static void test_poll(void **state)
 	close(fds[1]);
 }
 
+/* Polls wait in one place while they are alone, in another while calls are
+ * under way: they notice the same in both, and when moved. */
+static void test_poll_moves(void **state)
+{
+	struct fixture *f = *state;
+	struct probe poll = { 0 }, sync = { 0 };
+	int fds[2];
+	char byte;
+
+	assert_int_equal(pipe(fds), 0);
+	poll.sys = (struct xd_sys){ .op = XD_SYS_POLL,
+				    .fd = fds[0],
+				    .flags = POLLIN };
+	sync.sys = (struct xd_sys){ .op = XD_SYS_FDATASYNC, .fd = f->fd };
+	for (unsigned int i = 0; i < 8; i++) {
+		start(f->engine, &poll);
+		if (i & 1)
+			assert_int_equal(engine_run(f->engine, MS), 0);
+		if (i & 2) {
+			start(f->engine, &sync);
+			finish(f->engine, &sync);
+		}
+		if (i & 4)
+			assert_int_equal(engine_run(f->engine, 0), 0);
+		assert_int_equal(poll.done, i);
+		assert_int_equal(write(fds[1], "x", 1), 1);
+		finish(f->engine, &poll);
+		assert_int_equal(poll.res, POLLIN);
+		assert_int_equal(read(fds[0], &byte, 1), 1);
+		engine_wake(f->engine);
+		assert_int_equal(engine_run(f->engine, UINT64_MAX), 0);
+	}
+	start(f->engine, &poll);
+	engine_cancel(f->engine); /* never looked at */
+	assert_int_equal(poll.res, -ECANCELED);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void test_timers(void **state)
 {
 	struct fixture *f = *state;
@@ -418,12 +457,19 @@ static void test_choice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(test_read_write),	   BOTH(test_other_calls),
-		BOTH(test_errors),	   BOTH(test_more_than_entries),
-		BOTH(test_poll),	   BOTH(test_timers),
-		BOTH(test_wait),	   BOTH(test_wake),
-		BOTH(test_chain),	   BOTH(test_cancel),
-		BOTH(test_another_thread), cmocka_unit_test(test_choice),
+		BOTH(test_read_write),
+		BOTH(test_other_calls),
+		BOTH(test_errors),
+		BOTH(test_more_than_entries),
+		BOTH(test_poll),
+		BOTH(test_poll_moves),
+		BOTH(test_timers),
+		BOTH(test_wait),
+		BOTH(test_wake),
+		BOTH(test_chain),
+		BOTH(test_cancel),
+		BOTH(test_another_thread),
+		cmocka_unit_test(test_choice),
 	};
 
 	unsetenv("XENDISK_ENGINE");
