@@ -14,7 +14,7 @@ if [ -z "${XENDISK_INSIDE:-}" ]; then
 		skip_all "built without systemd"
 	! grep -q __asan_init "$top_builddir/xendiskd" ||
 		skip_all "the unit forbids what the sanitizers do"
-	say=$("$top_srcdir/tests/systemd/boot" true 2>&1) ||
+	say=$("$top_srcdir/tests/systemd/boot" -t 60 true 2>&1) ||
 		skip_all "no systemd in a container: ${say##*$'\n'}"
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -C "$top_builddir" install \
 		DESTDIR="$tmp/tree" > "$tmp/install.log" 2>&1 ||

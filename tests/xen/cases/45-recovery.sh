@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# Processes die under a guest at work: it may notice nothing but a delay.
+
+t '20 kill -9 of worker, daemon and both, under load: no error' AB xendisk kills
+t 'the daemon is stopped: detach waits for the next one' AB xendisk stopped_detach
+
+worker_is_new() {
+	local now
+	now=$(worker)
+	[ -n "$now" ] && [ "$now" != "$1" ]
+}
+
+# kill_one WORD: the worker, the daemon (which is started again) or both. While
+# there is a daemon the image has another name: a worker gets the file that was
+# attached. A new daemon looks for the name.
+kill_one() {
+	local old
+	within 30 worker_is_new none
+	old=$(worker)
+	case $1 in
+	worker)
+		mv /srv/slow/d.img /srv/slow/moved.img
+		kill -KILL "$old"
+		within 30 worker_is_new "$old"
+		mv /srv/slow/moved.img /srv/slow/d.img
+		;;
+	daemon)
+		kill_daemon
+		start_daemon
+		;;
+	both)
+		kill_daemon
+		kill -KILL "$old"
+		start_daemon
+		within 30 worker_is_new "$old"
+		;;
+	esac
+}
+
+# What was in flight when workers died, as their successors say.
+in_flight() {
+	tail -n +"$1" "$LOG" | sed -n \
+		's/.*goes on after a worker died: \([0-9]*\) requests.*/\1/p'
+}
+
+kills() {
+	local i before sum words=(worker daemon worker both)
+	guest pv
+	slow_new /srv/slow.img
+	image /srv/slow/d.img 24M
+	attach pv xvdb /srv/slow/d.img
+	before=$(wc -l <"$LOG")
+	load_start pv xvdb
+	for ((i = 0; i < 20; i++)); do
+		kill_one "${words[i % 4]}"
+		sleep "0.$((RANDOM % 9 + 1))"
+	done
+	load_end pv xvdb
+	refuse gx pv 'dmesg | grep -E "I/O error|wrong operation|further use"'
+	[ "$(in_flight "$before" | wc -l)" -ge 15 ] ||
+		fail "fewer workers have gone on than were killed"
+	sum=$(in_flight "$before" | awk '{n += $1} END {print n}')
+	echo "$sum requests were in flight when workers died"
+	[ "$sum" -ge 20 ] || fail "too few to show anything"
+	detach pv xvdb
+	rm /srv/slow/d.img
+	slow_gone /srv/slow.img
+}
+
+# may_administer PID: does it have CAP_SYS_ADMIN?
+may_administer() {
+	[ $((0x$(awk '/^CapBnd/ {print $2}' "/proc/$1/status") >> 21 & 1)) = 1 ]
+}
+
+# xl waits 10 s for the backend to close; nobody answers before there is a
+# daemon again. In between the guest's writes wait in the ring.
+stopped_detach() {
+	local pid status=0
+	guest pv
+	image /srv/d.img 96M
+	attach pv xvdb /srv/d.img
+	gx -t 300 pv 'disk fill xvdb'
+	stop_daemon
+	start_daemon
+	refuse may_administer "$(cat "$PIDFILE")"
+	may_administer $$
+	gx -t 120 pv 'disk check xvdb'
+	stop_daemon
+	patient xl block-detach pv xvdb &
+	pid=$!
+	sleep 2
+	start_daemon
+	wait $pid || status=$?
+	is "xl's status" $status 0
+	no_keys "$(domid pv)" xvdb
+	gx -t 90 pv 'disk gone xvdb'
+	image_is_good /srv/d.img
+	rm /srv/d.img
+}
