@@ -5,10 +5,12 @@
  * Unbinding leaves the node's state alone (the driver allows rebinding, Linux
  * 5.6 on) and lets go of rings and event channel before the write returns.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -77,6 +79,20 @@ static void write_max_queues(uint32_t queues)
 		(void)dprintf(fd, "%u", queues);
 }
 
+/* Does any disk land on it? */
+static bool in_use(void)
+{
+	DIR *dir = opendir(DRIVER);
+	struct dirent *entry;
+	bool found = false;
+
+	while (dir && !found && (entry = readdir(dir)))
+		found = strncmp(entry->d_name, "vbd-", 4) == 0;
+	if (dir)
+		(void)closedir(dir);
+	return found;
+}
+
 int blkback_load(uint32_t max_queues, uint32_t *ret_queues)
 {
 	bool present = blkback_present();
@@ -86,7 +102,7 @@ int blkback_load(uint32_t max_queues, uint32_t *ret_queues)
 		r = run_modprobe();
 	if (r < 0)
 		return r;
-	if (!present && read_max_queues() > max_queues)
+	if (!in_use() && read_max_queues() > max_queues)
 		write_max_queues(max_queues);
 	*ret_queues = read_max_queues();
 	return 0;

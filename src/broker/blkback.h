@@ -19,7 +19,7 @@
  * 0 also when there is nothing to load; -ETIMEDOUT, or -EIO: modprobe failed.
  *
  * It offers a queue for each CPU, and a running guest has taken them before we
- * take the device over.  So when it is us who load it, it is told to offer no
+ * take the device over.  So as long as it serves no disk it is told to offer no
  * more than max_queues; *ret_queues is what it offers (0: not known).
  */
 int blkback_load(uint32_t max_queues, uint32_t *ret_queues);
