@@ -6,6 +6,7 @@ t 'a phy disk on blkback beside ours: untouched, and works' A xendisk beside_phy
 t 'disk=[...] at create, block-list' AB xendisk at_create
 t 'a PVH guest' AB any pvh_trip
 t 'four queues, at create and by block-attach' AB xendisk four_queues
+t 'blkfront loaded anew: fewer queues, another ring order' AB xendisk reload
 t 'block-detach --force, then xl destroy, with I/O in flight' AB xendisk destroy_busy
 t 'detach while mounted' AB any detach_mounted
 t 'block-detach --force' AB any detach_force
@@ -99,6 +100,41 @@ four_queues() {
 	rm /srv/d.img
 }
 
+# A command in a guest is one line.
+blob="/dev/xvdb bs=64k count=16"
+
+# reloaded QUEUES ORDER: by a driver that is content with these; the data is
+# what was written before the first.
+reloaded() {
+	local dir
+	# A device that is bound keeps the module.
+	gx -t 90 pv4 "cd /sys/bus/xen/drivers/vbd &&\
+		for d in vbd-*; do echo \$d >unbind; done; rmmod xen_blkfront"
+	gx -t 90 pv4 "modprobe xen-blkfront max_queues=$1\
+		max_ring_page_order=$2 && disk wait xvdb"
+	is "the queues" "$(queues pv4 xvdb)" "$1"
+	dir=/local/domain/$(domid pv4)/device/vbd/$(devid xvdb)
+	is "the ring's order" \
+		"$(xenstore-read "$dir/ring-page-order" 2>/dev/null || echo 0)" "$2"
+	gx -t 60 pv4 "dd if=$blob of=/tmp/back skip=384 2>&1 &&\
+		cmp /tmp/blob /tmp/back"
+	gx -t 120 pv4 'disk load xvdb 2'
+}
+
+# The old driver's keys are still there: queue-3, a larger ring.
+reload() {
+	guest pv4
+	image /srv/d.img 96M
+	attach pv4 xvdb /srv/d.img
+	is "the queues" "$(queues pv4 xvdb)" 4
+	gx -t 60 pv4 'head -c 1048576 /dev/urandom >/tmp/blob'
+	gx -t 60 pv4 "dd if=/tmp/blob of=$blob seek=384 oflag=direct 2>&1"
+	reloaded 2 2
+	reloaded 1 0
+	detach pv4 xvdb
+	rm /srv/d.img
+}
+
 # Linux gives a mounted disk up at once: what was not yet written is lost, and
 # neither side may hang.
 detach_mounted() {
@@ -186,18 +222,20 @@ rebooted() {
 
 # xl re-creates the domain, under a new number, with what it was attached.
 reboot() {
-	local old
+	local old sum
 	guest pv
 	image /srv/d.img 96M
 	attach pv xvdb /srv/d.img
-	gx -t 60 pv 'disk format xvdb && echo hello >/mnt/hello && umount /mnt'
+	gx -t 60 pv 'disk format xvdb'
+	sum=$(gx -t 60 pv 'head -c 4194304 /dev/urandom | tee /mnt/blob | sha256sum')
+	gx -t 60 pv 'umount /mnt'
 	old=$(domid pv)
 	gx -t 10 pv 'sync; busybox reboot -f' >/dev/null 2>&1 || :
 	within 60 rebooted "$old"
 	rm -f /run/lab/tty.pv
 	gx -t 180 pv true
 	gx -t 120 pv 'disk wait xvdb && mount /dev/xvdb /mnt'
-	is "the file" "$(gx -t 60 pv 'cat /mnt/hello && umount /mnt')" hello
+	is "the data" "$(gx -t 60 pv 'sha256sum </mnt/blob && umount /mnt')" "$sum"
 	no_keys "$old" xvdb
 	detach pv xvdb
 	e2fsck -fn /srv/d.img
@@ -218,12 +256,17 @@ dom0_disk() {
 	rm /srv/d.img
 }
 
+# One disk is mounted, the other under a load that checks itself: what was in
+# flight when the guest was saved is sent again by its driver.
 save_restore() {
 	local old
 	guest pv
 	image /srv/d.img 96M
+	image /srv/e.img 24M
 	attach pv xvdb /srv/d.img
+	attach pv xvdc /srv/e.img
 	gx -t 60 pv 'disk format xvdb'
+	load_start pv xvdc
 	gx pv '(i=0; while [ ! -e /tmp/stop ]; do i=$((i + 1)); echo $i >/mnt/n; sync /mnt/n; sleep 0.2; done; echo $i >/tmp/n) >/dev/null 2>&1 &'
 	old=$(domid pv)
 	patient xl save pv /srv/pv.save
@@ -236,7 +279,9 @@ save_restore() {
 	gx -t 60 pv 'touch /tmp/stop; until [ -s /tmp/n ]; do sleep 0.2; done'
 	gx -t 60 pv 'umount /mnt; mount /dev/xvdb /mnt; cmp /mnt/n /tmp/n && umount /mnt'
 	gx pv 'rm /tmp/stop /tmp/n'
+	load_end pv xvdc
+	detach pv xvdc
 	detach pv xvdb
 	e2fsck -fn /srv/d.img
-	rm /srv/d.img
+	rm /srv/d.img /srv/e.img
 }

@@ -63,16 +63,32 @@ install_script() {
 	[ -z "$script" ] || ln -s "$script" $ours
 }
 
+# confined COMMAND...: with the capabilities that the unit leaves, and no way to
+# more; except that in mode A the daemon, as if it were started by hand, loads
+# xen-blkback.
+confined() {
+	local unit caps=/run/lab/caps
+	if [ ! -e $caps ]; then
+		unit=$(find / -xdev -path '*/systemd/system/xendiskd.service')
+		sed -n 's/^CapabilityBoundingSet=//p' $unit | tr 'A-Z ' 'a-z\n' |
+			sed 's/^cap_/,+/' | tr -d '\n' >$caps
+	fi
+	[ "$MODE" = B ] || [ -d /sys/module/xen_blkback ] || exec "$@"
+	exec setpriv --no-new-privs --bounding-set="-all$(cat $caps)" "$@"
+}
+
 # Its exit status is left in /run/lab/xendiskd.rc.
 start_daemon() {
 	rm -f /run/lab/xendiskd.rc
 	[ -e "$CONFIG" ] || : >"$CONFIG"
 	setsid bash -c '
-		xendiskd --foreground --config "$1" --log-level debug &
-		echo $! >"$2"
+		. /lab/lib.sh
+		confined xendiskd --foreground --config "$CONFIG" \
+			--log-level debug &
+		echo $! >"$PIDFILE"
 		wait $!
 		echo $? >/run/lab/xendiskd.rc
-	' - "$CONFIG" "$PIDFILE" >>"$LOG" 2>&1 </dev/null &
+	' >>"$LOG" 2>&1 </dev/null &
 	within 30 daemon_answers
 }
 
@@ -80,6 +96,17 @@ stop_daemon() {
 	kill -TERM "$(cat "$PIDFILE")"
 	within 30 test -e /run/lab/xendiskd.rc
 	is "xendiskd's exit status" "$(cat /run/lab/xendiskd.rc)" 0
+}
+
+# kill_daemon: as if it had crashed.
+kill_daemon() {
+	kill -KILL "$(cat "$PIDFILE")"
+	within 30 test -e /run/lab/xendiskd.rc
+}
+
+# The newest worker, or nothing.
+worker() {
+	ls -t /run/xendiskd/workers 2>/dev/null | head -1
 }
 
 no_workers() {
@@ -193,6 +220,24 @@ round_trip() {
 	gx -t 120 "$1" "disk check $2"
 }
 
+# load_start DOM DEV [SECONDS]: "disk load", which goes on from here; load_end:
+# how it went.
+load_start() {
+	gx "$1" "(disk load $2 ${3:-}; echo status \$?) >/tmp/load.$2 2>&1 &"
+}
+
+load_over() {
+	gx -t 60 "$1" "grep -q '^status' /tmp/load.$2"
+}
+
+load_end() {
+	local said
+	gx "$1" "touch /tmp/stop.$2"
+	within 240 load_over "$1" "$2"
+	said=$(gx "$1" "cat /tmp/load.$2; rm /tmp/load.$2 /tmp/stop.$2")
+	is "the load" "$said" "status 0"
+}
+
 digest() {
 	sha256sum "$1" | cut -d' ' -f1
 }
@@ -238,5 +283,30 @@ flakey_up() {
 flakey_gone() {
 	dm remove --retry flaky
 	losetup -d "$(cat /run/lab/flaky.loop)"
+	rm "$1"
+}
+
+### A file system that is slow ################################################
+
+# slow_new FILE: /srv/slow, in FILE: each read and write takes 20 ms longer, so
+# that there are always some in flight.
+slow_new() {
+	local loop
+	image "$1" 48M
+	mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000002 \
+		-E hash_seed=6e646b73-0000-4000-8000-000000000002 "$1"
+	modprobe dm-delay
+	loop=$(losetup -f --show "$1")
+	echo "$loop" >/run/lab/slow.loop
+	dm create slow --table "0 98304 delay $loop 0 20"
+	[ -b /dev/mapper/slow ] || dm mknodes slow
+	mkdir -p /srv/slow
+	mount /dev/mapper/slow /srv/slow
+}
+
+slow_gone() {
+	umount /srv/slow
+	dm remove --retry slow
+	losetup -d "$(cat /run/lab/slow.loop)"
 	rm "$1"
 }
