@@ -42,6 +42,14 @@ meet() # CASE
 	return 1
 }
 
+# Without a limit it is a million in a second.
+flood_is_slow()
+{
+	local n
+	n=$(sed -n 's/^hostile: flood: ok, \([0-9]*\) .*/\1/p' "$tmp/case")
+	[ "${n:-0}" -ge 1000 ] && [ "$n" -le $((10000 + seconds * 1000)) ]
+}
+
 # KiB of its own, without what it shares.  A sanitizer's are no measure.
 sanitized() { grep -q __asan_init "$(readlink "/proc/$daemon_pid/exe")"; }
 pss() { awk '/^Pss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
@@ -66,6 +74,9 @@ for case in $cases; do
 	ok "$case" meet "$case"
 	sed -n 's/^hostile: /# /p' "$tmp/case"
 	ok "all live" all_live
+	[ "$case" != flood ] ||
+		ok "refused requests are looked at less and less often" \
+			flood_is_slow
 done
 idle
 after=("$(pss "$daemon_pid")" "$(pss "$hostile")" "$(pss "$neighbour")")

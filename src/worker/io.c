@@ -101,7 +101,8 @@ void io_judge(struct io *io)
 		    ring->log.entries[io->entry].slot, job);
 	io->status = job->status;
 	io->steps = 0;
-	if (job->status != BLKIF_STATUS_OKAY)
+	io->refused = job->status != BLKIF_STATUS_OKAY;
+	if (io->refused)
 		return;
 	io->steps = io_steps[job->action];
 	if (job->indirect)
@@ -197,13 +198,13 @@ static void list_copied(struct io *io)
 		hold_add(io, err);
 		return;
 	}
-	if (err) {
-		io_finish(io, BLKIF_STATUS_ERROR);
-		return;
-	}
-	blkif_judge_indirect(&io->ring->lane->disk->judge, &io->job,
-			     io->segments, io->segments);
-	if (io->job.status != BLKIF_STATUS_OKAY)
+	if (err)
+		io->job.status = BLKIF_STATUS_ERROR;
+	else
+		blkif_judge_indirect(&io->ring->lane->disk->judge, &io->job,
+				     io->segments, io->segments);
+	io->refused = io->job.status != BLKIF_STATUS_OKAY;
+	if (io->refused)
 		io_finish(io, io->job.status);
 	else
 		io_step_done(io);
@@ -427,6 +428,7 @@ static void data_copied(struct io *io)
 	int err = io->copy_err;
 
 	io->copy_err = 0;
+	io->refused = err == -EIO; /* a bad grant */
 	if (io->mapped) {
 		io->mapped = false;
 		xd_unmap(io->ring->lane->top, &io->req, err);
@@ -551,12 +553,14 @@ static void settle(struct io *io)
 static void publish(struct io_ring *ring)
 {
 	struct io_list answers = io_take_all(&ring->answers);
+	bool refused = true;
 	uint64_t now;
 	struct io *io;
 
 	if (!answers.first || ring->broken)
 		return;
 	for (io = answers.first; io; io = io->next) {
+		refused &= io->refused;
 		inflight_answer(&ring->log, io->entry, ring->ring.rsp_prod,
 				io->status);
 		ring_put(&ring->ring, io->job.id, io->job.op, io->status);
@@ -567,6 +571,7 @@ static void publish(struct io_ring *ring)
 	}
 	inflight_published(&ring->log, ring->ring.rsp_prod);
 	now = now_ns();
+	storm_answered(&ring->storm, refused, now);
 	while ((io = io_pop(&answers))) {
 		meter_answered(ring->stats, &io->job, io->status,
 			       now - io->taken_ns);
@@ -660,10 +665,36 @@ void io_poke(struct io_lane *lane)
 	engine_wake(lane->engine);
 }
 
+static bool may_take(struct io_ring *ring)
+{
+	if (ring->barrier)
+		return false;
+	return !ring->storm.look_at || storm_may_look(&ring->storm, now_ns());
+}
+
+/* Before the lane sleeps: is there a request already? */
+static bool final_check(struct io_lane *lane)
+{
+	bool more = false;
+
+	lane->look_at = UINT64_MAX;
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		struct io_ring *ring = lane->rings[i];
+
+		if (may_take(ring) && ring_final_check(&ring->ring))
+			more = true;
+		if (ring->answers.first)
+			more = true;
+		if (ring->storm.look_at)
+			lane->look_at = MIN(lane->look_at, ring->storm.look_at);
+	}
+	return more;
+}
+
 bool io_pump(struct io_lane *lane)
 {
 	struct io_disk *disk = lane->disk;
-	bool more = false;
+	bool more;
 
 	lane->again = false;
 	/* Looked at before the flag's cost: a locked exchange. */
@@ -672,7 +703,7 @@ bool io_pump(struct io_lane *lane)
 		lane->retry_ranges = true;
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken)) {
 		for (unsigned int i = 0; i < lane->nr_rings; i++)
-			if (!lane->rings[i]->barrier)
+			if (may_take(lane->rings[i]))
 				take_requests(lane->rings[i]);
 		hold_pump(lane);
 		if (lane->retry_ranges)
@@ -686,14 +717,7 @@ bool io_pump(struct io_lane *lane)
 		wake_others(lane);
 	if (atomic_load(&disk->stop) || atomic_load(&disk->broken))
 		return lane->copying.first != NULL;
-	for (unsigned int i = 0; i < lane->nr_rings; i++) {
-		struct io_ring *ring = lane->rings[i];
-
-		if (!ring->barrier && ring_final_check(&ring->ring))
-			more = true;
-		if (ring->answers.first)
-			more = true;
-	}
+	more = final_check(lane);
 	return more || lane->again || lane->retry_ranges ||
 	       lane->copying.first || lane->unkicked;
 }
@@ -706,7 +730,7 @@ uint64_t io_sleep_ns(struct io_lane *lane)
 
 	/* At the end what is held is not tried any more. */
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
-		at = MIN(at, hold_next(lane));
+		at = MIN(MIN(at, hold_next(lane)), lane->look_at);
 	if (at == UINT64_MAX && buffer_is_trimmed(lane->arena))
 		return UINT64_MAX;
 	if (at == UINT64_MAX)

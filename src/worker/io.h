@@ -68,6 +68,7 @@ struct io {
 	bool mapped; /* the data goes to memory that the stack lent */
 	bool held; /* waits for an error to pass, or is being tried again */
 	bool recovered; /* was in flight when a worker died */
+	bool refused; /* by the guest's fault */
 	bool begun; /* and held its range; has not got it back yet */
 	int16_t status; /* the answer */
 	int copy_err; /* see grant_batch_add() */
@@ -150,6 +151,7 @@ struct io_lane {
 	bool unkicked; /* submitted since the last stack_kick() */
 	uint32_t submitted; /* requests that the stack has */
 	uint32_t wake; /* mask of other lanes to wake */
+	uint64_t look_at; /* when a ring is to be looked at again: storm.h */
 	struct flush_lane flush;
 	struct hold_lane hold;
 	_Atomic(bool) poked; /* look at everything that waits */

@@ -100,6 +100,40 @@ static void work_ends_it(void **state)
 	assert_int_equal(storm.unmask_at - 2, STORM_FIRST_NS);
 }
 
+/* Refusals among other answers never matter, a few alone do not either. */
+static void some_refusals_are_free(void **state)
+{
+	struct storm storm = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 10000; i++) {
+		storm_answered(&storm, i % (STORM_REFUSALS + 1) != 0, 1);
+		assert_int_equal(storm.look_at, 0);
+	}
+}
+
+/* A ring that is kept full of nonsense for 10 s. */
+static void a_flood_is_few_looks(void **state)
+{
+	struct storm storm = { 0 };
+	unsigned int looks = 0;
+	uint64_t now = 1;
+
+	(void)state;
+	for (; now < 10000 * MS; looks++) {
+		storm_answered(&storm, true, now);
+		if (!storm.look_at)
+			continue;
+		assert_false(storm_may_look(&storm, storm.look_at - 1));
+		now = storm.look_at;
+		assert_true(storm_may_look(&storm, now));
+	}
+	assert_in_range(looks, 100, 125 + STORM_REFUSALS);
+	storm_answered(&storm, false, now); /* one in order */
+	storm_answered(&storm, true, now);
+	assert_int_equal(storm.look_at, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -108,6 +142,8 @@ int main(void)
 		cmocka_unit_test(waits_grow_to_a_limit),
 		cmocka_unit_test(a_storm_is_few_wakes),
 		cmocka_unit_test(work_ends_it),
+		cmocka_unit_test(some_refusals_are_free),
+		cmocka_unit_test(a_flood_is_few_looks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
