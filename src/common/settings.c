@@ -220,6 +220,8 @@ static int load_file(struct settings *settings, const char *path)
 		break;
 	default:
 		r = -EINVAL;
+		/* libconfuse does not always say something. */
+		keep_error("%s:%d: is not understood", path, cfg->line);
 	}
 	cfg_free(cfg);
 	return r;
