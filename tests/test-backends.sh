@@ -27,7 +27,9 @@ documented()
 
 pages_match() { diff <(parameters "$1") <(documented "$1"); }
 
-for backend in raw mem null cow readonly; do
+have_nbd=
+[ ! -e "$top_builddir/backends/.libs/nbd.so" ] || have_nbd=nbd
+for backend in raw mem null cow readonly $have_nbd; do
 	ok "$backend and its man page name the same options" \
 		pages_match $backend
 done

@@ -272,6 +272,10 @@ static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 
 	if (!set && !target->condition[kind])
 		return;
+	/* Said again, in case CONNECTED has swept it away. */
+	if (set && target->condition[kind] &&
+	    strcmp(target->condition[kind], reason) == 0)
+		return;
 	log_guest(&target->who, LOG_LEVEL_WARNING, "%s%s%s",
 		  kind == MSG_PAUSED   ? "paused" :
 		  kind == MSG_POISONED ? "poisoned" :

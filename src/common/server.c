@@ -73,6 +73,10 @@ static int decode(const char *from, size_t n, char *to, size_t size,
 			c = (char)(high << 4 | low);
 			i += 2;
 		}
+		/* It is shown to people. */
+		if ((unsigned char)c < 0x20 || c == 0x7f)
+			return fail(ret_why, -EINVAL,
+				    "%s has a control character", what);
 		if (used + 1 >= size)
 			return fail(ret_why, -EINVAL,
 				    "%s is longer than %zu bytes", what,
@@ -307,8 +311,8 @@ static int connect_tcp(const struct server *server, char *ret_why)
 	(void)snprintf(port, sizeof(port), "%u", server->port);
 	r = getaddrinfo(server->host, port, &hints, &list);
 	if (r)
-		return fail(ret_why, r == EAI_SYSTEM ? -errno : -ENXIO,
-			    "%s: %s", server->host, gai_strerror(r));
+		return fail(ret_why, r == EAI_SYSTEM ? -errno : -ENXIO, "%s",
+			    gai_strerror(r));
 	for (ai = list; ai && fd < 0; ai = ai->ai_next)
 		fd = connect_to(ai->ai_addr, ai->ai_addrlen);
 	freeaddrinfo(list);
@@ -337,7 +341,6 @@ static int connect_vsock(const struct server *server)
 
 int server_connect(const struct server *server, char *ret_why)
 {
-	char place[300];
 	int fd = -EINVAL;
 
 	ret_why[0] = '\0';
@@ -352,8 +355,7 @@ int server_connect(const struct server *server, char *ret_why)
 		fd = connect_vsock(server);
 		break;
 	}
-	server_print(server, place, sizeof(place));
 	if (fd < 0 && !ret_why[0])
-		(void)fail(ret_why, fd, "%.180s: %s", place, strerror(-fd));
+		(void)fail(ret_why, fd, "%s", strerror(-fd));
 	return fd;
 }

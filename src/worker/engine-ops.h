@@ -51,7 +51,8 @@ struct engine {
 	struct call *polls; /* in any order */
 	unsigned int started; /* calls that ops->start() has and that are not
 			       * done */
-	bool ending; /* engine_cancel() runs: nothing new may start */
+	bool ending; /* engine_cancel() runs */
+	bool in_cancelled; /* in the done() of a call that it cancelled */
 };
 
 extern const struct engine_ops engine_uring_ops;

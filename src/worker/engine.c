@@ -87,27 +87,30 @@ static void start_timer(struct engine *engine, struct xd_sys *sys)
 	struct call *call = call_of(sys);
 	uint64_t now = now_ns();
 
+	*call = (struct call){ 0 };
 	call->deadline = sys->length < UINT64_MAX - now ? now + sys->length :
 							  UINT64_MAX;
 	DL_INSERT_INORDER(engine->timers, call, compare_deadlines);
 }
 
-void engine_sys(struct engine *engine, struct xd_sys *sys)
+static void hand_over(struct engine *engine, struct call *call)
 {
-	struct call *call = call_of(sys);
-
 	*call = (struct call){ 0 };
-	/* What was just cancelled must not wait for ever again. */
-	assert(!engine->ending ||
-	       (sys->op != XD_SYS_TIMER && sys->op != XD_SYS_POLL));
-	if (sys->op == XD_SYS_TIMER) {
-		start_timer(engine, sys);
-		return;
-	}
-	if (sys->op == XD_SYS_POLL)
+	if (sys_of(call)->op == XD_SYS_POLL)
 		DL_APPEND(engine->polls, call);
 	engine->started++;
 	engine->ops->start(engine, call);
+}
+
+void engine_sys(struct engine *engine, struct xd_sys *sys)
+{
+	/* What was just cancelled must not wait for ever again. */
+	assert(!engine->in_cancelled ||
+	       (sys->op != XD_SYS_TIMER && sys->op != XD_SYS_POLL));
+	if (sys->op == XD_SYS_TIMER)
+		start_timer(engine, sys);
+	else
+		hand_over(engine, call_of(sys));
 }
 
 void engine_done(struct engine *engine, struct call *call, int64_t res)
@@ -116,9 +119,18 @@ void engine_done(struct engine *engine, struct call *call, int64_t res)
 
 	assert(engine->started > 0);
 	engine->started--;
+	if (sys->op == XD_SYS_POLL && res == -ECANCELED && !engine->ending) {
+		/* The kernel ends the polls of a thread that exits; the main
+		 * thread goes on with those of a lane that has ended. */
+		DL_DELETE(engine->polls, call);
+		hand_over(engine, call);
+		return;
+	}
 	if (sys->op == XD_SYS_POLL)
 		DL_DELETE(engine->polls, call);
+	engine->in_cancelled = engine->ending && res == -ECANCELED;
 	sys->done(sys, res);
+	engine->in_cancelled = false;
 }
 
 /* Those that a done() starts now wait for the next round, even when they are
@@ -184,19 +196,31 @@ void engine_drain_wake(struct engine *engine)
 	while (n < 0 && errno == EINTR);
 }
 
+static void cancel_timers(struct engine *engine)
+{
+	struct call *call;
+
+	while ((call = engine->timers)) {
+		DL_DELETE(engine->timers, call);
+		engine->in_cancelled = true;
+		sys_of(call)->done(sys_of(call), -ECANCELED);
+		engine->in_cancelled = false;
+	}
+}
+
+/* A poll that has seen something just now may go on once more: its owner does
+ * not know yet. */
 void engine_cancel(struct engine *engine)
 {
 	struct call *call, *next;
 
 	engine->ending = true;
-	while ((call = engine->timers)) {
-		DL_DELETE(engine->timers, call);
-		sys_of(call)->done(sys_of(call), -ECANCELED);
-	}
+	cancel_timers(engine);
 	while (engine->started > 0) {
 		DL_FOREACH_SAFE(engine->polls, call, next)
 			engine->ops->cancel(engine, call);
 		(void)engine->ops->run(engine, CANCEL_RETRY_NS);
+		cancel_timers(engine);
 	}
 	engine->ending = false;
 }

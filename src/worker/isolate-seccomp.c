@@ -98,6 +98,9 @@ static const struct rule allowed[] = {
 	CALL(sendmsg), CALL(recvmsg), CALL(sendto), CALL(recvfrom),
 	CALL(accept4), /* the next broker's */
 
+	/* A server's socket: ends polls of it (nbd-link.c). */
+	CALL(shutdown),
+
 	/* What a descriptor is, asked by the descriptor: never by a path.
 	 * With the flag a path that is not empty would still be looked up, but
 	 * only looked up. */

@@ -267,6 +267,10 @@ static void *run(void *arg)
 		assert(fd < 0);
 		if (header->type == MSG_SERVICE)
 			serve(broker, (const void *)buf);
+		else if (header->type == MSG_CONDITION)
+			memcpy(broker->state.condition,
+			       ((const struct msg_condition *)header)->reason,
+			       sizeof(broker->state.condition));
 	}
 	return NULL;
 }

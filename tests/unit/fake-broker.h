@@ -21,6 +21,7 @@ struct fake_broker_state {
 	_Atomic int64_t budget; /* bytes that are left; INT64_MAX at first */
 	_Atomic unsigned int asked[MSG_NR_SERVICES]; /* by kind */
 	_Atomic uint64_t delay_ns; /* before each answer */
+	char condition[MSG_TEXT_MAX]; /* the last one's reason; or empty */
 	char poisoned[MSG_IDENTITY_MAX]; /* the last one; read it when asked */
 };
 

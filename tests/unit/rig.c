@@ -197,14 +197,14 @@ static void op_done(struct xd_request *req, int err)
 	op->done = true;
 }
 
-/* In pieces of 512 bytes first, the rest in one, as a guest's segments. */
-static void cut(struct rig_op *op, uint64_t length, char *buf)
+/* In small pieces first, the rest in one, as a guest's segments. */
+static void cut(struct rig_op *op, uint64_t length, char *buf, uint64_t least)
 {
 	while (length > 0) {
 		uint64_t n = length;
 
 		if (op->req.iovcnt + 1 < ARRAY_SIZE(op->iov))
-			n = MIN(length, 512u << op->req.iovcnt);
+			n = MIN(length, least << op->req.iovcnt);
 		op->iov[op->req.iovcnt++] = (struct iovec){ buf, n };
 		buf += n;
 		length -= n;
@@ -224,7 +224,8 @@ void rig_start(struct rig *rig, unsigned int lane, struct rig_op *op,
 	op->req.owner = op;
 	op->req.done = op_done;
 	if (kind == XD_READ || kind == XD_WRITE)
-		cut(op, length, buf);
+		cut(op, length, buf,
+		    MAX(stack_limits(rig->stack)->memory_alignment, 512u));
 	xd_submit(rig->top[lane], &op->req);
 }
 

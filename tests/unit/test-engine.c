@@ -361,6 +361,39 @@ static void test_chain(void **state)
 	assert_int_equal(sync.res, 0);
 }
 
+static void *start_elsewhere(void *arg)
+{
+	struct probe *probe = arg;
+
+	start(probe->engine, probe);
+	(void)engine_run(probe->engine, 0);
+	return NULL;
+}
+
+/* io_uring ends the polls of a thread that exits: nobody is to notice. */
+static void test_poll_of_dead_thread(void **state)
+{
+	const struct fixture *f = *state;
+	struct probe poll = { .engine = f->engine };
+	pthread_t thread;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	poll.sys = (struct xd_sys){ .op = XD_SYS_POLL,
+				    .fd = fds[0],
+				    .flags = POLLIN };
+	assert_int_equal(pthread_create(&thread, NULL, start_elsewhere, &poll),
+			 0);
+	pthread_join(thread, NULL);
+	(void)engine_run(f->engine, 20 * MS);
+	assert_int_equal(poll.done, 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	finish(f->engine, &poll);
+	assert_int_equal(poll.res, POLLIN);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void test_cancel(void **state)
 {
 	struct fixture *f = *state;
@@ -457,19 +490,13 @@ static void test_choice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(test_read_write),
-		BOTH(test_other_calls),
-		BOTH(test_errors),
-		BOTH(test_more_than_entries),
-		BOTH(test_poll),
-		BOTH(test_poll_moves),
-		BOTH(test_timers),
-		BOTH(test_wait),
-		BOTH(test_wake),
-		BOTH(test_chain),
-		BOTH(test_cancel),
-		BOTH(test_another_thread),
-		cmocka_unit_test(test_choice),
+		BOTH(test_read_write),	   BOTH(test_other_calls),
+		BOTH(test_errors),	   BOTH(test_more_than_entries),
+		BOTH(test_poll),	   BOTH(test_poll_moves),
+		BOTH(test_timers),	   BOTH(test_wait),
+		BOTH(test_wake),	   BOTH(test_chain),
+		BOTH(test_cancel),	   BOTH(test_poll_of_dead_thread),
+		BOTH(test_another_thread), cmocka_unit_test(test_choice),
 	};
 
 	unsetenv("XENDISK_ENGINE");

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * nbd-facts.c - what a server says of its export, and whether a disk can be
+ * made of it, or go on.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "nbd.h"
+
+/* What the protocol has a client assume when the server says nothing. */
+#define DEFAULT_MAXIMUM (32u << 20)
+/* Of the kernel client and others; larger ones have not been met. */
+#define LARGEST_MINIMUM (64u << 10)
+
+#define PROBE_TIMEOUT_NS (20 * 1000000000ull)
+
+struct nbd_handle *nbd_facts_handle(const struct nbd_disk *nbd)
+{
+	struct nbd_handle *h = nbd_create();
+
+	if (!h)
+		return NULL;
+	/* libnbd need not clear what the server is about to fill. */
+	if (nbd_set_pread_initialize(h, false) < 0 ||
+	    nbd_set_export_name(h, nbd->server.export_name) < 0 ||
+	    nbd_set_tls(h, nbd->server.tls ? LIBNBD_TLS_REQUIRE :
+					     LIBNBD_TLS_DISABLE) < 0) {
+		nbd_close(h);
+		return NULL;
+	}
+	return h;
+}
+
+void nbd_printable(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+}
+
+/* --- Reading them ------------------------------------------------------------ */
+
+static uint32_t block_size(struct nbd_handle *h, int which, uint32_t otherwise)
+{
+	int64_t size = nbd_get_block_size(h, which);
+
+	return size > 0 && size <= UINT32_MAX ? (uint32_t)size : otherwise;
+}
+
+static bool is_power_of_2(uint32_t x)
+{
+	return x && !(x & (x - 1));
+}
+
+static int check(const struct nbd_facts *facts, char *ret_why)
+{
+	const char *fault = NULL;
+
+	if (!is_power_of_2(facts->minimum) || facts->minimum > LARGEST_MINIMUM)
+		fault = "its minimum block size is no power of two up to 64K";
+	else if (facts->maximum < facts->minimum)
+		fault = "its maximum block size is less than the minimum";
+	else if (facts->size == 0)
+		fault = "the export is empty";
+	else if (facts->size % facts->minimum)
+		fault = "its size is no multiple of its block size";
+	if (!fault)
+		return 0;
+	(void)snprintf(ret_why, NBD_WHY_MAX,
+		       "%s (size %" PRIu64 ", blocks %u to %u)", fault,
+		       facts->size, facts->minimum, facts->maximum);
+	return -EINVAL;
+}
+
+int nbd_facts_read(struct nbd_handle *h, struct nbd_facts *ret, char *ret_why)
+{
+	int64_t size = nbd_get_size(h);
+
+	if (size < 0) {
+		(void)snprintf(ret_why, NBD_WHY_MAX, "%s", nbd_get_error());
+		return -EINVAL;
+	}
+	*ret = (struct nbd_facts){
+		.size = (uint64_t)size,
+		.minimum = block_size(h, LIBNBD_SIZE_MINIMUM, 1),
+		.preferred = block_size(h, LIBNBD_SIZE_PREFERRED, 4096),
+		.maximum = block_size(h, LIBNBD_SIZE_MAXIMUM, DEFAULT_MAXIMUM),
+		.readonly = nbd_is_read_only(h) > 0,
+		.flush = nbd_can_flush(h) > 0,
+		.fua = nbd_can_fua(h) > 0,
+		.trim = nbd_can_trim(h) > 0,
+		.zero = nbd_can_zero(h) > 0,
+		.multi_conn = nbd_can_multi_conn(h) > 0,
+	};
+	ret->maximum = MIN(ret->maximum, DEFAULT_MAXIMUM);
+	/* A whole number of blocks, even if the server is sloppy. */
+	if (is_power_of_2(ret->minimum))
+		ret->maximum &= ~(ret->minimum - 1);
+	return check(ret, ret_why);
+}
+
+/* --- At open() ------------------------------------------------------------------ */
+
+static int wait_for(int fd, short events, uint64_t deadline)
+{
+	struct pollfd pfd = { .fd = fd, .events = events };
+	uint64_t now = now_ns();
+	int n;
+
+	if (now >= deadline)
+		return -ETIMEDOUT;
+	n = poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+	return n < 0 && errno != EINTR ? -errno : 0;
+}
+
+/* A connected socket. */
+static int call(struct xd_disk *disk, uint64_t deadline, char *ret_why)
+{
+	int pending = xd_connect(disk, "uri");
+	int r;
+
+	if (pending < 0) {
+		(void)snprintf(ret_why, NBD_WHY_MAX, "%s", strerror(-pending));
+		return pending;
+	}
+	for (;;) {
+		r = xd_connected(pending, ret_why, NBD_WHY_MAX);
+		if (r != -EAGAIN)
+			return r;
+		r = wait_for(pending, POLLIN, deadline);
+		if (r < 0) {
+			(void)close(pending);
+			(void)snprintf(ret_why, NBD_WHY_MAX, "%s",
+				       strerror(-r));
+			return r;
+		}
+	}
+}
+
+static int step(struct nbd_handle *h, uint64_t deadline)
+{
+	unsigned int direction = nbd_aio_get_direction(h);
+	short events = 0;
+	int r;
+
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		events |= POLLIN;
+	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+		events |= POLLOUT;
+	r = wait_for(nbd_aio_get_fd(h), events, deadline);
+	if (r < 0)
+		return r;
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		return nbd_aio_notify_read(h);
+	return nbd_aio_notify_write(h);
+}
+
+/* The whole handshake.  libnbd's own would wait for ever. */
+static int greet(struct nbd_handle *h, int fd, uint64_t deadline, char *ret_why)
+{
+	int r = nbd_aio_connect_socket(h, fd);
+
+	while (r >= 0 && !nbd_aio_is_ready(h) && !nbd_aio_is_closed(h))
+		r = step(h, deadline);
+	if (r >= 0 && nbd_aio_is_ready(h))
+		return 0;
+	(void)snprintf(ret_why, NBD_WHY_MAX, "%s",
+		       r == -ETIMEDOUT ? "no answer in the handshake" :
+		       nbd_get_error() ? nbd_get_error() :
+					 "it hung up in the handshake");
+	return -ECONNREFUSED;
+}
+
+int nbd_facts_probe(struct nbd_disk *nbd)
+{
+	uint64_t deadline = now_ns() + PROBE_TIMEOUT_NS;
+	char why[NBD_WHY_MAX] = "no memory";
+	struct nbd_handle *h;
+	int fd, r = -ENOMEM;
+
+	h = nbd_facts_handle(nbd);
+	if (h)
+		r = fd = call(nbd->disk, deadline, why);
+	if (r >= 0)
+		r = greet(h, fd, deadline, why);
+	if (r >= 0)
+		r = nbd_facts_read(h, &nbd->facts, why);
+	if (r >= 0) {
+		(void)nbd_aio_disconnect(h, 0);
+	} else {
+		nbd_printable(why);
+		xd_error(nbd->disk, "%s: %s", nbd->place, why);
+	}
+	if (h)
+		nbd_close(h);
+	return MIN(r, 0);
+}
+
+/* --- At reconnect ------------------------------------------------------------------ */
+
+int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
+		      char *ret_why)
+{
+	const struct nbd_facts *then = &nbd->facts;
+	const char *lost = NULL;
+
+	if (now->size < then->size) {
+		(void)snprintf(ret_why, NBD_WHY_MAX,
+			       "the export has shrunk from %" PRIu64
+			       " to %" PRIu64 " bytes",
+			       then->size, now->size);
+		return -EINVAL;
+	}
+	if (now->readonly && !nbd->readonly)
+		lost = "the export is read-only now";
+	else if (then->flush && !now->flush)
+		lost = "the export knows no flush any more";
+	else if (then->fua && !now->fua)
+		lost = "the export knows no FUA any more";
+	else if (then->zero && !now->zero)
+		lost = "the export cannot write zeroes any more";
+	else if (then->multi_conn && !now->multi_conn)
+		lost = "the export is not for several connections any more";
+	else if (now->minimum > MAX(nbd->sector, then->minimum) &&
+		 (!nbd->rmw || then->multi_conn))
+		lost = "the export has larger blocks now";
+	if (!lost)
+		return 0;
+	(void)snprintf(ret_why, NBD_WHY_MAX, "%s", lost);
+	return -EINVAL;
+}

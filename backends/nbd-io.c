@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * nbd-io.c - requests on their way to the server, once or more than once.
+ *
+ * Theory of operation
+ *
+ * A request is in one list of its lane's link at a time:
+ *
+ *   waiting   for the connection
+ *   fenced    until an old write to the same place cannot come any more
+ *   blocked   while another write to one of its blocks is under way
+ *   flying    its commands are with libnbd; `left` counts them
+ *   over      they have all come back
+ *
+ * Data goes from and to the request's own memory, a command for each piece of
+ * it.  Only what does not fill whole blocks of the server takes a detour
+ * through a buffer: a read fetches the blocks and copies its part; a write
+ * fetches the first and last block, puts its data in between, and writes all.
+ * Two such writes to one block must not overlap: hence `blocked`.  (The host
+ * keeps apart only what overlaps in bytes; and the disk has but one lane then.)
+ *
+ * When the connection breaks, libnbd calls back for each command with ENOTCONN.
+ * A request with such a command is sent again as a whole on the next connection,
+ * before anything else, in the order in which the requests came.  A server that
+ * says ESHUTDOWN has not done it: the same.
+ */
+#include "config.h"
+
+#include <string.h>
+#include <utlist.h>
+
+#include "common/util.h"
+#include "nbd.h"
+
+/* A command without data may be longer, but its length has 32 bits. */
+#define LONGEST_COMMAND (1u << 30)
+
+/* req->scratch */
+struct nbd_io {
+	struct nbd_io *prev, *next;
+	struct nbd_link *link;
+	unsigned char *bounce; /* whole blocks; or NULL */
+	uint64_t begin, end; /* in whole blocks */
+	uint32_t left; /* commands; and 1 while they are made */
+	int err; /* the first command's that failed */
+	bool lost; /* at least one was not answered */
+	bool sent; /* to a server, at some time: no fence any more */
+	bool filling; /* the bounce buffer of a write */
+};
+_Static_assert(sizeof(struct nbd_io) <= XD_SCRATCH, "scratch is too small");
+
+static struct nbd_io *io_of(struct xd_request *req)
+{
+	return (struct nbd_io *)(void *)req->scratch;
+}
+
+static struct xd_request *request_of(struct nbd_io *io)
+{
+	return container_of((unsigned char(*)[XD_SCRATCH])(void *)io,
+			    struct xd_request, scratch);
+}
+
+static void start(struct nbd_link *link, struct nbd_io *io);
+
+static bool changes(const struct xd_request *req)
+{
+	return req->op == XD_WRITE || req->op == XD_ZERO ||
+	       req->op == XD_DISCARD;
+}
+
+/* --- Commands ------------------------------------------------------------------- */
+
+static int on_answer(void *data, int *error)
+{
+	struct nbd_io *io = data;
+
+	if (*error == ENOTCONN || *error == ESHUTDOWN)
+		io->lost = true;
+	else if (*error && !io->err)
+		io->err = -*error;
+	if (*error == ESHUTDOWN)
+		io->link->leaving = true;
+	if (--io->left == 0) {
+		DL_DELETE(io->link->flying, io);
+		DL_APPEND(io->link->over, io);
+	}
+	return 1; /* libnbd may forget it */
+}
+
+static uint32_t flags_of(const struct nbd_io *io, const struct xd_request *req)
+{
+	uint32_t flags = 0;
+	bool writes = req->op == XD_WRITE || req->op == XD_ZERO;
+
+	if (req->flags & XD_FUA || (writes && io->link->nbd->write_through))
+		flags |= LIBNBD_CMD_FLAG_FUA;
+	if (req->flags & XD_NO_HOLE)
+		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
+	return flags;
+}
+
+/* Gives one command to libnbd.  data: NULL where it has none. */
+static void command(struct nbd_io *io, enum xd_op op, void *data,
+		    uint64_t length, uint64_t offset, uint32_t flags)
+{
+	struct nbd_handle *h = io->link->h;
+	nbd_completion_callback done = { .callback = on_answer,
+					 .user_data = io };
+	int64_t cookie = -1;
+
+	io->left++;
+	switch (op) {
+	case XD_READ:
+		cookie = nbd_aio_pread(h, data, length, offset, done, 0);
+		break;
+	case XD_WRITE:
+		cookie = nbd_aio_pwrite(h, data, length, offset, done, flags);
+		break;
+	case XD_FLUSH:
+		cookie = nbd_aio_flush(h, done, 0);
+		break;
+	case XD_DISCARD:
+		cookie = nbd_aio_trim(h, length, offset, done, 0);
+		break;
+	case XD_ZERO:
+		cookie = nbd_aio_zero(h, length, offset, done, flags);
+		break;
+	}
+	if (cookie >= 0)
+		return;
+	/* It was not taken, and on_answer() is not called. */
+	io->left--;
+	if (nbd_aio_is_dead(h) || nbd_aio_is_closed(h))
+		io->lost = true;
+	else if (!io->err)
+		io->err = nbd_get_errno() ? -nbd_get_errno() : -EIO;
+}
+
+/* In commands of at most `most` bytes. */
+static void commands(struct nbd_io *io, enum xd_op op, unsigned char *data,
+		     uint64_t length, uint64_t offset, uint32_t most)
+{
+	uint32_t flags = flags_of(io, request_of(io));
+
+	while (length > 0 && !io->lost) {
+		uint64_t n = MIN(length, most);
+
+		command(io, op, data, n, offset, flags);
+		if (data)
+			data += n;
+		offset += n;
+		length -= n;
+	}
+}
+
+static void data_commands(struct nbd_io *io, const struct xd_request *req)
+{
+	uint32_t most = io->link->facts.maximum;
+	uint64_t offset = req->offset;
+
+	for (unsigned int i = 0; i < req->iovcnt; i++) {
+		commands(io, req->op, req->iov[i].iov_base, req->iov[i].iov_len,
+			 offset, most);
+		offset += req->iov[i].iov_len;
+	}
+}
+
+/* --- Parts of blocks -------------------------------------------------------------- */
+
+static void copy(struct nbd_io *io, const struct xd_request *req, bool out)
+{
+	unsigned char *at = io->bounce + (req->offset - io->begin);
+
+	for (unsigned int i = 0; i < req->iovcnt; i++) {
+		const struct iovec *iov = &req->iov[i];
+
+		if (out)
+			memcpy(iov->iov_base, at, iov->iov_len);
+		else
+			memcpy(at, iov->iov_base, iov->iov_len);
+		at += iov->iov_len;
+	}
+}
+
+/* The first and the last block of a write, where it has only a part of them. */
+static void fetch_ends(struct nbd_io *io, const struct xd_request *req)
+{
+	uint32_t block = io->link->facts.minimum;
+	uint64_t last = io->end - block;
+	bool head = req->offset != io->begin;
+	bool tail = req->offset + req->length != io->end;
+
+	io->filling = true;
+	if (head)
+		command(io, XD_READ, io->bounce, block, io->begin, 0);
+	if (tail && (!head || last != io->begin))
+		command(io, XD_READ, io->bounce + (last - io->begin), block,
+			last, 0);
+}
+
+static void part_commands(struct nbd_io *io, const struct xd_request *req)
+{
+	if (!io->bounce)
+		io->bounce = malloc(io->end - io->begin);
+	if (!io->bounce)
+		io->err = -ENOMEM;
+	else if (req->op == XD_WRITE)
+		fetch_ends(io, req);
+	else
+		commands(io, XD_READ, io->bounce, io->end - io->begin,
+			 io->begin, io->link->facts.maximum);
+}
+
+/* --- The end ------------------------------------------------------------------------ */
+
+static void complete(struct nbd_io *io, int err)
+{
+	free(io->bounce);
+	io->bounce = NULL;
+	xd_complete(request_of(io), err);
+}
+
+/* Makes commands by make(); the last one to come back, or nobody if there are
+ * none, puts it where nbd_io_reap() finds it. */
+static void fly(struct nbd_link *link, struct nbd_io *io,
+		void (*make)(struct nbd_io *io, const struct xd_request *req))
+{
+	DL_APPEND(link->flying, io);
+	io->left = 1;
+	make(io, request_of(io));
+	if (--io->left == 0) {
+		DL_DELETE(link->flying, io);
+		DL_APPEND(link->over, io);
+	}
+}
+
+static void write_back(struct nbd_io *io, const struct xd_request *req)
+{
+	io->filling = false;
+	copy(io, req, false);
+	commands(io, XD_WRITE, io->bounce, io->end - io->begin, io->begin,
+		 io->link->facts.maximum);
+}
+
+static void settle(struct nbd_link *link, struct nbd_io *io)
+{
+	struct xd_request *req = request_of(io);
+
+	if (io->lost) {
+		if (changes(req))
+			nbd_fence_add(link->nbd, io->begin, io->end);
+		/* The next connection may have other blocks. */
+		free(io->bounce);
+		io->bounce = NULL;
+		DL_APPEND(link->waiting, io);
+	} else if (io->filling && !io->err) {
+		fly(link, io, write_back);
+	} else {
+		if (io->bounce && !io->err && req->op == XD_READ)
+			copy(io, req, true);
+		complete(io, io->err);
+	}
+}
+
+static void retry_blocked(struct nbd_link *link)
+{
+	struct nbd_io *list = link->blocked, *io;
+
+	link->blocked = NULL;
+	while ((io = list)) {
+		DL_DELETE(list, io);
+		start(link, io);
+	}
+}
+
+void nbd_io_reap(struct nbd_link *link)
+{
+	struct nbd_io *io;
+
+	if (!link->over)
+		return;
+	while ((io = link->over)) {
+		DL_DELETE(link->over, io);
+		settle(link, io);
+	}
+	if (link->blocked)
+		retry_blocked(link);
+}
+
+/* --- The beginning -------------------------------------------------------------------- */
+
+static bool is_blocked(const struct nbd_link *link, const struct nbd_io *io)
+{
+	struct nbd_io *other;
+
+	if (link->facts.minimum <= link->nbd->sector)
+		return false;
+	DL_FOREACH(link->flying, other)
+		if (changes(request_of(other)) && other->begin < io->end &&
+		    io->begin < other->end)
+			return true;
+	return false;
+}
+
+static void on_fence(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, fence_timer);
+	struct nbd_io *list = link->fenced, *io;
+
+	link->fence_armed = false;
+	if (res < 0 || link->closing)
+		return;
+	link->fenced = NULL;
+	while ((io = list)) {
+		DL_DELETE(list, io);
+		start(link, io);
+	}
+	if (!link->fenced && link->phase == NBD_UP)
+		xd_paused(link->ch, NULL);
+	nbd_link_pump(link);
+}
+
+/* Each is looked at when the timer ends; it is set for the first of them. */
+static void wait_behind_fence(struct nbd_link *link, struct nbd_io *io,
+			      uint64_t until)
+{
+	uint64_t now = now_ns();
+
+	if (!link->fenced)
+		xd_paused(link->ch,
+			  "writes wait until what the server may still do of a "
+			  "broken connection is over (fence)");
+	DL_APPEND(link->fenced, io);
+	if (link->fence_armed)
+		return;
+	link->fence_armed = true;
+	link->fence_timer = (struct xd_sys){
+		.op = XD_SYS_TIMER,
+		.length = until > now ? until - now : 0,
+		.done = on_fence,
+	};
+	xd_sys(link->ch, &link->fence_timer);
+}
+
+/* In whole blocks of this connection.  A discard frees only such. */
+static bool set_range(struct nbd_link *link, struct nbd_io *io,
+		      const struct xd_request *req)
+{
+	uint64_t block = link->facts.minimum;
+	uint64_t end = req->offset + req->length;
+
+	if (req->op == XD_DISCARD) {
+		io->begin = ALIGN_UP(req->offset, block);
+		io->end = end / block * block;
+		return io->begin < io->end;
+	}
+	io->begin = req->offset / block * block;
+	io->end = ALIGN_UP(end, block);
+	return true;
+}
+
+static void make_commands(struct nbd_io *io, const struct xd_request *req)
+{
+	bool whole = io->begin == req->offset &&
+		     io->end == req->offset + req->length;
+
+	if (req->op == XD_FLUSH)
+		command(io, XD_FLUSH, NULL, 0, 0, 0);
+	else if (req->op == XD_DISCARD || req->op == XD_ZERO)
+		commands(io, req->op, NULL, io->end - io->begin, io->begin,
+			 LONGEST_COMMAND);
+	else if (whole)
+		data_commands(io, req);
+	else
+		part_commands(io, req);
+}
+
+static void issue(struct nbd_link *link, struct nbd_io *io)
+{
+	io->err = 0;
+	io->lost = false;
+	io->filling = false;
+	io->sent = true;
+	fly(link, io, make_commands);
+}
+
+static void start(struct nbd_link *link, struct nbd_io *io)
+{
+	struct xd_request *req = request_of(io);
+	uint64_t until = 0;
+
+	if (link->phase != NBD_UP) {
+		DL_APPEND(link->waiting, io);
+		return;
+	}
+	if (!set_range(link, io, req)) {
+		complete(io, 0); /* no whole block to discard */
+		return;
+	}
+	if (req->op == XD_DISCARD && !link->facts.trim) {
+		complete(io, -EOPNOTSUPP);
+		return;
+	}
+	if (changes(req) && !io->sent)
+		until = nbd_fence_check(link->nbd, io->begin, io->end);
+	if (until)
+		wait_behind_fence(link, io, until);
+	else if (changes(req) && is_blocked(link, io))
+		DL_APPEND(link->blocked, io);
+	else
+		issue(link, io);
+}
+
+void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
+{
+	struct nbd_link *link = ch->data;
+	struct nbd_io *io = io_of(req);
+
+	nbd_io_reap(link);
+	*io = (struct nbd_io){ .link = link };
+	if (link->given_up)
+		xd_complete(req, -EAGAIN);
+	else
+		start(link, io);
+	nbd_link_pump(link);
+}
+
+/* --- Up and down --------------------------------------------------------------------------- */
+
+void nbd_io_up(struct nbd_link *link)
+{
+	struct nbd_io *list = link->waiting, *io;
+
+	link->waiting = NULL;
+	while ((io = list)) {
+		DL_DELETE(list, io);
+		start(link, io);
+	}
+	nbd_link_pump(link);
+}
+
+/* Those that were under way go before those that were not. */
+void nbd_io_down(struct nbd_link *link)
+{
+	struct nbd_io *rest = link->waiting, *io;
+
+	link->waiting = NULL;
+	while ((io = link->flying)) {
+		DL_DELETE(link->flying, io);
+		io->left = 0;
+		io->lost = true;
+		DL_APPEND(link->over, io);
+	}
+	nbd_io_reap(link);
+	DL_CONCAT(link->waiting, rest);
+}
+
+void nbd_io_give_up(struct nbd_link *link)
+{
+	struct nbd_io *io;
+
+	while ((io = link->waiting)) {
+		DL_DELETE(link->waiting, io);
+		complete(io, -EAGAIN);
+	}
+}

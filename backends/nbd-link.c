@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * nbd-link.c - one connection: making it, hearing from it, losing it.
+ *
+ * Theory of operation
+ *
+ * libnbd is a state machine that never sleeps: told that its socket is readable
+ * or writable it goes as far as it can, and calls back for each command that
+ * ends.  Here it is told so by the lane's engine: `in` and `out` poll the socket
+ * for what the machine waits for.
+ *
+ *   DOWN      the time before the next attempt (`again`)
+ *   CALLING   xd_connect(): `in` polls for its outcome
+ *   GREETING  libnbd shakes hands; `limit` ends one that takes too long
+ *   UP        requests go out
+ *   ENDING    the socket is shut down, so that both polls come back; only then
+ *             it is closed, and its number may mean another one
+ *
+ * A handle cannot be connected twice: each attempt has its own.  libnbd closes
+ * its socket when it finds it broken, so the polls use a duplicate.
+ *
+ * libnbd takes one reply each time it is told "readable", and must not be told
+ * so when it is not: it would wait for the rest of a reply that has not begun,
+ * and send nothing meanwhile.  So poll() is asked before each but the first.
+ *
+ * Mustn't: touch the handle from within a callback; start a poll or timer when
+ * the channel is closing.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/util.h"
+#include "nbd.h"
+
+#define FIRST_DELAY_NS 50000000ull
+#define MAX_DELAY_NS   2000000000ull
+#define GREETING_NS    20000000000ull
+
+/* Answers that may be in a socket, and more. */
+#define MAX_DRAIN 10000
+
+static void on_in(struct xd_sys *sys, int64_t res);
+static void on_out(struct xd_sys *sys, int64_t res);
+static void on_again(struct xd_sys *sys, int64_t res);
+static void on_limit(struct xd_sys *sys, int64_t res);
+
+static void PRINTF(2, 3) set_why(struct nbd_link *link, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(link->why, sizeof(link->why), fmt, ap);
+	va_end(ap);
+	nbd_printable(link->why);
+}
+
+/* --- Polls and timers ----------------------------------------------------------- */
+
+static void arm_in(struct nbd_link *link)
+{
+	if (link->in_armed || link->closing)
+		return;
+	link->in = (struct xd_sys){ .op = XD_SYS_POLL,
+				    .fd = link->fd,
+				    .flags = POLLIN,
+				    .done = on_in };
+	link->in_armed = true;
+	xd_sys(link->ch, &link->in);
+}
+
+static void arm_out(struct nbd_link *link)
+{
+	if (link->out_armed || link->closing)
+		return;
+	link->out = (struct xd_sys){ .op = XD_SYS_POLL,
+				     .fd = link->fd,
+				     .flags = POLLOUT,
+				     .done = on_out };
+	link->out_armed = true;
+	xd_sys(link->ch, &link->out);
+}
+
+static void start_timer(struct nbd_link *link, struct xd_sys *timer,
+			bool *armed, uint64_t ns,
+			void (*done)(struct xd_sys *sys, int64_t res))
+{
+	if (*armed || link->closing)
+		return;
+	*timer = (struct xd_sys){ .op = XD_SYS_TIMER,
+				  .length = ns,
+				  .done = done };
+	*armed = true;
+	xd_sys(link->ch, timer);
+}
+
+/* --- The end of a connection ------------------------------------------------------ */
+
+static void drop(struct nbd_link *link)
+{
+	if (link->h)
+		nbd_close(link->h);
+	link->h = NULL;
+	if (link->fd >= 0)
+		(void)close(link->fd);
+	link->fd = -1;
+}
+
+/* Says so, and tries again after a pause that grows. */
+static void go_down(struct nbd_link *link)
+{
+	uint64_t now = now_ns();
+
+	link->phase = NBD_DOWN;
+	if (!link->down_since)
+		link->down_since = now;
+	xd_paused(link->ch, "the server %s is away: %s", link->nbd->place,
+		  link->why);
+	if (link->nbd->give_up_ns &&
+	    now - link->down_since >= link->nbd->give_up_ns)
+		link->given_up = true;
+	if (link->given_up)
+		nbd_io_give_up(link);
+	start_timer(link, &link->again, &link->again_armed, link->delay_ns,
+		    on_again);
+	link->delay_ns =
+		MIN(MAX(2 * link->delay_ns, FIRST_DELAY_NS), MAX_DELAY_NS);
+}
+
+static void end_if_quiet(struct nbd_link *link)
+{
+	if (link->phase != NBD_ENDING || link->in_armed || link->out_armed ||
+	    link->closing)
+		return;
+	drop(link);
+	go_down(link);
+}
+
+/* Answers that are there already count. */
+static void drain(struct nbd_link *link)
+{
+	for (unsigned int i = 0; i < MAX_DRAIN; i++) {
+		if (nbd_aio_is_dead(link->h) || nbd_aio_is_closed(link->h) ||
+		    nbd_aio_notify_read(link->h) < 0)
+			return;
+	}
+}
+
+/* link->why says why. */
+static void begin_ending(struct nbd_link *link)
+{
+	link->phase = NBD_ENDING;
+	link->leaving = false;
+	(void)shutdown(link->fd, SHUT_RDWR);
+	drain(link);
+	nbd_close(TAKE_PTR(link->h));
+	nbd_io_down(link);
+	end_if_quiet(link);
+}
+
+/* --- The handshake ------------------------------------------------------------------ */
+
+static void greeted(struct nbd_link *link)
+{
+	if (nbd_facts_read(link->h, &link->facts, link->why) < 0 ||
+	    nbd_facts_compare(link->nbd, &link->facts, link->why) < 0) {
+		begin_ending(link);
+		return;
+	}
+	link->phase = NBD_UP;
+	link->delay_ns = 0;
+	link->down_since = 0;
+	link->given_up = false;
+	set_why(link, "it hung up");
+	xd_paused(link->ch, NULL);
+	nbd_io_up(link);
+}
+
+static void greet(struct nbd_link *link, int fd)
+{
+	link->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	link->h = link->fd >= 0 ? nbd_facts_handle(link->nbd) : NULL;
+	if (!link->h) {
+		(void)close(fd);
+		drop(link);
+		set_why(link, "no memory");
+		go_down(link);
+		return;
+	}
+	link->phase = NBD_GREETING;
+	set_why(link, "it hung up in the handshake");
+	link->greet_until = now_ns() + GREETING_NS;
+	start_timer(link, &link->limit, &link->limit_armed, GREETING_NS,
+		    on_limit);
+	/* The socket is libnbd's now, whether this works or not. */
+	if (nbd_aio_connect_socket(link->h, fd) < 0)
+		set_why(link, "%s", nbd_get_error());
+	nbd_link_pump(link);
+}
+
+static void on_limit(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, limit);
+	uint64_t now = now_ns();
+
+	link->limit_armed = false;
+	if (res < 0 || link->phase != NBD_GREETING)
+		return;
+	if (now < link->greet_until) { /* another one than it was for */
+		start_timer(link, &link->limit, &link->limit_armed,
+			    link->greet_until - now, on_limit);
+		return;
+	}
+	set_why(link, "no answer in the handshake");
+	begin_ending(link);
+}
+
+/* --- Calling ----------------------------------------------------------------------------- */
+
+static void call(struct nbd_link *link)
+{
+	int r = xd_connect(link->nbd->disk, "uri");
+
+	if (r < 0) {
+		set_why(link, "%s",
+			r == -ECONNRESET ? "there is no broker to connect" :
+					   strerror(-r));
+		go_down(link);
+		return;
+	}
+	link->fd = r;
+	link->phase = NBD_CALLING;
+	arm_in(link);
+}
+
+static void on_again(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, again);
+
+	link->again_armed = false;
+	if (res == 0 && link->phase == NBD_DOWN)
+		call(link);
+}
+
+static void called(struct nbd_link *link)
+{
+	int fd = xd_connected(link->fd, link->why, sizeof(link->why));
+
+	if (fd == -EAGAIN) {
+		arm_in(link);
+		return;
+	}
+	link->fd = -1; /* closed */
+	if (fd < 0)
+		go_down(link);
+	else
+		greet(link, fd);
+}
+
+/* --- Hearing from it ------------------------------------------------------------------------ */
+
+static bool readable(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+	return poll(&pfd, 1, 0) == 1;
+}
+
+static void receive(struct nbd_link *link)
+{
+	do {
+		if (!(nbd_aio_get_direction(link->h) &
+		      LIBNBD_AIO_DIRECTION_READ))
+			return;
+		if (nbd_aio_notify_read(link->h) < 0) {
+			set_why(link, "%s", nbd_get_error());
+			return;
+		}
+	} while (nbd_aio_is_ready(link->h) && link->flying &&
+		 readable(link->fd));
+}
+
+void nbd_link_pump(struct nbd_link *link)
+{
+	unsigned int direction;
+
+	nbd_io_reap(link);
+	if (link->phase == NBD_ENDING)
+		end_if_quiet(link);
+	if (link->phase != NBD_GREETING && link->phase != NBD_UP)
+		return;
+	if (link->leaving || nbd_aio_is_dead(link->h) ||
+	    nbd_aio_is_closed(link->h)) {
+		begin_ending(link);
+		return;
+	}
+	if (link->phase == NBD_GREETING && nbd_aio_is_ready(link->h)) {
+		greeted(link);
+		return; /* it has pumped */
+	}
+	direction = nbd_aio_get_direction(link->h);
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		arm_in(link);
+	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+		arm_out(link);
+}
+
+static void on_in(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, in);
+
+	link->in_armed = false;
+	if (link->closing || res == -ECANCELED)
+		return;
+	if (link->phase == NBD_CALLING) {
+		called(link);
+		return;
+	}
+	if (link->phase == NBD_GREETING || link->phase == NBD_UP)
+		receive(link);
+	nbd_link_pump(link);
+}
+
+static void on_out(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, out);
+
+	link->out_armed = false;
+	if (link->closing || res == -ECANCELED)
+		return;
+	if ((link->phase == NBD_GREETING || link->phase == NBD_UP) &&
+	    nbd_aio_get_direction(link->h) & LIBNBD_AIO_DIRECTION_WRITE &&
+	    nbd_aio_notify_write(link->h) < 0)
+		set_why(link, "%s", nbd_get_error());
+	nbd_link_pump(link);
+}
+
+/* --- The channel ------------------------------------------------------------------------------- */
+
+int nbd_link_open(struct xd_channel *ch)
+{
+	struct nbd_link *link = calloc(1, sizeof(*link));
+
+	if (!link)
+		return -ENOMEM;
+	link->ch = ch;
+	link->nbd = ch->disk->data;
+	link->fd = -1;
+	ch->data = link;
+	call(link);
+	return 0;
+}
+
+/* Polls and timers have been cancelled, no request is there. */
+void nbd_link_close(struct xd_channel *ch)
+{
+	struct nbd_link *link = ch->data;
+
+	link->closing = true;
+	if (link->phase == NBD_UP)
+		(void)nbd_aio_disconnect(link->h, 0);
+	drop(link);
+	free(link);
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * nbd.c - a disk that lives on an NBD server.
+ *
+ * open() connects once, to learn what is there; each lane then has a connection
+ * of its own, made when a guest comes (nbd-link.c).  A server that goes away
+ * costs the guest time only: requests wait, and those that were under way are
+ * sent again.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/util.h"
+#include "nbd.h"
+
+static const struct xd_param params[] = {
+	{ "uri", XD_SERVER, XD_POSITIONAL | XD_REQUIRED, NULL, NULL,
+	  "the export: nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH" },
+	{ "sector-size", XD_ENUM, 0, "512|4096", "512",
+	  "size of a sector for the guest" },
+	{ "rmw", XD_BOOL, 0, NULL, "yes",
+	  "read and write back blocks that are larger than a sector" },
+	{ "fence", XD_TIME, 0, NULL, "1s",
+	  "how long a broken connection may go on writing" },
+	{ "give-up", XD_TIME, 0, NULL, NULL,
+	  "server away for so long: requests fail (see on-error)" },
+	{ NULL, XD_END, 0, NULL, NULL, NULL },
+};
+
+static void take_parameters(struct nbd_disk *nbd)
+{
+	struct xd_disk *disk = nbd->disk;
+	char why[SERVER_TEXT_MAX];
+
+	/* It has been parsed before, when the expression was checked. */
+	(void)server_parse(xd_arg_string(disk, "uri"), &nbd->server, why);
+	server_print(&nbd->server, nbd->place, sizeof(nbd->place));
+	nbd->sector = strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 :
+									   4096;
+	nbd->rmw = xd_arg_bool(disk, "rmw");
+	nbd->fence_ns = xd_arg_u64(disk, "fence");
+	nbd->give_up_ns = xd_arg_u64(disk, "give-up");
+}
+
+static int check_sizes(struct nbd_disk *nbd)
+{
+	const struct nbd_facts *facts = &nbd->facts;
+
+	if (facts->size % nbd->sector) {
+		xd_error(nbd->disk,
+			 "%s: the size of the export, %" PRIu64
+			 " bytes, is no multiple of the sector size %u",
+			 nbd->place, facts->size, nbd->sector);
+		return -EINVAL;
+	}
+	if (facts->minimum > nbd->sector && !nbd->rmw) {
+		xd_error(nbd->disk,
+			 "%s: the server takes blocks of %u bytes or more, "
+			 "the guest's sectors have %u, and rmw=no forbids to "
+			 "write back whole blocks",
+			 nbd->place, facts->minimum, nbd->sector);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static struct xd_limits make_limits(const struct nbd_disk *nbd)
+{
+	const struct nbd_facts *facts = &nbd->facts;
+	uint32_t unit = MAX(nbd->sector, facts->minimum);
+	bool whole = facts->minimum <= nbd->sector;
+	bool writes = !nbd->readonly;
+
+	return (struct xd_limits){
+		.size = facts->size,
+		.sector_size = nbd->sector,
+		.physical_sector_size =
+			MAX(unit,
+			    MIN(facts->preferred & ~(nbd->sector - 1), 4096u)),
+		.discard_granularity = writes && facts->trim ? unit : 0,
+		/* A command per piece, each of whole sectors. */
+		.memory_alignment = nbd->sector,
+		.max_transfer = facts->maximum & ~(nbd->sector - 1),
+		/* Of blocks that are written back, one lane keeps watch. */
+		.max_channels = facts->multi_conn && whole ? 0 : 1,
+		.readonly = nbd->readonly,
+		.flush = writes && facts->flush,
+		.fua = writes && facts->fua,
+		.zero = writes && facts->zero && whole,
+	};
+}
+
+static void describe(const struct nbd_disk *nbd)
+{
+	const struct nbd_facts *facts = &nbd->facts;
+
+	xd_note(nbd->disk, "%s%s%s%s; blocks of %u to %u bytes%s", nbd->place,
+		nbd->server.tls ? ", TLS" : "",
+		facts->readonly ? ", read-only" : "",
+		facts->multi_conn ? ", several connections" : "",
+		facts->minimum, facts->maximum,
+		facts->minimum > nbd->sector ?
+			", read and written back for smaller sectors" :
+			"");
+	if (!nbd->readonly && !facts->flush)
+		xd_note(nbd->disk, "the server knows no flush: %s",
+			facts->fua ? "every write is FUA" :
+				     "what it answers is taken as durable");
+}
+
+static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
+{
+	struct nbd_disk *nbd = calloc(1, sizeof(*nbd));
+	int r;
+
+	if (!nbd)
+		return -ENOMEM;
+	nbd->disk = disk;
+	(void)pthread_mutex_init(&nbd->lock, NULL);
+	take_parameters(nbd);
+	r = nbd_facts_probe(nbd);
+	if (r == 0)
+		r = check_sizes(nbd);
+	if (r == 0)
+		r = xd_identify(disk, "nbd:%s/%.150s", nbd->place,
+				nbd->server.export_name);
+	if (r < 0) {
+		(void)pthread_mutex_destroy(&nbd->lock);
+		free(nbd);
+		return r;
+	}
+	nbd->readonly = nbd->facts.readonly || xd_readonly(disk);
+	nbd->write_through = !nbd->facts.flush && nbd->facts.fua;
+	disk->data = nbd;
+	describe(nbd);
+	*ret_limits = make_limits(nbd);
+	return 0;
+}
+
+static void nbd_close_disk(struct xd_disk *disk)
+{
+	struct nbd_disk *nbd = disk->data;
+
+	nbd_fence_clear(nbd);
+	(void)pthread_mutex_destroy(&nbd->lock);
+	free(nbd);
+}
+
+/* The connections of the dead worker are closed; what the server had received
+ * by then gets the same time as after any break. */
+static int nbd_activate(struct xd_disk *disk, bool recover)
+{
+	const struct nbd_disk *nbd = disk->data;
+	struct timespec left = {
+		.tv_sec = (time_t)(nbd->fence_ns / 1000000000),
+		.tv_nsec = (long)(nbd->fence_ns % 1000000000),
+	};
+
+	if (!recover || nbd->readonly)
+		return 0;
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
+XD_API const struct xd_backend xendisk_backend_v1 = {
+	.size = sizeof(struct xd_backend),
+	.version = XD_API_VERSION,
+	.name = "nbd",
+	.summary = "an export of an NBD server",
+	.params = params,
+	.schemes = "nbd\0nbds\0nbd+unix\0nbds+unix\0nbd+vsock\0nbds+vsock\0",
+	.open = nbd_open,
+	.close = nbd_close_disk,
+	.activate = nbd_activate,
+	.channel_open = nbd_link_open,
+	.channel_close = nbd_link_close,
+	.submit = nbd_io_submit,
+};

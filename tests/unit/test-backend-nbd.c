@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The nbd backend on the real stack, against nbdkit: data, blocks, refusals,
+ * and servers that go away.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "common/util.h"
+#include "rig.h"
+
+#define SIZE (4u << 20)
+
+static unsigned char content[SIZE];
+
+/* --- A server ------------------------------------------------------------------ */
+
+struct server {
+	struct rig *rig;
+	char sock[160];
+	const char *args;
+	pid_t pid;
+};
+
+static bool exists(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+static void server_start(struct server *server)
+{
+	cleanup_free char *command = xasprintf("exec nbdkit -f -U %s %s",
+					       server->sock, server->args);
+
+	(void)unlink(server->sock);
+	server->pid = fork();
+	if (server->pid == 0) {
+		(void)execl("/bin/sh", "sh", "-c", command, NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 2000 && !exists(server->sock); i++)
+		(void)usleep(5000);
+	assert_true(exists(server->sock));
+}
+
+static void server_kill(struct server *server)
+{
+	assert_int_equal(kill(server->pid, SIGKILL), 0);
+	assert_int_equal(waitpid(server->pid, NULL, 0), server->pid);
+}
+
+static void begin(struct server *server, struct rig *rig, const char *args)
+{
+	rig_new(rig, true);
+	server->rig = rig;
+	server->args = args;
+	(void)snprintf(server->sock, sizeof(server->sock), "%s",
+		       rig_file(rig, "sock", 0));
+	server_start(server);
+	memset(content, 0, SIZE);
+}
+
+static void end(struct server *server)
+{
+	rig_free(server->rig);
+	server_kill(server);
+}
+
+#define URI "\"nbd+unix:///?socket=@/sock\""
+
+/* --- Data ------------------------------------------------------------------------ */
+
+struct lane_run {
+	struct rig_model model;
+	pthread_t thread;
+	unsigned int wrong;
+};
+
+static void *run_lane(void *arg)
+{
+	struct lane_run *run = arg;
+
+	run->wrong = rig_model_run(&run->model);
+	return NULL;
+}
+
+static void start_lane(struct lane_run *run, struct rig *rig, unsigned int lane,
+		       unsigned int lanes, unsigned int bursts)
+{
+	run->model = (struct rig_model){ .rig = rig,
+					 .lane = lane,
+					 .seed = 7 + lane,
+					 .bursts = bursts,
+					 .share = lanes,
+					 .content = content };
+	assert_int_equal(pthread_create(&run->thread, NULL, run_lane, run), 0);
+}
+
+static unsigned int end_lane(struct lane_run *run)
+{
+	pthread_join(run->thread, NULL);
+	return run->wrong;
+}
+
+struct setting {
+	const char *name;
+	const char *expression;
+	unsigned int lanes;
+	const char *args;
+};
+
+static void data_is_kept(void **state)
+{
+	const struct setting *setting = *state;
+	struct lane_run runs[RIG_LANES];
+	struct server server;
+	unsigned int wrong = 0;
+	struct rig rig;
+
+	begin(&server, &rig, setting->args);
+	if (rig_open(&rig, setting->lanes, setting->expression) < 0)
+		fail_msg("%s", rig.why);
+	for (unsigned int i = 0; i < setting->lanes; i++)
+		start_lane(&runs[i], &rig, i, setting->lanes, 60);
+	for (unsigned int i = 0; i < setting->lanes; i++)
+		wrong += end_lane(&runs[i]);
+	assert_int_equal(wrong, 0);
+	assert_int_equal(rig_io(&rig, 0, XD_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
+/* --- Refusals ----------------------------------------------------------------------- */
+
+struct refusal {
+	const char *name;
+	const char *expression;
+	const char *why;
+	const char *args;
+};
+
+static void is_refused(void **state)
+{
+	const struct refusal *refusal = *state;
+	struct server server;
+	struct rig rig;
+
+	begin(&server, &rig, refusal->args);
+	assert_true(rig_open(&rig, 1, refusal->expression) < 0);
+	if (!strstr(rig.why, refusal->why))
+		fail_msg("%s", rig.why);
+	end(&server);
+}
+
+static void read_only_export(void **state)
+{
+	const char *args = "-r memory 4M";
+	struct server server;
+	struct rig rig;
+
+	(void)state;
+	begin(&server, &rig, args);
+	assert_int_equal(rig_open(&rig, 1, "nbd(" URI ")"), 0);
+	assert_true(stack_limits(rig.stack)->readonly);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
+/* --- Servers that go away ------------------------------------------------------------- */
+
+static bool is_over(struct lane_run *run)
+{
+	return pthread_tryjoin_np(run->thread, NULL) == 0;
+}
+
+/* Kills and starts it again until the lane has done its work.  Returns how
+ * often. */
+static unsigned int harass(struct server *server, struct lane_run *run)
+{
+	unsigned int kills = 0;
+
+	while (!is_over(run)) {
+		(void)usleep(30000 + kills % 7 * 10000);
+		server_kill(server);
+		server_start(server);
+		kills++;
+	}
+	return kills;
+}
+
+static unsigned int wrong_after_kills(const char *args)
+{
+	struct server server;
+	struct lane_run run;
+	struct rig rig;
+
+	begin(&server, &rig, args);
+	if (rig_open(&rig, 1, "nbd(" URI ", fence=0s)") < 0)
+		fail_msg("%s", rig.why);
+	start_lane(&run, &rig, 0, 1, 300);
+	assert_true(harass(&server, &run) > 1);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+	return run.wrong;
+}
+
+/* A server of files forgets nothing when it is killed ... */
+static void killed_under_load(void **state)
+{
+	char path[] = "/tmp/xendisk-nbd-XXXXXX";
+	int fd = mkstemp(path);
+	cleanup_free char *args = xasprintf("file %s", path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, SIZE), 0);
+	(void)close(fd);
+	assert_int_equal(wrong_after_kills(args), 0);
+	(void)unlink(path);
+}
+
+/* ... one of memory forgets all: the same test notices. */
+static void forgetful_server(void **state)
+{
+	const char *args = "memory 4M";
+
+	(void)state;
+	assert_true(wrong_after_kills(args) > 0);
+}
+
+/* A request waits while another server is there that cannot replace the first,
+ * and goes on with the first one. */
+static void shrunk(void **state)
+{
+	const char *large = "memory 4M";
+	const char *small = "memory 2M";
+	unsigned char buf[4096];
+	struct server server;
+	struct rig_op op;
+	struct rig rig;
+
+	(void)state;
+	begin(&server, &rig, large);
+	assert_int_equal(rig_open(&rig, 1, "nbd(" URI ")"), 0);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	server_kill(&server);
+	server.args = small;
+	server_start(&server);
+	rig_start(&rig, 0, &op, XD_READ, 0, 0, 4096, buf);
+	for (int i = 0; i < 20; i++) {
+		assert_true(engine_run(rig.engine[0], 50000000) >= 0);
+		(void)stack_reap(rig.top[0]);
+	}
+	assert_false(op.done);
+	assert_non_null(strstr(fake_broker_state(rig.broker)->condition,
+			       "shrunk from 4194304 to 2097152"));
+	server_kill(&server);
+	server.args = large;
+	server_start(&server);
+	rig_wait(&rig, 0, &op, 1);
+	assert_int_equal(op.err, 0);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
+static void gives_up(void **state)
+{
+	const char *args = "memory 4M";
+	unsigned char buf[4096];
+	struct server server;
+	struct rig rig;
+
+	(void)state;
+	begin(&server, &rig, args);
+	assert_int_equal(rig_open(&rig, 1, "nbd(" URI ", give-up=100ms)"), 0);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	server_kill(&server);
+	(void)unlink(server.sock);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), -EAGAIN);
+	server_start(&server);
+	while (rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf) == -EAGAIN)
+		assert_true(engine_run(rig.engine[0], 50000000) >= 0);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
+int main(void)
+{
+	static struct setting settings[] = {
+		{ "data", "nbd(" URI ")", 1, "memory 4M" },
+		{ "data, lanes", "nbd(" URI ")", 3, "memory 4M" },
+		{ "data, 4096", "nbd(" URI ", sector-size=4096)", 1,
+		  "--filter=blocksize-policy memory 4M blocksize-minimum=4096 blocksize-error-policy=error" },
+		{ "data, large blocks", "nbd(" URI ")", 1,
+		  "--filter=blocksize-policy memory 4M blocksize-minimum=8192 blocksize-maximum=65536 blocksize-preferred=8192 blocksize-error-policy=error" },
+	};
+	static struct refusal refusals[] = {
+		{ "rmw=no", "nbd(" URI ", rmw=no)", "blocks of 4096 bytes",
+		  "--filter=blocksize-policy memory 4M blocksize-minimum=4096" },
+		{ "odd size", "nbd(" URI ")",
+		  "no multiple of the sector size 512", "memory 1000" },
+		{ "empty", "nbd(" URI ")", "empty", "null 0" },
+		{ "nobody", "nbd(\"nbd+unix:///?socket=@/other\")",
+		  "/other: No such file", "memory 4M" },
+		{ "no such export", "nbd(\"nbd+unix:///x?socket=@/sock\")", "x",
+		  "--filter=exportname memory 4M exportname=y exportname-strict=true" },
+		{ "no TLS", "nbd(\"nbds+unix:///?socket=@/sock\")", "TLS",
+		  "memory 4M" },
+	};
+	struct CMUnitTest tests[32] = {
+		cmocka_unit_test(read_only_export),
+		cmocka_unit_test(killed_under_load),
+		cmocka_unit_test(forgetful_server),
+		cmocka_unit_test(shrunk),
+		cmocka_unit_test(gives_up),
+	};
+	size_t n = 5;
+
+	if (system("nbdkit --version >/dev/null 2>&1") != 0) {
+		printf("1..0 # SKIP nbdkit is not installed\n");
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		tests[n++] =
+			(struct CMUnitTest){ .name = settings[i].name,
+					     .test_func = data_is_kept,
+					     .initial_state = &settings[i] };
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		tests[n++] =
+			(struct CMUnitTest){ .name = refusals[i].name,
+					     .test_func = is_refused,
+					     .initial_state = &refusals[i] };
+	return _cmocka_run_group_tests("nbd", tests, n, NULL, NULL);
+}
