@@ -187,6 +187,7 @@ static void test_modules(void **state)
 	refused("tmap()", "map and unmap go together");
 	refused("tnone()", "exports no xendisk_backend_v1");
 	refused("tlost()", "xd_from_the_future");
+	refused("tresized()", "resized without resize");
 	/* Older than the header, with rubbish behind its end. */
 	stack = open_stack("told()", false);
 	assert_int_equal(engine_new(&engine, 8, false), 0);
@@ -195,6 +196,84 @@ static void test_modules(void **state)
 	stack_channel_close(top);
 	engine_free(engine);
 	stack_close(stack);
+}
+
+/* --- Growing --------------------------------------------------------------- */
+
+/* Not grown, with that error and that sentence. */
+static void stays(struct stack *stack, uint64_t size, int err,
+		  const char *sentence)
+{
+	uint64_t before = stack_limits(stack)->size;
+
+	assert_int_equal(stack_resize(stack, size, why), err);
+	if (!strstr(why, sentence))
+		print_error("%s, not %s\n", why, sentence);
+	assert_non_null(strstr(why, sentence));
+	assert_false(stack_unsettled(stack));
+	assert_int_equal(stack_limits(stack)->size, before);
+}
+
+static void test_resize(void **state)
+{
+	struct stack *stack = open_stack("tmem(8K, name=a)", false);
+
+	(void)state;
+	trace[0] = '\0';
+	assert_int_equal(stack_resize(stack, 0, why), 0);
+	assert_false(stack_unsettled(stack));
+	assert_int_equal(stack_resize(stack, 16384, why), 0);
+	assert_string_equal(trace, "resize(a) resize(a) ");
+	/* Nothing that lanes see has changed yet. */
+	assert_true(stack_unsettled(stack));
+	assert_int_equal(stack_limits(stack)->size, 8192);
+	stack_settle(stack);
+	assert_false(stack_unsettled(stack));
+	assert_int_equal(stack_limits(stack)->size, 16384);
+	assert_string_equal(trace, "resize(a) resize(a) resized(a) ");
+	trace[0] = '\0';
+	stays(stack, 8192, -EPERM, "it would shrink");
+	stays(stack, 16385, -EINVAL, "no multiple of the sector size");
+	stays(stack, 1ull << 63, -EINVAL, "no multiple");
+	assert_string_equal(trace, "");
+	assert_int_equal(stack_resize(stack, 16384, why), 0);
+	assert_false(stack_unsettled(stack));
+	stack_close(stack);
+}
+
+/* A module's answer is not believed either. */
+static void test_resize_answers(void **state)
+{
+	static const struct {
+		const char *expression;
+		int err;
+		const char *sentence;
+	} cases[] = {
+		{ "tmem(8K, grow=fail)", -EIO, "tmem: Input/output error" },
+		{ "tmem(8K, grow=smaller)", -EINVAL,
+		  "gave a wrong size, 7680" },
+		{ "tmem(8K, grow=odd)", -EINVAL, "gave a wrong size, 16385" },
+		{ "tmem(8K, grow=endless)", -EINVAL, "gave a wrong size" },
+		{ "told()", -EOPNOTSUPP, "told: has the size that" },
+		{ "tbefore()", -EOPNOTSUPP, "tbefore: has the size that" },
+		{ "tfilter(tmem(8K, name=a), tmem(name=b))", -EOPNOTSUPP,
+		  "tfilter: has the size that" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct stack *stack = open_stack(cases[i].expression, false);
+
+		trace[0] = '\0';
+		stays(stack, 16384, cases[i].err, cases[i].sentence);
+		/* A filter that does not know of it shields what is below. */
+		if (cases[i].err == -EOPNOTSUPP) {
+			assert_string_equal(trace, "");
+			assert_int_equal(stack_resize(stack, 0, why), 0);
+			assert_string_equal(trace, "");
+		}
+		stack_close(stack);
+	}
 }
 
 /* --- Services -------------------------------------------------------------- */
@@ -531,6 +610,8 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_modules),
+		cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_resize_answers),
 		cmocka_unit_test(test_services),
 		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_kick_in_reap),

@@ -285,6 +285,32 @@ static void tmem_unmap(struct xd_channel *ch, struct xd_request *req, int err)
 	note(err ? "unmap_failed" : "unmap", ch->disk);
 }
 
+/* grow= says what becomes of it. */
+static int tmem_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+{
+	const char *grow = xd_arg_string(disk, "grow");
+
+	note("resize", disk);
+	if (strcmp(grow, "fail") == 0)
+		return -EIO;
+	*ret_size = size ? size : disk->limits.size;
+	if (strcmp(grow, "smaller") == 0)
+		*ret_size = disk->limits.size - 512;
+	else if (strcmp(grow, "odd") == 0)
+		*ret_size += 1;
+	else if (strcmp(grow, "endless") == 0)
+		*ret_size = 1ull << 63;
+	return 0;
+}
+
+static void tmem_resized(struct xd_disk *disk)
+{
+	struct tmem *tmem = tmem_of(disk);
+
+	note("resized", disk);
+	tmem->memory = realloc(tmem->memory, disk->limits.size + 1);
+}
+
 static const struct xd_param params[] = {
 	{ "size", XD_SIZE,
 	  XD_POSITIONAL | XD_WHOLE_SECTORS | XD_SIZE_OF_SIBLING, NULL, NULL,
@@ -297,6 +323,8 @@ static const struct xd_param params[] = {
 	{ "spoil", XD_ENUM, 0,
 	  "none|sector|size|zero|physical|discard|alignment|memory|transfer",
 	  "none", "which limit is wrong" },
+	{ "grow", XD_ENUM, 0, "well|fail|smaller|odd|endless", "well",
+	  "how resize() ends" },
 	{ "flush", XD_BOOL, 0, NULL, "yes", "needs flushes" },
 	{ "frozen", XD_BOOL, 0, NULL, "no", "turns out to be read-only" },
 	{ "lend", XD_BOOL, 0, NULL, "no", "map() works" },
@@ -322,4 +350,6 @@ const struct xd_backend xendisk_backend_v1 = {
 	.kick = tmem_kick,
 	.map = tmem_map,
 	.unmap = tmem_unmap,
+	.resize = tmem_resize,
+	.resized = tmem_resized,
 };

@@ -11,6 +11,8 @@
 #define TODD_SMALL   3 /* fewer members than version 1 ever had */
 #define TODD_NAME    4
 #define TODD_MAP     5 /* map() without unmap() */
+#define TODD_RESIZED 8 /* resized() without resize() */
+#define TODD_BEFORE  9 /* made before there was a resize(); it has the rest */
 
 /* Nothing of it may be called when the module is old and so says it is not
  * there. */
@@ -40,9 +42,24 @@ static void todd_submit(struct xd_channel *ch, struct xd_request *req)
 	xd_complete(req, 0);
 }
 
-static void trap(struct xd_channel *ch)
+static inline void trap(struct xd_channel *ch)
 {
 	(void)ch;
+	__builtin_trap();
+}
+
+static inline int trap_resize(struct xd_disk *disk, uint64_t size,
+			      uint64_t *ret_size)
+{
+	(void)disk;
+	(void)size;
+	(void)ret_size;
+	__builtin_trap();
+}
+
+static void trap_resized(struct xd_disk *disk)
+{
+	(void)disk;
 	__builtin_trap();
 }
 
@@ -65,6 +82,8 @@ static const struct xd_param params[] = {
 const struct xd_backend xendisk_backend_v1 = {
 #if TODD == TODD_OLD
 	.size = offsetof(struct xd_backend, kick),
+#elif TODD == TODD_BEFORE
+	.size = offsetof(struct xd_backend, resize),
 #elif TODD == TODD_SMALL
 	.size = offsetof(struct xd_backend, submit),
 #else
@@ -78,7 +97,13 @@ const struct xd_backend xendisk_backend_v1 = {
 	.close = todd_close,
 	.activate = todd_activate,
 	.submit = todd_submit,
+#if TODD != TODD_BEFORE
 	.kick = trap,
+#endif
+#if TODD != TODD_RESIZED
+	.resize = trap_resize,
+#endif
+	.resized = trap_resized,
 #if TODD == TODD_MAP
 	.map = todd_map,
 #endif
