@@ -93,11 +93,16 @@ static int add(struct bus *bus, const struct node_address *at, struct vbd **ret)
 void bus_forget(struct bus *bus, struct vbd *vbd)
 {
 	struct entry *entry = find(bus, vbd_address(vbd));
+	cleanup_free char *path = node_backend_path(&entry->at, bus->domid);
 
 	HASH_DEL(bus->disks, entry);
 	vbd_free(vbd);
 	free(entry);
-	store_mark_set(bus->scan); /* there may be a new one at its place */
+	/* There may be a new one at its place. */
+	if (path)
+		store_mark_set_at(bus->scan, path);
+	else
+		store_mark_set(bus->scan);
 }
 
 void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
@@ -217,9 +222,8 @@ static void print_base(char *buf, const struct bus *bus, enum node_kind kind)
 		       bus->domid, node_kind_name(kind));
 }
 
-static void scan(void *ctx)
+static void scan_all(struct bus *bus)
 {
-	struct bus *bus = ctx;
 	struct node_address at;
 	char dir[STORE_PATH_MAX];
 
@@ -228,6 +232,41 @@ static void scan(void *ctx)
 		print_base(dir, bus, kind);
 		each_number(bus, dir, &at, scan_domain);
 	}
+}
+
+/* A place where something is new; false: it may be anywhere. */
+static bool scan_place(struct bus *bus, const char *path)
+{
+	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
+		struct node_address at = { .kind = kind };
+		char base[STORE_PATH_MAX];
+		int n;
+
+		print_base(base, bus, kind);
+		if (strncmp(path, base, strlen(base)) != 0)
+			continue;
+		n = sscanf(path + strlen(base), "/%u/%u", &at.domid, &at.devid);
+		if (n == 2)
+			look_at(bus, &at);
+		else if (n == 1)
+			scan_domain(bus, &at, at.domid);
+		if (n >= 1)
+			return true;
+	}
+	return false;
+}
+
+/* There may be many domains, and something new in one of them. */
+static void scan(void *ctx)
+{
+	struct bus *bus = ctx;
+	struct store_places places;
+	bool found = store_mark_places(bus->scan, &places);
+
+	for (unsigned int i = 0; found && i < places.nr; i++)
+		found = scan_place(bus, places.path[i]);
+	if (!found)
+		scan_all(bus);
 }
 
 /*
@@ -343,6 +382,8 @@ static int watch_all(struct bus *bus)
 	char base[STORE_PATH_MAX];
 	int r = store_mark_new(&bus->scan, bus->store, scan, bus);
 
+	if (r == 0)
+		r = store_mark_remember(bus->scan);
 	if (r == 0)
 		r = store_mark_new(&bus->release, bus->store, on_release, bus);
 	if (r == 0)

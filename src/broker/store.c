@@ -6,7 +6,8 @@
  * limit: a guest that writes its state in a loop while the broker is busy would
  * eat the memory of dom0.  So a thread takes them at once and remembers only
  * that something has changed: one dirty bit per mark, and an eventfd that wakes
- * the broker's loop.  However often a guest writes, this costs the same.
+ * the broker's loop.  However often a guest writes, this costs the same.  A mark
+ * may remember a few places as well, and that there were too many.
  *
  * Two connections: `xs` for requests, used on the broker's thread only;
  * `events` for watches, read by the thread.  The thread touches nothing but the
@@ -37,6 +38,8 @@ struct store_mark {
 	unsigned int slot;
 	unsigned int generation;
 	bool dirty; /* under lock */
+	bool anywhere; /* under lock: places are not all */
+	struct store_places *places; /* under lock; NULL: not remembered */
 	void (*changed)(void *ctx);
 	void *ctx;
 	unsigned int nr_watches; /* under lock */
@@ -99,6 +102,22 @@ static bool is_wanted(const struct watch *watch, const char *path)
 	return watch->wanted(below + (*below == '/'));
 }
 
+/* Under lock. */
+static void remember(struct store_mark *mark, const char *path)
+{
+	struct store_places *places = mark->places;
+
+	if (!places || mark->anywhere)
+		return;
+	for (unsigned int i = 0; i < places->nr; i++)
+		if (strcmp(places->path[i], path) == 0)
+			return;
+	if (places->nr == STORE_MAX_PLACES || strlen(path) >= STORE_PATH_MAX)
+		mark->anywhere = true;
+	else
+		memcpy(places->path[places->nr++], path, strlen(path) + 1);
+}
+
 static void fold(struct store *store, const char *path, const char *token)
 {
 	struct store_mark *mark;
@@ -107,8 +126,12 @@ static void fold(struct store *store, const char *path, const char *token)
 
 	(void)pthread_mutex_lock(&store->lock);
 	mark = mark_of_token(store, token, &watch);
-	if (mark && !mark->dirty && is_wanted(&mark->watches[watch], path))
-		news = mark->dirty = true;
+	if (mark && (!mark->dirty || mark->places) &&
+	    is_wanted(&mark->watches[watch], path)) {
+		remember(mark, path);
+		news = !mark->dirty;
+		mark->dirty = true;
+	}
 	(void)pthread_mutex_unlock(&store->lock);
 	if (news)
 		wake(store);
@@ -222,12 +245,19 @@ static bool watch_again(struct store *store, struct xs_handle *events)
 	return true;
 }
 
+/* Under lock. */
+static void set_mark(struct store_mark *mark)
+{
+	mark->dirty = true;
+	mark->anywhere = true;
+}
+
 static void set_all_marks(struct store *store)
 {
 	(void)pthread_mutex_lock(&store->lock);
 	for (unsigned int slot = 0; slot < store->nr_slots; slot++)
 		if (store->marks[slot])
-			store->marks[slot]->dirty = true;
+			set_mark(store->marks[slot]);
 	(void)pthread_mutex_unlock(&store->lock);
 	wake(store);
 }
@@ -528,15 +558,50 @@ void store_mark_free(struct store_mark *mark)
 	(void)pthread_mutex_lock(&store->lock);
 	store->marks[mark->slot] = NULL;
 	(void)pthread_mutex_unlock(&store->lock);
+	free(mark->places);
 	free(mark);
 }
 
 void store_mark_set(struct store_mark *mark)
 {
 	(void)pthread_mutex_lock(&mark->store->lock);
+	set_mark(mark);
+	(void)pthread_mutex_unlock(&mark->store->lock);
+	wake(mark->store);
+}
+
+void store_mark_set_at(struct store_mark *mark, const char *path)
+{
+	(void)pthread_mutex_lock(&mark->store->lock);
+	remember(mark, path);
 	mark->dirty = true;
 	(void)pthread_mutex_unlock(&mark->store->lock);
 	wake(mark->store);
+}
+
+int store_mark_remember(struct store_mark *mark)
+{
+	struct store_places *places = calloc(1, sizeof(*places));
+
+	if (!places)
+		return -ENOMEM;
+	(void)pthread_mutex_lock(&mark->store->lock);
+	mark->places = places;
+	(void)pthread_mutex_unlock(&mark->store->lock);
+	return 0;
+}
+
+bool store_mark_places(struct store_mark *mark, struct store_places *ret)
+{
+	bool all;
+
+	(void)pthread_mutex_lock(&mark->store->lock);
+	all = !mark->anywhere;
+	*ret = *mark->places;
+	mark->anywhere = false;
+	mark->places->nr = 0;
+	(void)pthread_mutex_unlock(&mark->store->lock);
+	return all;
 }
 
 int store_watch(struct store_mark *mark, const char *path,

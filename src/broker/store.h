@@ -72,10 +72,22 @@ int store_reconnect(struct store *store);
  * of the watched places has changed since it was told last. */
 int store_mark_new(struct store_mark **ret, struct store *store,
 		   void (*changed)(void *ctx), void *ctx);
+/* Of a new mark: it remembers where something has changed, too.  -ENOMEM. */
+int store_mark_remember(struct store_mark *mark);
+/* What it has remembered since it was asked last; it begins anew.  False: it may
+ * be anywhere, since there was more than fits, the mark was set by hand, or
+ * xenstored is another one. */
+#define STORE_MAX_PLACES 16
+struct store_places {
+	unsigned int nr;
+	char path[STORE_MAX_PLACES][STORE_PATH_MAX];
+};
+bool store_mark_places(struct store_mark *mark, struct store_places *ret);
 /* With its watches; from within changed(), too. */
 void store_mark_free(struct store_mark *mark);
-/* Sets it by hand. */
+/* Sets it by hand; _at: as if that place had changed. */
 void store_mark_set(struct store_mark *mark);
+void store_mark_set_at(struct store_mark *mark, const char *path);
 
 /* Watches path and what is below it, or a special one ("@releaseDomain").
  * wanted() picks the events by where they are below path ("" for itself); it

@@ -121,6 +121,39 @@ static void only_what_is_wanted(void **state)
 	store_mark_free(mark);
 }
 
+static void places_are_remembered(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *mark = watch(w, "/test", NULL, &w->told);
+	struct store_places places;
+
+	assert_int_equal(store_mark_remember(mark), 0);
+	store_mark_set_at(mark, "/by/hand");
+	put(w, "/test/a", "1");
+	put(w, "/test/b/c", "1");
+	put(w, "/test/a", "2");
+	quiet(w);
+	assert_true(store_mark_places(mark, &places));
+	assert_int_equal(places.nr, 3);
+	assert_string_equal(places.path[0], "/by/hand");
+	assert_string_equal(places.path[1], "/test/a");
+	assert_string_equal(places.path[2], "/test/b/c");
+	assert_true(store_mark_places(mark, &places));
+	assert_int_equal(places.nr, 0);
+	store_mark_set(mark);
+	assert_false(store_mark_places(mark, &places));
+	for (unsigned int i = 0; i <= STORE_MAX_PLACES; i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "/test/%u", i);
+		put(w, path, "1");
+	}
+	quiet(w);
+	assert_false(store_mark_places(mark, &places));
+	assert_true(store_mark_places(mark, &places));
+	store_mark_free(mark);
+}
+
 static void a_freed_mark_is_silent(void **state)
 {
 	struct world *w = *state;
@@ -381,6 +414,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(changes_are_folded),
 		TEST(only_what_is_wanted),
+		TEST(places_are_remembered),
 		TEST(a_freed_mark_is_silent),
 		TEST(reads_and_writes),
 		TEST(transactions_are_run_again),
