@@ -136,6 +136,7 @@ bool adopt_serving(struct worker *worker, const struct msg_serving *serving)
 		return false;
 	host_adopt(worker->host, &note->opened, serving->budget, note->used);
 	worker->starts = note->starts;
+	worker->used = note->used;
 	worker->state = worker->held ? HELD : OPEN;
 	log_disk(&worker->who, LOG_LEVEL_INFO,
 		 "worker %d, which a broker that died has left, is taken over",
@@ -189,6 +190,7 @@ struct orphan_note *adopt_new_note(const struct worker *worker,
 	note->starts = worker->starts;
 	note->id = worker->id;
 	note->read_only = worker->read_only;
+	note->used = worker->used;
 	snprintf(note->expression, sizeof(note->expression), "%s",
 		 worker->expression);
 	note->open = opened;

@@ -195,19 +195,6 @@ uint32_t process_uid(const struct process *process)
 	return slot_uid(process->slot);
 }
 
-void process_note_used(const struct process *process)
-{
-	const char *run_dir = process->supervisor->broker->options.run_dir;
-	cleanup_free struct orphan_note *note = calloc(1, sizeof(*note));
-
-	/* Without it the process is not believed to be connected. */
-	if (note && orphans_read(run_dir, process->pid, note) == 0 &&
-	    !note->used) {
-		note->used = true;
-		(void)orphans_note(run_dir, process->pid, note);
-	}
-}
-
 /* --- What a broker that died has left -------------------------------------------- */
 
 static void on_gone(evutil_socket_t fd, short what, void *arg)
@@ -284,22 +271,29 @@ static void take_orphan(void *ctx, pid_t pid)
 		end_stray(pidfd, pid, "cannot be watched");
 }
 
+static struct process *find_orphan(struct supervisor *supervisor,
+				   const struct msg_identity *id)
+{
+	struct process *process;
+
+	DL_FOREACH(supervisor->processes, process)
+		if (process->orphan && process->domid == id->domid &&
+		    process->devid == id->devid)
+			return process;
+	return NULL;
+}
+
 struct process *process_claim(struct supervisor *supervisor,
 			      const struct process_spec *spec)
 {
-	const struct msg_identity *id = &spec->note->id;
-	struct process *process;
+	struct process *process = find_orphan(supervisor, &spec->note->id);
 
-	DL_FOREACH(supervisor->processes, process) {
-		if (!process->orphan || process->domid != id->domid ||
-		    process->devid != id->devid)
-			continue;
-		process->orphan = false;
-		process->exited = spec->exited;
-		process->ctx = spec->ctx;
-		return process;
-	}
-	return NULL;
+	if (!process)
+		return NULL;
+	process->orphan = false;
+	process->exited = spec->exited;
+	process->ctx = spec->ctx;
+	return process;
 }
 
 int process_call(struct process *process, struct orphan_note *ret_note)
@@ -324,6 +318,12 @@ void supervisor_sweep(struct supervisor *supervisor,
 		if (process->orphan &&
 		    !exists(ctx, process->domid, process->devid))
 			process_kill(process);
+}
+
+void supervisor_end_orphan(struct supervisor *supervisor,
+			   const struct msg_identity *id)
+{
+	process_kill(find_orphan(supervisor, id));
 }
 
 static void on_claim_timeout(evutil_socket_t fd, short what, void *arg)

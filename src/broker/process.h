@@ -40,9 +40,6 @@ void process_kill(struct process *process);
 
 /* For the next broker.  To be written again when something of it changes. */
 int process_note(const struct process *process, struct orphan_note *note);
-/* A guest may write from now on. */
-void process_note_used(const struct process *process);
-
 /* A process for spec->note->id.domid and devid that a broker which died has
  * left; NULL: there is none.  spec's sockets are not used. */
 struct process *process_claim(struct supervisor *supervisor,

@@ -75,7 +75,7 @@ static void poison_cleared(void *ctx, int err)
 		end_resume(worker, -EIO, "the worker cannot be told");
 }
 
-/* Ends what had nothing to wait for: a connect, or a resume. */
+/* Tells what was known at once, one event in a turn: it may free the worker. */
 static void on_later(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *worker = arg;
@@ -84,11 +84,12 @@ static void on_later(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (worker->kept) {
 		worker->kept = false;
-		if (worker->resume.pending)
+		if (worker->unmarked)
 			worker_tell_later(worker);
 		if (worker_told(worker) && worker->state == CONNECTED)
 			worker->events->connected(worker->ctx, 0, "");
-	} else if (worker->resume.pending) {
+	} else if (worker->unmarked) {
+		worker->unmarked = false;
 		poison_cleared(worker, 0);
 	}
 }
@@ -103,7 +104,10 @@ int worker_resume(struct worker *worker, bool accept_loss)
 	if (!accept_loss)
 		r = worker->state > OPENING ? ask_resume(worker, false) :
 					      -ENOTCONN;
-	else if (host_clear_poison(worker->host, poison_cleared) == 0)
+	else
+		worker->unmarked =
+			host_clear_poison(worker->host, poison_cleared) == 0;
+	if (worker->unmarked)
 		worker_tell_later(worker);
 	worker->resume.pending = r == 0;
 	return r;
@@ -200,6 +204,7 @@ int worker_asks_init(struct worker *worker)
 
 void worker_asks_drop(struct worker *worker)
 {
+	worker->unmarked = false;
 	if (worker->resume.timer)
 		end_question(&worker->resume);
 	if (worker->resize.timer)

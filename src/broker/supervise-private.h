@@ -41,6 +41,7 @@ struct worker {
 	struct msg_identity id;
 	bool read_only;
 	bool fresh;
+	bool used; /* a guest may have written */
 	char *expression;
 	const struct worker_events *events;
 	void *ctx;
@@ -59,7 +60,8 @@ struct worker {
 	bool ended; /* the socket has nothing more to say */
 	bool accepts_loss; /* resume: with what is lost; still to be told */
 	bool heard_opened; /* in ADOPTING */
-	bool kept; /* connected() is to be told */
+	bool kept; /* on_later(): connected() is to be told */
+	bool unmarked; /* on_later(): there was no poison mark to clear */
 	struct orphan_note *orphan; /* ADOPTING: what that broker knew */
 	struct msg_connect *held; /* HELD: as the process says */
 	uint32_t seq; /* of the last question */

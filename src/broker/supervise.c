@@ -141,6 +141,11 @@ pid_t worker_pid(const struct worker *worker)
 	return worker->process ? process_pid(worker->process) : 0;
 }
 
+bool worker_is_adopting(const struct worker *worker)
+{
+	return worker->state == ADOPTING;
+}
+
 bool worker_is_held(const struct worker *worker)
 {
 	return worker->state == HELD;
@@ -268,7 +273,10 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect)
 		return -EINVAL;
 	if (host_poisoned(worker->host))
 		msg.flags |= MSG_CONNECT_POISONED;
-	process_note_used(worker->process);
+	if (!worker->used) {
+		worker->used = true;
+		adopt_note_opened(worker, worker->opened);
+	}
 	r = worker_ask(worker, &msg, sizeof(msg), MSG_CONNECT,
 		       &worker->main_seq);
 	if (r == 0)

@@ -40,6 +40,10 @@ void supervisor_sweep(struct supervisor *supervisor,
 void supervisor_stop(struct supervisor *supervisor, void (*done)(void *ctx),
 		     void *ctx);
 
+/* ... and the one of this disk, which cannot be opened. */
+void supervisor_end_orphan(struct supervisor *supervisor,
+			   const struct msg_identity *id);
+
 /* What is to be served to whom. */
 struct worker_spec {
 	struct msg_identity id;
@@ -88,6 +92,9 @@ void worker_discard_kept(struct worker *worker);
 /* Start the process and open the stack, or take over one that is there.  Ends
  * with opened(): at the latest after 40 s, when the process is killed. */
 int worker_open(struct worker *worker);
+/* worker_open() has found a process, which may be connected to the guest: that
+ * is known with opened(). */
+bool worker_is_adopting(const struct worker *worker);
 /* In opened() and after it: the process is connected to a guest since before
  * this broker.  worker_connect() then makes sure that it is the right
  * connection, and lets it be; if it is not, the process ends.  Or disconnect. */

@@ -502,6 +502,7 @@ void target_open(struct target *target, const char *text, bool read_only,
 		r = worker_new(&target->worker, target->broker, &spec, &events);
 	}
 	if (r < 0) {
+		supervisor_end_orphan(target->broker->supervisor, &target->id);
 		set_failed(target, r, *why ? why : strerror(-r));
 		return;
 	}
@@ -594,6 +595,11 @@ bool target_ready(const struct target *target)
 	       (target->link == TARGET_DOWN || target->link == TARGET_LOST ||
 		target->link == TARGET_HELD) &&
 	       !event_pending(target->timer, EV_TIMEOUT, NULL);
+}
+
+bool target_is_adopting(const struct target *target)
+{
+	return target->worker && worker_is_adopting(target->worker);
 }
 
 enum target_state target_state(const struct target *target)

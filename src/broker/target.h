@@ -54,6 +54,9 @@ void target_close(struct target *target, bool discard);
 /* Closes it and makes it TARGET_FAILED. */
 void target_fail(struct target *target, int err, const char *why);
 
+/* A worker of an earlier broker is there, and may serve the guest: it will be
+ * TARGET_HELD, or it ends. */
+bool target_is_adopting(const struct target *target);
 enum target_state target_state(const struct target *target);
 enum target_link target_link(const struct target *target);
 /* Of TARGET_FAILED: -errno, and the sentence. */

@@ -358,6 +358,8 @@ bool vbd_disconnected(struct vbd *vbd)
 		return false;
 	case TARGET_LOST:
 	case TARGET_DOWN:
+		if (target_is_adopting(vbd->target))
+			return false;
 		break;
 	}
 	target_give_up(vbd->target);

@@ -123,6 +123,19 @@ unsigned int worker_restarts(const struct worker *worker)
 	return 0;
 }
 
+bool worker_is_adopting(const struct worker *worker)
+{
+	(void)worker;
+	return false;
+}
+
+void supervisor_end_orphan(struct supervisor *supervisor,
+			   const struct msg_identity *id)
+{
+	(void)supervisor;
+	(void)id;
+}
+
 bool worker_is_held(const struct worker *worker)
 {
 	(void)worker;
