@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <malloc.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdint.h>
@@ -289,5 +290,8 @@ int isolate_seccomp(bool relaxed)
 	if (r == 0)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
+	/* The filter was made from a tree, which took more memory than an idle
+	 * worker has otherwise; and there may be many. */
+	(void)malloc_trim(0);
 	return r;
 }
