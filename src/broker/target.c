@@ -7,7 +7,8 @@
  * stack is opened again, and a connection becomes LOST, to be taken up by the
  * next process.  A worker that dies is replaced at once: its guest waits.  One
  * that dies again before it has served for CALM_NS is replaced after a pause,
- * and so is what fails; pauses double up to MAX_PAUSE_MS.
+ * and so is what fails; pauses double up to MAX_PAUSE_MS, until nothing has
+ * died for FORGET_NS.
  *
  * Calls into supervise.h never call back, and what calls back here never calls
  * the owner's code other than changed(), which only takes note.
@@ -26,7 +27,8 @@
 #define MAX_PAUSE_MS   30000
 /* Also what keeps a guest that has found out how to kill its worker from having
  * one made more often than this. */
-#define CALM_NS (250ull * 1000000)
+#define CALM_NS	  (250ull * 1000000)
+#define FORGET_NS (10 * 1000000000ull)
 /* A disk that somebody else still has locked: a migration ends in a moment. */
 #define BUSY_PAUSE_MS 500
 
@@ -55,6 +57,7 @@ struct target {
 
 	struct event *timer; /* pending: pausing */
 	unsigned int pause_ms; /* the last one; 0: none yet */
+	uint64_t died_at; /* the last one; ns */
 
 	void (*resumed)(void *ctx, int err, const char *why);
 	void *resumed_ctx;
@@ -337,14 +340,18 @@ static enum target_link link_after_death(const struct target *target)
 /* Replaces it, at once if it had served for a while. */
 static void replace_worker(struct target *target, const char *how)
 {
-	bool calm = target->link == TARGET_UP &&
-		    now_ns() - target->up_since > CALM_NS;
+	bool served = target->link == TARGET_UP ||
+		      target->link == TARGET_DISCONNECTING;
+	uint64_t now = now_ns();
+	bool calm = served && now - target->up_since > CALM_NS;
 
 	log_disk(&target->who, LOG_LEVEL_ERROR,
 		 "the worker died (%s); starting another", how);
 	target->state = TARGET_OPENING;
-	if (calm)
+	if (calm ||
+	    now - target->died_at > FORGET_NS + target->pause_ms * 1000000ull)
 		target->pause_ms = 0;
+	target->died_at = now;
 	if (event_pending(target->timer, EV_TIMEOUT, NULL))
 		return;
 	if (calm)
