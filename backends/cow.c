@@ -28,6 +28,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/crash.h"
 #include "common/util.h"
 #include "kept-map.h"
 #include "xendisk-backend.h"
@@ -216,8 +217,10 @@ static void change_done(struct xd_request *change, int err)
 	struct xd_request *parent = change->owner;
 	const struct cow *cow = cow_of(io_of(parent)->ch);
 
+	CRASH_POINT(top_written);
 	if (err == 0)
 		err = mark(cow, parent);
+	CRASH_POINT(top_marked);
 	xd_complete(parent, err);
 }
 

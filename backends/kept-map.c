@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/crash.h"
 #include "common/util.h"
 
 #define KEPT_VERSION 1
@@ -344,6 +345,7 @@ int kept_map_reserve(struct kept_map *map, uint64_t first, uint64_t end)
 		r = fallocate(map->fd, 0, (off_t)(BITS_AT + from),
 			      (off_t)(to - from));
 	while (r < 0 && errno == EINTR);
+	CRASH_POINT(map_reserved);
 	return r < 0 ? -errno : 0;
 }
 
@@ -382,9 +384,11 @@ static int change_batch(struct kept_map *map, uint64_t from, uint64_t to,
 			   BITS_AT + from * sizeof(uint64_t));
 	if (err < 0)
 		return err;
+	CRASH_POINT(map_written);
 	for (uint64_t w = from; w < to; w++)
 		__atomic_store_n(&map->words[w], map->batch[w - from],
 				 __ATOMIC_RELEASE);
+	CRASH_POINT(map_stored);
 	*changed += nr;
 	return 0;
 }

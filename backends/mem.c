@@ -32,6 +32,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "common/crash.h"
 #include "common/util.h"
 #include "kept-map.h"
 #include "xendisk-backend.h"
@@ -227,10 +228,13 @@ static int make_run(struct xd_disk *disk, struct mem *mem, uint64_t block,
 	uint64_t made = 0;
 	int err = pay(disk, mem, (end - block) * BLOCK);
 
+	CRASH_POINT(blocks_paid);
 	if (err == 0)
 		err = make_pages(mem, block, end);
+	CRASH_POINT(blocks_made);
 	if (err == 0)
 		err = kept_map_set(mem->map, block, end, &made);
+	CRASH_POINT(blocks_marked);
 	mem->used += made * BLOCK;
 	return err;
 }
@@ -359,6 +363,7 @@ static void free_done(struct xd_sys *sys, int64_t res)
 {
 	struct mem_io *io = container_of(sys, struct mem_io, sys);
 
+	CRASH_POINT(discard_freed);
 	if (res == -EINTR) {
 		xd_sys(io->ch, sys);
 		return;
@@ -440,6 +445,7 @@ static void discard(struct xd_channel *ch, struct xd_request *req)
 	}
 	err = kept_map_clear(mem->map, io->from / BLOCK, io->to / BLOCK,
 			     &changed);
+	CRASH_POINT(discard_marked);
 	io->freed = changed * BLOCK;
 	if (err < 0) {
 		unpay(ch->disk, mem, io->freed);

@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "common/crash.h"
 #include "common/util.h"
 #include "raw.h"
 
@@ -344,6 +345,7 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	err = check_same(disk, raw, fd, recover);
 	if (err == 0)
 		err = lock(disk, fd, recover);
+	CRASH_POINT(image_locked);
 	if (err == 0) {
 		claimed = claim(disk, raw);
 		err = claimed < -1 ? claimed : 0;

@@ -35,6 +35,7 @@
 
 #include <string.h>
 
+#include "common/crash.h"
 #include "common/log.h"
 #include "common/util.h"
 #include "worker/io.h"
@@ -125,6 +126,7 @@ static void poison(struct io_disk *disk, int err)
 		return;
 	/* The kernel will not tell the next worker. */
 	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, true);
+	CRASH_POINT(failure_noted);
 	io_condition(disk, MSG_POISONED, true,
 		     "a flush failed (%s): what was written since the last "
 		     "flush may be lost",
@@ -140,9 +142,11 @@ static int mark_if_failed(struct io_disk *disk)
 	(void)pthread_mutex_lock(&disk->gate.marking);
 	if (atomic_load(&disk->poison) == IO_FAILED)
 		r = make_mark(disk);
+	CRASH_POINT(mark_made);
 	if (r == 0 &&
 	    atomic_compare_exchange_strong(&disk->poison, &failed, IO_POISONED))
 		inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, false);
+	CRASH_POINT(mark_noted);
 	(void)pthread_mutex_unlock(&disk->gate.marking);
 	return r;
 }
@@ -215,6 +219,7 @@ static void flush_done(struct xd_request *req, int err)
 	struct io_list ended = io_take_all(&flush->running);
 	struct io *io;
 
+	CRASH_POINT(flush_completed);
 	io_returned(lane);
 	flush->busy = false;
 	if (err && err != -EAGAIN)
@@ -255,6 +260,7 @@ static void begin(struct io_lane *lane)
 	req->done = flush_done;
 	req->owner = lane;
 	io_submit(lane, req);
+	CRASH_POINT(flush_submitted);
 }
 
 void flush_pump(struct io_lane *lane)

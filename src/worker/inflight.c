@@ -39,6 +39,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "common/crash.h"
 #include "common/util.h"
 
 #define INFLIGHT_MAGIC	 0x676f4c736b694458ull /* "XDiskLog" */
@@ -375,10 +376,12 @@ void inflight_adopt(struct inflight_ring *log,
 		if (again && e->tries < INFLIGHT_MAX_TRIES)
 			e->tries++;
 		keep[entry / 64] |= 1ull << entry % 64;
+		CRASH_POINT(entry_adopted);
 	}
 	log->cursor->req_cons = plan->req_cons;
 	/* First: else a published entry would be missing below rsp_prod. */
 	inflight_published(log, rsp_prod);
+	CRASH_POINT(cursor_adopted);
 	for (uint32_t i = 0; i < log->nr_slots; i++)
 		if (!(keep[i / 64] >> i % 64 & 1))
 			inflight_done(log, i);

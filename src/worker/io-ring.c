@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "common/crash.h"
 #include "common/log.h"
 #include "common/util.h"
 
@@ -95,11 +96,16 @@ static void republish(struct io_ring *ring)
 		blkif_judge(&ring->lane->disk->judge, ring->ring.layout,
 			    e->slot, &job);
 		ring_put(&ring->ring, job.id, job.op, e->status);
+		CRASH_POINT(answer_republished);
 	}
 	(void)ring_push(&ring->ring);
+	CRASH_POINT(republished);
 	inflight_published(&ring->log, ring->ring.rsp_prod);
-	for (uint32_t i = 0; i < plan->nr_publish; i++)
+	CRASH_POINT(republish_noted);
+	for (uint32_t i = 0; i < plan->nr_publish; i++) {
 		inflight_done(&ring->log, plan->publish[i]);
+		CRASH_POINT(entry_refreed);
+	}
 }
 
 /* A request that has killed worker after worker is not tried for ever. */
@@ -136,6 +142,8 @@ void io_ring_recover(struct io_ring *ring)
 			give_up(io);
 		else
 			io_advance(io);
+		CRASH_POINT(request_replayed);
 	}
 	free(TAKE_PTR(ring->plan));
+	CRASH_POINT(replayed);
 }

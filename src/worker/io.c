@@ -35,6 +35,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/crash.h"
 #include "common/log.h"
 #include "common/util.h"
 #include "worker/services.h"
@@ -158,13 +159,17 @@ static void take_requests(struct io_ring *ring)
 		entry = ring->free[--ring->nr_free];
 		io = io_prepare(ring, entry);
 		ring_take(&ring->ring, ring->log.entries[entry].slot);
+		CRASH_POINT(slot_copied);
 		inflight_take(&ring->log, entry, ring->ring.req_cons - 1);
+		CRASH_POINT(entry_taken);
 		io_judge(io);
+		CRASH_POINT(judged);
 		io_append(&taken, io);
 	}
 	if (!taken.first)
 		return;
 	inflight_taken(&ring->log, ring->ring.req_cons);
+	CRASH_POINT(cons_stored);
 	meter_taken(ring->stats, ring->ring.nr_slots - ring->nr_free);
 	now = now_ns();
 	while ((io = io_pop(&taken))) {
@@ -193,6 +198,7 @@ static void list_copied(struct io *io)
 {
 	int err = io->copy_err;
 
+	CRASH_POINT(list_copied);
 	io->copy_err = 0;
 	if (hold_wanted(io->ring->lane->disk, err)) {
 		hold_add(io, err);
@@ -216,6 +222,7 @@ static void begun_again(struct io *io)
 {
 	struct io_disk *disk = io->ring->lane->disk;
 
+	CRASH_POINT(begun_again);
 	io->begun = false;
 	if (atomic_fetch_sub(&disk->nr_begun, 1) != 1)
 		return;
@@ -257,7 +264,9 @@ static bool step_lock(struct io *io)
 		io_append(&lane->want_range, io);
 		return false;
 	}
+	CRASH_POINT(range_locked);
 	inflight_begin(&io->ring->log, io->entry);
+	CRASH_POINT(begun);
 	if (io->begun)
 		begun_again(io);
 	return true;
@@ -347,6 +356,7 @@ static void submit_piece(struct io *io)
 		req->iovcnt = 1;
 	}
 	io_submit(lane, req);
+	CRASH_POINT(submitted);
 }
 
 /* Has memory: a write's data comes first, a read's comes last. */
@@ -427,6 +437,7 @@ static void data_copied(struct io *io)
 {
 	int err = io->copy_err;
 
+	CRASH_POINT(data_copied);
 	io->copy_err = 0;
 	io->refused = err == -EIO; /* a bad grant */
 	if (io->mapped) {
@@ -445,6 +456,7 @@ static void data_submitted(struct xd_request *req, int err)
 {
 	struct io *io = req->owner;
 
+	CRASH_POINT(completed);
 	io_returned(io->ring->lane);
 	if (err) {
 		data_end(io, err);
@@ -452,6 +464,7 @@ static void data_submitted(struct xd_request *req, int err)
 	}
 	io->done += req->length;
 	if (io->done < io->job.length) {
+		CRASH_POINT(piece_done);
 		submit_piece(io);
 	} else if (io->job.action == BLKIF_READ) {
 		io->iov = (struct iovec){ io->buffer, io->job.length };
@@ -465,6 +478,7 @@ static void data_end(struct io *io, int err)
 {
 	struct io_lane *lane = io->ring->lane;
 
+	CRASH_POINT(data_ended);
 	if (io->buffer) {
 		buffer_put(lane->arena, io->buffer, io->job.length);
 		io->buffer = NULL;
@@ -554,6 +568,7 @@ static void publish(struct io_ring *ring)
 {
 	struct io_list answers = io_take_all(&ring->answers);
 	bool refused = true;
+	bool wanted;
 	uint64_t now;
 	struct io *io;
 
@@ -563,20 +578,28 @@ static void publish(struct io_ring *ring)
 		refused &= io->refused;
 		inflight_answer(&ring->log, io->entry, ring->ring.rsp_prod,
 				io->status);
+		CRASH_POINT(answer_noted);
 		ring_put(&ring->ring, io->job.id, io->job.op, io->status);
+		CRASH_POINT(response_written);
 	}
-	if (ring_push(&ring->ring)) {
+	wanted = ring_push(&ring->ring);
+	CRASH_POINT(rsp_prod_stored);
+	if (wanted) {
 		evtchn_notify(ring->lane->evtchn, ring->port);
 		ring->stats->events_out++;
 	}
+	CRASH_POINT(notified);
 	inflight_published(&ring->log, ring->ring.rsp_prod);
+	CRASH_POINT(publish_noted);
 	now = now_ns();
 	storm_answered(&ring->storm, refused, now);
 	while ((io = io_pop(&answers))) {
 		meter_answered(ring->stats, &io->job, io->status,
 			       now - io->taken_ns);
 		settle(io);
+		CRASH_POINT(settled);
 		inflight_done(&ring->log, io->entry);
+		CRASH_POINT(entry_freed);
 		release(io);
 	}
 	ring->stats->in_flight = ring->ring.nr_slots - ring->nr_free;
@@ -616,6 +639,7 @@ static void run_stack(struct io_lane *lane)
 		if (lane->unkicked) {
 			lane->unkicked = false;
 			stack_kick(lane->top);
+			CRASH_POINT(kicked);
 		}
 	} while (stack_reap(lane->top) || lane->copying.first ||
 		 lane->unkicked);

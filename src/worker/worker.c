@@ -30,12 +30,14 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/crash.h"
 #include "common/log.h"
 #include "common/util.h"
 #include "worker/disk.h"
 #include "worker/grow.h"
 #include "worker/isolate.h"
 #include "worker/lane.h"
+#include "worker/recover.h"
 #include "worker/services.h"
 
 #define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
@@ -159,15 +161,18 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 		       worker->services, ret_why);
 	if (r)
 		return r;
+	CRASH_POINT(stack_opened);
 	r = open_lanes(worker, ret_why);
 	if (r)
 		return r;
 	r = isolate(options->uid, ret_why);
 	if (r)
 		return r;
+	CRASH_POINT(isolated);
 	r = open_log(worker, ret_why);
 	if (r)
 		return r;
+	CRASH_POINT(log_opened);
 	r = meter_open(&worker->stats, worker->services);
 	return r ? say(ret_why, r, "the counters: %s", strerror(-r)) : 0;
 }
@@ -213,6 +218,7 @@ static int handle_open(struct worker *worker, const struct msg_open *msg)
 	opened->h.seq = msg->h.seq;
 	opened->max_rings = XD_MAX_RINGS;
 	opened->max_ring_order = XD_MAX_RING_ORDER;
+	CRASH_POINT(opened);
 	return services_send(worker->services, opened, sizeof(*opened),
 			     MSG_OPENED);
 }
@@ -321,16 +327,18 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 		grant_unmap(worker->grant, pages, at->nr_refs);
 		return say(ret_why, r, "no memory for ring %u", index);
 	}
+	CRASH_POINT(ring_mapped);
 	worker->rings[worker->nr_rings++] = ring;
 	r = lane_add_ring(lane, ring, at->event_channel);
 	if (r)
 		return say(ret_why, r,
 			   "event channel %u of ring %u cannot be bound: %s",
 			   at->event_channel, index, strerror(-r));
+	CRASH_POINT(ring_bound);
 	return 0;
 }
 
-/* --- The log of a dead worker ------------------------------------------------------ */
+/* --- Whose log it is ---------------------------------------------------------------- */
 
 /* FNV-1a over the identities of all storage in the stack. */
 static uint32_t hash_storage(const struct msg_opened *opened)
@@ -368,100 +376,12 @@ static struct inflight_id identify(const struct worker *worker,
 	return id;
 }
 
-static void start_log(struct worker *worker, const struct inflight_id *id)
-{
-	uint32_t rsp_prod[XD_MAX_RINGS];
-
-	for (unsigned int i = 0; i < worker->nr_rings; i++)
-		rsp_prod[i] = worker->rings[i]->ring.rsp_prod;
-	inflight_start(worker->log, id, rsp_prod);
-	for (unsigned int i = 0; i < worker->nr_rings; i++)
-		io_ring_begin(worker->rings[i], inflight_ring(worker->log, i),
-			      NULL);
-}
-
-/* All plans first: nothing is changed unless all of it can be believed. */
-static int make_plans(struct worker *worker, const struct inflight_image *image,
-		      struct inflight_plan **plans, char *ret_why)
-{
-	for (unsigned int i = 0; i < worker->nr_rings; i++) {
-		const struct ring *ring = &worker->rings[i]->ring;
-		int r;
-
-		plans[i] = calloc(1, sizeof(*plans[i]));
-		if (!plans[i])
-			return say(ret_why, -ENOMEM, "no memory");
-		r = inflight_plan(image->entries + (size_t)i * ring->nr_slots,
-				  ring->nr_slots, &image->cursor[i],
-				  ring->rsp_prod, plans[i]);
-		if (r)
-			return say(ret_why, r,
-				   "the in-flight log of ring %u contradicts "
-				   "itself or the ring",
-				   i);
-	}
-	return 0;
-}
-
-static void follow_plans(struct worker *worker,
-			 const struct inflight_image *image,
-			 struct inflight_plan **plans)
-{
-	uint32_t replay = 0, publish = 0;
-
-	for (unsigned int i = 0; i < worker->nr_rings; i++) {
-		struct inflight_ring log = inflight_ring(worker->log, i);
-		const struct ring *ring = &worker->rings[i]->ring;
-
-		inflight_adopt(&log,
-			       image->entries + (size_t)i * ring->nr_slots,
-			       plans[i], ring->rsp_prod);
-		replay += plans[i]->nr_replay;
-		publish += plans[i]->nr_publish;
-		io_ring_begin(worker->rings[i], log, TAKE_PTR(plans[i]));
-	}
-	log_disk(&worker->who, LOG_LEVEL_INFO,
-		 "goes on after a worker died: %u requests in flight, %u "
-		 "answers to be published",
-		 replay, publish);
-	atomic_store(&worker->disk.nr_recovered, replay);
-	if (replay)
-		io_condition(&worker->disk, MSG_RECOVERING, true,
-			     "%u requests were in flight when a worker died",
-			     replay);
-}
-
-static int recover_log(struct worker *worker, const struct inflight_id *id,
-		       char *ret_why)
-{
-	struct inflight_plan *plans[XD_MAX_RINGS] = { NULL };
-	cleanup_free struct inflight_image *image = NULL;
-	int r;
-
-	r = inflight_load(worker->log, id, &image, ret_why);
-	if (r == -ENOENT || r == -ESTALE) {
-		log_disk(&worker->who, LOG_LEVEL_INFO, "%s: a fresh connection",
-			 ret_why);
-		start_log(worker, id);
-		return 0;
-	}
-	if (r)
-		return r;
-	flush_recover(&worker->disk, image->notes);
-	r = make_plans(worker, image, plans, ret_why);
-	if (!r)
-		follow_plans(worker, image, plans);
-	for (unsigned int i = 0; i < worker->nr_rings; i++)
-		free(plans[i]);
-	return r;
-}
-
 /* --- CONNECT, DISCONNECT ------------------------------------------------------------ */
 
 static int connect_all(struct worker *worker, const struct msg_connect *msg,
 		       char *ret_why)
 {
-	bool recover = msg->flags & MSG_CONNECT_RECOVER;
+	bool again = msg->flags & MSG_CONNECT_RECOVER;
 	struct inflight_id id;
 	int r;
 
@@ -471,28 +391,33 @@ static int connect_all(struct worker *worker, const struct msg_connect *msg,
 	r = set_up_disk(worker, msg, ret_why);
 	if (r)
 		return r;
-	r = stack_activate(worker->stack, recover, ret_why);
+	r = stack_activate(worker->stack, again, ret_why);
 	if (r)
 		return r;
 	worker->activated = true;
 	grow_look(&worker->grow);
+	CRASH_POINT(activated);
 	r = attach_lanes(worker, msg->nr_rings, ret_why);
+	CRASH_POINT(lanes_attached);
 	while (!r && worker->nr_rings < msg->nr_rings)
 		r = attach_ring(worker, msg, ret_why);
 	if (r)
 		return r;
 	meter_begin(worker->stats, worker->nr_rings);
 	id = identify(worker, msg);
-	if (recover)
-		r = recover_log(worker, &id, ret_why);
+	if (again)
+		r = recover(&worker->disk, worker->rings, worker->nr_rings, &id,
+			    ret_why);
 	else
-		start_log(worker, &id);
+		recover_nothing(&worker->disk, worker->rings, worker->nr_rings,
+				&id);
 	for (unsigned int i = 0; !r && i < worker->disk.nr_lanes; i++) {
 		r = lane_start(worker->lanes[i]);
 		if (r)
 			(void)say(ret_why, r, "a thread cannot be started: %s",
 				  strerror(-r));
 	}
+	CRASH_POINT(lanes_started);
 	return r;
 }
 
@@ -506,8 +431,10 @@ static int disconnect_all(struct worker *worker, bool last_flush, char *ret_why)
 		io_poke(disk->lanes[i]);
 	for (unsigned int i = 0; i < disk->nr_lanes; i++)
 		lane_join(worker->lanes[i]);
+	CRASH_POINT(lanes_joined);
 	if (last_flush)
 		r = flush_last(lane_io(worker->lanes[0]));
+	CRASH_POINT(last_flushed);
 	if (r)
 		(void)say(ret_why, r, "the last flush failed: %s",
 			  strerror(-r));
@@ -519,6 +446,7 @@ static int disconnect_all(struct worker *worker, bool last_flush, char *ret_why)
 		grant_unmap(worker->grant, ring->pages, ring->nr_pages);
 		io_ring_free(ring);
 	}
+	CRASH_POINT(rings_unmapped);
 	if (worker->activated) {
 		char why[MSG_TEXT_MAX] = "";
 
@@ -526,6 +454,7 @@ static int disconnect_all(struct worker *worker, bool last_flush, char *ret_why)
 		if (r2 && !r)
 			r = say(ret_why, r2, "%s", why);
 	}
+	CRASH_POINT(deactivated);
 	worker->activated = false;
 	range_table_free(disk->ranges);
 	disk->ranges = NULL;
@@ -561,6 +490,7 @@ static int handle_connect(struct worker *worker, const struct msg_connect *msg)
 	}
 	worker->connected = true;
 	worker->connection = *msg;
+	CRASH_POINT(connected);
 	return services_send(worker->services, &done, sizeof(done),
 			     MSG_CONNECTED);
 }
@@ -582,6 +512,7 @@ static int handle_disconnect(struct worker *worker,
 		/* The log is what remembers a failure without a mark. */
 		if (flush_mark(disk) == 0)
 			inflight_clear(worker->log);
+		CRASH_POINT(log_cleared);
 		end_conditions(disk);
 		worker->connected = false;
 	}

@@ -50,7 +50,7 @@ static const struct option_row rows[] = {
 	ROW("bs", RANGE, bs, "MIN[-MAX]", "bytes of a request"),
 	ROW("seed", NUMBER, seed, "N", "of all random choices"),
 	ROW("ops", TEXT, ops, "LIST",
-	    "verify: weights, as read=45,write=45,flush=5,discard=5"),
+	    "verify: weights, as read=45,write=45,flush=5,barrier=5"),
 	ROW("reconnect", NUMBER, reconnect, "N",
 	    "verify: N times, each with other queues and ring order"),
 	ROW("persist", TEXT, persist, "FILE",

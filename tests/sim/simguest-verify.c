@@ -31,7 +31,10 @@
 #define DEFAULT_SIZE (64u << 20)
 #define MAX_SECTORS  (1u << 30)
 #define NR_OPS	     4
-#define GAP_NS	     10000000
+/* A write with another operation; no feature tells whether it may be sent. */
+#define BARRIER	   NR_OPS
+#define NR_WEIGHTS (NR_OPS + 1)
+#define GAP_NS	   10000000
 
 struct verify;
 
@@ -42,6 +45,7 @@ struct slot {
 	struct simio_buffer buffer;
 	bool busy;
 	bool look_again; /* what it wrote last may be read next */
+	bool barrier;
 };
 
 struct counts {
@@ -67,7 +71,7 @@ struct verify {
 	unsigned int unit; /* sectors of 512 bytes in one of the disk's */
 	unsigned int max_segments, pages;
 	unsigned int least, most; /* sectors of a request */
-	unsigned int weights[NR_OPS];
+	unsigned int weights[NR_WEIGHTS];
 	bool may_indirect;
 	int64_t end; /* ns: no new requests after this */
 
@@ -80,11 +84,10 @@ struct verify {
 	int64_t last_answer; /* ns, on any queue; atomic */
 };
 
-static const char *const op_names[NR_OPS] = {
-	[SIMMODEL_READ] = "read",
-	[SIMMODEL_WRITE] = "write",
-	[SIMMODEL_DISCARD] = "discard",
-	[SIMMODEL_FLUSH] = "flush",
+static const char *const op_names[NR_WEIGHTS] = {
+	[SIMMODEL_READ] = "read",	[SIMMODEL_WRITE] = "write",
+	[SIMMODEL_DISCARD] = "discard", [SIMMODEL_FLUSH] = "flush",
+	[BARRIER] = "barrier",
 };
 
 __attribute__((format(printf, 2, 3))) static void fail(struct verify *v,
@@ -186,17 +189,18 @@ static uint64_t below(struct worker *w, uint64_t limit)
 	return simio_random(&w->random) % limit;
 }
 
-static enum simmodel_kind choose_kind(struct worker *w)
+/* Of enum simmodel_kind, or BARRIER. */
+static int choose_kind(struct worker *w)
 {
 	const unsigned int *weights = w->verify->weights;
 	unsigned int sum = 0, pick;
 
-	for (int i = 0; i < NR_OPS; i++)
+	for (int i = 0; i < NR_WEIGHTS; i++)
 		sum += weights[i];
 	pick = (unsigned int)below(w, sum);
-	for (int i = 0; i < NR_OPS; i++) {
+	for (int i = 0; i < NR_WEIGHTS; i++) {
 		if (pick < weights[i])
-			return (enum simmodel_kind)i;
+			return i;
 		pick -= weights[i];
 	}
 	return SIMMODEL_READ;
@@ -263,6 +267,11 @@ static void build_transfer(struct slot *slot)
 	slot->req = simio_request(reading ? BLKIF_OP_READ : BLKIF_OP_WRITE,
 				  slot->op.sector, &slot->buffer);
 	slot->req.indirect = v->may_indirect && below(w, 4) == 0;
+	if (slot->barrier &&
+	    slot->buffer.nr_segments <= BLKIF_MAX_SEGMENTS_PER_REQUEST) {
+		slot->req.operation = BLKIF_OP_WRITE_BARRIER;
+		slot->req.indirect = false;
+	}
 }
 
 static void fill_write(struct slot *slot)
@@ -280,12 +289,19 @@ static void fill_write(struct slot *slot)
 static void choose(struct slot *slot)
 {
 	struct worker *w = slot->worker;
+	int kind;
 
+	slot->barrier = false;
 	if (slot->look_again && below(w, 3) == 0) {
 		slot->op.kind = SIMMODEL_READ;
 		return;
 	}
-	slot->op = (struct simmodel_op){ .kind = choose_kind(w) };
+	kind = choose_kind(w);
+	slot->barrier = kind == BARRIER;
+	slot->op = (struct simmodel_op){
+		.kind = slot->barrier ? SIMMODEL_WRITE :
+					(enum simmodel_kind)kind,
+	};
 	if (slot->op.kind == SIMMODEL_FLUSH)
 		return;
 	choose_extent(w, &slot->op);
@@ -518,9 +534,9 @@ static bool parse_ops(struct verify *v)
 		    weight > 1000)
 			return false;
 		*equals = '\0';
-		while (i < NR_OPS && strcmp(op_names[i], word) != 0)
+		while (i < NR_WEIGHTS && strcmp(op_names[i], word) != 0)
 			i++;
-		if (i == NR_OPS)
+		if (i == NR_WEIGHTS)
 			return false;
 		v->weights[i] = (unsigned int)weight;
 	}
@@ -538,8 +554,8 @@ static void limit_ops(struct verify *v)
 	if (!disk->discard || disk->info & VDISK_READONLY)
 		v->weights[SIMMODEL_DISCARD] = 0;
 	if (disk->info & VDISK_READONLY)
-		v->weights[SIMMODEL_WRITE] = 0;
-	for (int i = 0; i < NR_OPS; i++)
+		v->weights[SIMMODEL_WRITE] = v->weights[BARRIER] = 0;
+	for (int i = 0; i < NR_WEIGHTS; i++)
 		sum += v->weights[i];
 	if (sum == 0)
 		v->weights[SIMMODEL_READ] = 1;
