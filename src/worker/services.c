@@ -233,6 +233,15 @@ int services_next(struct services *s, void *buf, size_t *ret_length,
 
 /* --- Sending --------------------------------------------------------------- */
 
+/* The kernel is short of memory; poll() knows nothing of that. */
+static int wait_for_memory(uint64_t deadline)
+{
+	if (now_ns() >= deadline)
+		return -ETIMEDOUT;
+	(void)nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	return 0;
+}
+
 static int send_before(struct services *s, void *msg, size_t length,
 		       enum msg_type type, uint64_t deadline)
 {
@@ -240,9 +249,12 @@ static int send_before(struct services *s, void *msg, size_t length,
 
 	for (;;) {
 		r = msg_send(s->sock, msg, length, type, -1);
-		if (r != -EAGAIN)
+		if (r == -EAGAIN)
+			r = wait_socket(s, POLLOUT, deadline);
+		else if (r == -ENOBUFS || r == -ENOMEM)
+			r = wait_for_memory(deadline);
+		else
 			return r;
-		r = wait_socket(s, POLLOUT, deadline);
 		if (r < 0)
 			return r;
 	}
