@@ -321,7 +321,12 @@ static int lock(struct xd_disk *disk, int fd, bool recover)
 static int check_written_back(struct xd_disk *disk, const struct raw *raw,
 			      int fd)
 {
-	if (fsync(fd) == 0)
+	int r;
+
+	do
+		r = fsync(fd);
+	while (r < 0 && errno == EINTR);
+	if (r == 0)
 		return 0;
 	xd_error(disk,
 		 "an earlier write to %s was lost (%s), and was not reported "
@@ -364,11 +369,13 @@ static int raw_deactivate(struct xd_disk *disk)
 	struct raw *raw = disk->data;
 	int err = 0;
 
-	if (!xd_readonly(disk) && fdatasync(raw->fd) < 0) {
-		err = -errno;
+	if (!xd_readonly(disk))
+		do
+			err = fdatasync(raw->fd) < 0 ? -errno : 0;
+		while (err == -EINTR);
+	if (err < 0)
 		xd_error(disk, "the last flush of %s failed: %s", raw->path,
 			 strerror(-err));
-	}
 	let_go(raw);
 	return err;
 }
