@@ -80,12 +80,23 @@ int evtchn_take(struct evtchn *evtchn, uint32_t *ret_port)
 	return 0;
 }
 
-void evtchn_unmask(struct evtchn *evtchn, uint32_t port)
+/* A write(), for which the kernel takes a page. */
+int evtchn_unmask(struct evtchn *evtchn, uint32_t port)
 {
-	(void)xenevtchn_unmask(evtchn->handle, port);
+	int r;
+
+	do
+		r = xenevtchn_unmask(evtchn->handle, port);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : 0;
 }
 
+/* What else fails is a guest that has gone. */
 void evtchn_notify(struct evtchn *evtchn, uint32_t port)
 {
-	(void)xenevtchn_notify(evtchn->handle, port);
+	int r;
+
+	do
+		r = xenevtchn_notify(evtchn->handle, port);
+	while (r < 0 && errno == EINTR);
 }

@@ -28,7 +28,8 @@ void evtchn_unbind(struct evtchn *evtchn, uint32_t port);
 /* The next port that has fired; it stays masked until evtchn_unmask().
  * -EAGAIN: none. */
 int evtchn_take(struct evtchn *evtchn, uint32_t *ret_port);
-void evtchn_unmask(struct evtchn *evtchn, uint32_t port);
+/* -ENOMEM: not now; the port stays masked. */
+int evtchn_unmask(struct evtchn *evtchn, uint32_t port);
 void evtchn_notify(struct evtchn *evtchn, uint32_t port);
 
 #endif

@@ -34,6 +34,8 @@
 
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
+/* When the kernel could not unmask a port. */
+#define UNMASK_AGAIN_NS 1000000ull
 
 struct lane {
 	struct io_lane io;
@@ -115,6 +117,15 @@ static struct io_ring *ring_of_port(struct lane *lane, uint32_t port)
 	return NULL;
 }
 
+/* A port that stayed masked would be a guest that is not heard any more. */
+static void unmask(struct lane *lane, struct io_ring *ring)
+{
+	if (evtchn_unmask(lane->evtchn, ring->port) == 0)
+		return;
+	ring->storm.unmask_at = now_ns() + UNMASK_AGAIN_NS;
+	lane->nr_masked++;
+}
+
 /* One event at a time: more than one port has fired only where rings share a
  * lane, and the poll comes back at once for the others. */
 static void take_event(struct lane *lane)
@@ -132,7 +143,7 @@ static void take_event(struct lane *lane)
 		return;
 	ring->stats->events_in++;
 	if (storm_event(&ring->storm, ring->ring.req_cons, now_ns()))
-		evtchn_unmask(lane->evtchn, port);
+		unmask(lane, ring);
 	else
 		lane->nr_masked++;
 }
@@ -148,7 +159,7 @@ static void unmask_late(struct lane *lane)
 		if (ring->storm.unmask_at &&
 		    storm_over(&ring->storm, ring->ring.req_cons, now)) {
 			lane->nr_masked--;
-			evtchn_unmask(lane->evtchn, ring->port);
+			unmask(lane, ring);
 		}
 	}
 }
