@@ -44,7 +44,7 @@ script_of()
 # --- A disk and its guest ---------------------------------------------------------
 # Deaths one after the other make the broker wait longer and longer: a disk is
 # good for a few.
-dom= on= deaths=0
+dom="" on="" deaths=0
 attach()
 {
 	[ -z "$on" ] || toolstack detach "$dom" xvdb
@@ -80,6 +80,7 @@ does()
 # Orders that lead to a death there: the first ones make it possible.
 orders_for()
 {
+	[ "$2,$1" != again,begun_again ] || set -- "$1" reopen "$3"
 	case $2 in
 	again) echo "kill:answer_noted:6 kill:$1:$3" ;;
 	reopen) echo "kill:submitted:6 kill:$1:$3" ;;
@@ -98,15 +99,16 @@ dies()
 	# shellcheck disable=SC2086
 	fault orders $orders
 	does "$(deed_of "$2")" || return
-	if [ "$(fault done)" != "$(wc -w <<< "$orders")" ]; then
+	if [ "$(fault "done")" != "$(wc -w <<< "$orders")" ]; then
 		echo "nobody came to $1 for the ${3}th time"
 		return 1
 	fi
 }
+attach_failed() { cat "$tmp/out"; return 1; }
 # try DISK PLACE DEED NTH
 try()
 {
-	ready "$1" || { ok "attach $1" cat "$tmp/out" /nonexistent; on=; return; }
+	ready "$1" || { ok "attach $1" attach_failed; on=""; return; }
 	ok "$1, $3: killed at $2${4:+, pass $4}" dies "$2" "$3" "${4:-1}"
 	deaths=$((deaths + 1))
 	! is_script "$3" || on_another # the model knows nothing of it
@@ -163,7 +165,7 @@ sweep()
 		try raw_cached $place bad_flush
 	done
 }
-is_recovery() { fault points | grep -q "^$1 raw/again"; }
+is_recovery() { fault points | grep -qE "^$1 raw/(again|reopen)"; }
 
 # --- Broken on purpose ------------------------------------------------------------------
 # fresh DISK: a domain with a disk of its own on an IMAGE of its own:
@@ -187,7 +189,12 @@ noticed()
 	[ $rc = 1 ]
 }
 # Not every run of chance meets the fault: one of a few must.
-noticed_in() { local i; for i in $(seq "$1"); do "${@:2}" && return; done; return 1; }
+noticed_in()
+{
+	local try
+	for ((try = 0; try < $1; try++)); do "${@:2}" && return; done
+	return 1
+}
 
 no_log()
 {

@@ -15,12 +15,12 @@
 #include <unistd.h>
 
 static const struct {
-	const char *name, *when, *values;
+	const char *name, *where, *values;
 } points[NR_FAULTS] = {
 #define CRASH(name, where) [CRASH_##name] = { #name, #where, NULL },
 #include "common/crash-points.def"
 #undef CRASH
-#define FAILURE(name, phase, values) [FAIL_##name] = { #name, #phase, values },
+#define FAILURE(name, where, values) [FAIL_##name] = { #name, #where, values },
 #include "failures.def"
 #undef FAILURE
 };
@@ -65,7 +65,8 @@ static const struct {
 static int usage(void)
 {
 	fputs("usage: fault FILE new | orders ORDER... | switch NAME... |\n"
-	      "                  done | passed | points | failures\n"
+	      "                  done | lost_flushes | passed | points | "
+	      "failures\n"
 	      "An order is ACTION:NAME:NTH[:VALUE]; ACTION is pass, kill, ghost\n"
 	      "(VALUE: ms) or fail (VALUE: an errno, short or status).\n"
 	      "Switches:\n",
@@ -148,6 +149,7 @@ static int give_orders(struct fault_file *file, int argc, char **argv)
 			return usage();
 	__atomic_store_n(&file->nr_orders, 0, __ATOMIC_SEQ_CST);
 	file->done = 0;
+	file->lost_flushes = 0;
 	memcpy(file->order, order, (size_t)argc * sizeof(order[0]));
 	__atomic_store_n(&file->nr_orders, (uint32_t)argc, __ATOMIC_SEQ_CST);
 	return 0;
@@ -190,14 +192,18 @@ int main(int argc, char **argv)
 		printf("%u\n", file->done);
 		return 0;
 	}
+	if (strcmp(verb, "lost_flushes") == 0) {
+		printf("%u\n", file->lost_flushes);
+		return 0;
+	}
 	for (uint32_t i = 0; i < NR_FAULTS; i++) {
 		if (strcmp(verb, "passed") == 0)
 			printf("%s %" PRIu64 "\n", points[i].name,
 			       file->passed[i]);
 		else if (strcmp(verb, "points") == 0 && !points[i].values)
-			printf("%s %s\n", points[i].name, points[i].when);
+			printf("%s %s\n", points[i].name, points[i].where);
 		else if (strcmp(verb, "failures") == 0 && points[i].values)
-			printf("%s %s %s\n", points[i].name, points[i].when,
+			printf("%s %s %s\n", points[i].name, points[i].where,
 			       points[i].values);
 	}
 	return 0;

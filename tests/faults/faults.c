@@ -97,6 +97,11 @@ bool fault_switched(enum fault_switch which)
 	return file && file->switches >> which & 1;
 }
 
+void fault_lost_flush(void)
+{
+	__atomic_fetch_add(&file->lost_flushes, 1, __ATOMIC_SEQ_CST);
+}
+
 /*
  * As the kernel does with a write of a process that was killed: it holds the
  * open file, lock and all, and lands when it lands.

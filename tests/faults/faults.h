@@ -26,7 +26,7 @@
 /* Failures stand behind the crash points, so one number names either. */
 enum failure {
 	BEFORE_FAILURES = NR_CRASH_POINTS - 1,
-#define FAILURE(name, phase, values) FAIL_##name,
+#define FAILURE(name, where, values) FAIL_##name,
 #include "failures.def"
 #undef FAILURE
 	NR_FAULTS
@@ -72,6 +72,7 @@ struct fault_file {
 	uint32_t switches; /* mask of 1 << enum fault_switch */
 	uint32_t nr_orders;
 	uint32_t done; /* orders carried out; atomic */
+	uint32_t lost_flushes; /* that were made to fail for good; atomic */
 	uint64_t passed[NR_FAULTS]; /* by anybody, ever; atomic */
 	struct fault_order order[FAULT_ORDERS];
 };
@@ -81,6 +82,8 @@ struct fault_file {
 /* Must this call fail?  0, an errno, or FAULT_SHORT or FAULT_STATUS. */
 uint32_t fault_of(enum failure failure);
 bool fault_switched(enum fault_switch which);
+/* A flush was made to fail: somebody must hear of it. */
+void fault_lost_flush(void);
 /* Is a write to become a ghost?  Does not return if so. */
 struct iovec;
 void fault_ghost(enum failure failure, int fd, const struct iovec *iov,

@@ -185,8 +185,12 @@ static int64_t completion(enum failure failure, int64_t res)
 		return res;
 	if (fault == FAULT_SHORT)
 		return res > 512 ? res / 1024 * 512 : res;
-	if (failure == FAIL_sys_fdatasync && fault_switched(SWITCH_flush_lies))
-		return res;
+	if (failure == FAIL_sys_fdatasync && fault != EINTR &&
+	    fault != EAGAIN) {
+		fault_lost_flush();
+		if (fault_switched(SWITCH_flush_lies))
+			return res;
+	}
 	return -(int64_t)fault;
 }
 

@@ -465,6 +465,22 @@ static void visit(struct verify *v, struct slot *slot, bool learn)
 		simmodel_learn(v->model, sector++, data);
 }
 
+/* Where errors are expected a read is tried again. */
+static int read_patiently(struct verify *v, struct slot *slot)
+{
+	int tries = v->guest->opt.expect_errors ? 20 : 1;
+	int r = -EIO;
+
+	while (tries-- > 0) {
+		r = simio_sync(simfront_queue(v->guest->front, 0), &slot->req,
+			       (int)v->guest->opt.timeout);
+		if (r < 0 || slot->req.status == BLKIF_RSP_OKAY)
+			return r;
+		v->counts.errors++;
+	}
+	return -EIO;
+}
+
 /* One part; how many sectors, or an error. */
 static int read_part(struct verify *v, struct slot *slot, uint32_t sector)
 {
@@ -480,13 +496,12 @@ static int read_part(struct verify *v, struct slot *slot, uint32_t sector)
 	simio_linear(&slot->buffer, part);
 	slot->req = simio_request(BLKIF_OP_READ, sector, &slot->buffer);
 	simmodel_begin(v->model, &slot->op);
-	r = simio_sync(simfront_queue(v->guest->front, 0), &slot->req,
-		       (int)v->guest->opt.timeout);
-	if (r < 0) {
+	r = read_patiently(v, slot);
+	if (r < 0 && r != -EIO) {
 		simguest_queue_failed(simfront_queue(v->guest->front, 0), r);
 		return r;
 	}
-	return slot->req.status == BLKIF_RSP_OKAY ? (int)part : -EIO;
+	return r < 0 ? r : (int)part;
 }
 
 /* Reads the whole extent, to learn it or to judge it. */
