@@ -176,7 +176,7 @@ static int greet(struct nbd_handle *h, int fd, uint64_t deadline, char *ret_why)
 	return -ECONNREFUSED;
 }
 
-int nbd_facts_probe(struct nbd_disk *nbd)
+int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 {
 	uint64_t deadline = now_ns() + PROBE_TIMEOUT_NS;
 	char why[NBD_WHY_MAX] = "no memory";
@@ -189,7 +189,7 @@ int nbd_facts_probe(struct nbd_disk *nbd)
 	if (r >= 0)
 		r = greet(h, fd, deadline, why);
 	if (r >= 0)
-		r = nbd_facts_read(h, &nbd->facts, why);
+		r = nbd_facts_read(h, ret, why);
 	if (r >= 0) {
 		(void)nbd_aio_disconnect(h, 0);
 	} else {

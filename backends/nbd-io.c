@@ -393,6 +393,13 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 		DL_APPEND(link->waiting, io);
 		return;
 	}
+	if (req->offset + req->length > link->facts.size) {
+		/* It has grown since this connection was made, and for this
+		 * connection it has not. */
+		link->leaving = true;
+		DL_APPEND(link->waiting, io);
+		return;
+	}
 	if (!set_range(link, io, req)) {
 		complete(io, 0); /* no whole block to discard */
 		return;

@@ -154,6 +154,8 @@ static void drain(struct nbd_link *link)
 static void begin_ending(struct nbd_link *link)
 {
 	link->phase = NBD_ENDING;
+	if (link->leaving)
+		set_why(link, "it shuts down, or has grown");
 	link->leaving = false;
 	(void)shutdown(link->fd, SHUT_RDWR);
 	drain(link);

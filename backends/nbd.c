@@ -121,7 +121,7 @@ static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	nbd->disk = disk;
 	(void)pthread_mutex_init(&nbd->lock, NULL);
 	take_parameters(nbd);
-	r = nbd_facts_probe(nbd);
+	r = nbd_facts_probe(nbd, &nbd->facts);
 	if (r == 0)
 		r = check_sizes(nbd);
 	if (r == 0)
@@ -166,6 +166,34 @@ static int nbd_activate(struct xd_disk *disk, bool recover)
 	return 0;
 }
 
+/* By a connection of its own: those of the lanes learned it when they were made,
+ * and go on.  A server cannot be told to make it larger. */
+static int nbd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+{
+	const struct nbd_disk *nbd = disk->data;
+	struct nbd_facts facts;
+	uint64_t now;
+	int r = nbd_facts_probe(nbd, &facts);
+
+	if (r < 0)
+		return r;
+	now = facts.size / nbd->sector * nbd->sector;
+	if (now < disk->limits.size || now < size) {
+		xd_error(disk, "%s: the export has %" PRIu64 " bytes",
+			 nbd->place, facts.size);
+		return -EINVAL;
+	}
+	*ret_size = now;
+	return 0;
+}
+
+static void nbd_resized(struct xd_disk *disk)
+{
+	struct nbd_disk *nbd = disk->data;
+
+	nbd->facts.size = disk->limits.size;
+}
+
 XD_API const struct xd_backend xendisk_backend_v1 = {
 	.size = sizeof(struct xd_backend),
 	.version = XD_API_VERSION,
@@ -179,4 +207,6 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.channel_open = nbd_link_open,
 	.channel_close = nbd_link_close,
 	.submit = nbd_io_submit,
+	.resize = nbd_resize,
+	.resized = nbd_resized,
 };

@@ -68,9 +68,9 @@ int nbd_facts_read(struct nbd_handle *h, struct nbd_facts *ret, char *ret_why);
 /* What a server says may be no text. */
 void nbd_printable(char *text);
 
-/* Main thread, may block: what is there?  Fills nbd->facts; on failure
- * xd_error() has said why. */
-int nbd_facts_probe(struct nbd_disk *nbd);
+/* Main thread, may block: what is there?  On failure xd_error() has said
+ * why. */
+int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret);
 
 /* Can a guest that was promised the disk's facts go on with these?  -EINVAL and
  * why if not. */

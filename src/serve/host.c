@@ -11,15 +11,16 @@
 #include <sys/stat.h>
 
 #include "common/log.h"
+#include "common/server.h"
 #include "common/util.h"
 
-/* A file that the expression names. */
+/* A file, or a server, that the expression names. */
 struct grant {
 	struct grant *next;
 	uint32_t layer;
 	char *param;
-	char *path;
-	int fd; /* O_PATH; or -errno */
+	char *path; /* or a URI */
+	int fd; /* O_PATH; or -errno; of a server -1 */
 };
 
 struct local_host {
@@ -31,21 +32,25 @@ struct local_host {
 
 /* --- Files ----------------------------------------------------------------------- */
 
-static int add_grant(struct local_host *host, uint32_t layer, const char *param,
-		     const char *path)
+static int add_grant(struct local_host *host, const struct layer *layer,
+		     unsigned int i)
 {
+	const struct xd_param *param = &layer->info->params[i];
 	struct grant *grant = calloc(1, sizeof(*grant));
 
 	if (!grant)
 		return -ENOMEM;
 	grant->next = host->grants;
 	host->grants = grant;
-	grant->layer = layer;
-	grant->param = strdup(param);
-	grant->path = strdup(path);
-	grant->fd = open(path, O_PATH | O_CLOEXEC);
-	if (grant->fd < 0)
-		grant->fd = -errno;
+	grant->layer = layer->index;
+	grant->param = strdup(param->name);
+	grant->path = strdup(layer->values[i].text);
+	grant->fd = -1;
+	if (param->type == XD_PATH) {
+		grant->fd = open(layer->values[i].text, O_PATH | O_CLOEXEC);
+		if (grant->fd < 0)
+			grant->fd = -errno;
+	}
 	return grant->param && grant->path ? 0 : -ENOMEM;
 }
 
@@ -54,11 +59,10 @@ static int add_grants(struct local_host *host, const struct layer *layer)
 	int r = 0;
 
 	for (unsigned int i = 0; !r && i < layer->info->nr_params; i++)
-		if (layer->info->params[i].type == XD_PATH &&
+		if ((layer->info->params[i].type == XD_PATH ||
+		     layer->info->params[i].type == XD_SERVER) &&
 		    layer->values[i].set)
-			r = add_grant(host, layer->index,
-				      layer->info->params[i].name,
-				      layer->values[i].text);
+			r = add_grant(host, layer, i);
 	for (unsigned int i = 0; !r && i < layer->nr_below; i++)
 		r = add_grants(host, layer->below[i]);
 	return r;
@@ -82,15 +86,23 @@ static int reopen(int path_fd, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-static int serve_open(const struct local_host *host,
-		      const struct msg_service *request, char *ret_text)
+static const struct grant *find_grant(const struct local_host *host,
+				      const struct msg_service *request)
 {
 	const struct grant *grant = host->grants;
-	int fd;
 
 	while (grant && (grant->layer != request->layer ||
 			 strcmp(grant->param, request->name) != 0))
 		grant = grant->next;
+	return grant;
+}
+
+static int serve_open(const struct local_host *host,
+		      const struct msg_service *request, char *ret_text)
+{
+	const struct grant *grant = find_grant(host, request);
+	int fd;
+
 	if (!grant)
 		return -EPERM;
 	fd = reopen(grant->fd, (int)request->flags);
@@ -100,6 +112,31 @@ static int serve_open(const struct local_host *host,
 				       "neither a file nor a block device" :
 				       strerror(-fd));
 	return fd;
+}
+
+/* The asker waits until it is done: this is its only disk. */
+static int serve_connect(const struct local_host *host,
+			 const struct msg_service *request)
+{
+	struct msg_text reached = { .h.result = 0 };
+	const struct grant *grant = find_grant(host, request);
+	cleanup_close int fd = -1;
+	struct server server;
+	int pair[2], r;
+
+	if (!grant)
+		return -EPERM;
+	r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       0, pair);
+	if (r < 0)
+		return -errno;
+	fd = server_parse(grant->path, &server, reached.text);
+	if (fd == 0)
+		fd = server_connect(&server, reached.text);
+	reached.h.result = MIN(fd, 0);
+	(void)msg_send(pair[1], &reached, sizeof(reached), MSG_REACHED, fd);
+	(void)close(pair[1]);
+	return pair[0];
 }
 
 static int serve_keep(const struct msg_service *request)
@@ -122,6 +159,9 @@ static void answer(struct local_host *host, const struct msg_service *request)
 	switch ((enum msg_service_kind)request->kind) {
 	case MSG_SERVICE_OPEN:
 		r = fd = serve_open(host, request, done.text);
+		break;
+	case MSG_SERVICE_CONNECT:
+		r = fd = serve_connect(host, request);
 		break;
 	case MSG_SERVICE_KEEP:
 		r = fd = serve_keep(request);

@@ -6,12 +6,16 @@
 #include "config.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <cmocka.h>
 
@@ -293,6 +297,226 @@ static void gives_up(void **state)
 	end(&server);
 }
 
+/* --- A connection that breaks while the server lives on --------------------------------- */
+
+/* Between client and server; cut() breaks the client's side only. */
+struct relay {
+	int listener;
+	int client, server; /* -1: none */
+	char to[160];
+	pthread_t thread;
+	_Atomic(bool) cut, stop;
+};
+
+static int unix_socket(const char *path, bool listens)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (!listens) {
+		assert_int_equal(connect(fd, (struct sockaddr *)&address,
+					 sizeof(address)),
+				 0);
+		return fd;
+	}
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)),
+			 0);
+	assert_int_equal(listen(fd, 8), 0);
+	return fd;
+}
+
+static bool pass_on(int from, int to)
+{
+	char buf[65536];
+	ssize_t n = read(from, buf, sizeof(buf));
+
+	return n > 0 && write(to, buf, (size_t)n) == n;
+}
+
+static void *relay_run(void *arg)
+{
+	struct relay *relay = arg;
+	struct pollfd fds[3] = { { .events = POLLIN },
+				 { .events = POLLIN },
+				 { .events = POLLIN } };
+
+	while (!relay->stop) {
+		if (relay->client >= 0 && atomic_exchange(&relay->cut, false)) {
+			(void)close(relay->client);
+			/* The server's side stays open. */
+			relay->client = relay->server = -1;
+		}
+		fds[0].fd = relay->client < 0 ? relay->listener : -1;
+		fds[1].fd = relay->client;
+		fds[2].fd = relay->server;
+		(void)poll(fds, 3, 5);
+		if (fds[0].fd >= 0 && fds[0].revents) {
+			relay->client = accept(relay->listener, NULL, NULL);
+			relay->server = unix_socket(relay->to, false);
+			continue;
+		}
+		if ((fds[1].fd >= 0 && fds[1].revents &&
+		     !pass_on(relay->client, relay->server)) ||
+		    (fds[2].fd >= 0 && fds[2].revents &&
+		     !pass_on(relay->server, relay->client))) {
+			(void)close(relay->client);
+			(void)close(relay->server);
+			relay->client = relay->server = -1;
+		}
+	}
+	return NULL;
+}
+
+/* Once there is a file "slow", the next write waits for a file "go". */
+static const char slow_server[] =
+	"#!/bin/sh\n"
+	"cd \"${0%/*}\" || exit 1\n"
+	"case $1 in\n"
+	"thread_model) echo parallel ;;\n"
+	"get_size) echo 65536 ;;\n"
+	"can_write) exit 0 ;;\n"
+	"pread) dd if=data skip=$4 count=$3 iflag=skip_bytes,count_bytes "
+	"status=none ;;\n"
+	"pwrite) cat > in.$$\n"
+	"	if mv slow taken 2>/dev/null; then slept=1\n"
+	"		while [ ! -e go ]; do sleep 0.05; done; fi\n"
+	"	dd if=in.$$ of=data seek=$4 oflag=seek_bytes conv=notrunc "
+	"status=none\n"
+	"	[ -z \"$slept\" ] || touch late ;;\n"
+	"*) exit 2 ;;\n"
+	"esac\n";
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	(void)close(fd);
+}
+
+static void run_until(struct rig *rig, const char *file)
+{
+	while (!exists(file)) {
+		assert_true(engine_run(rig->engine[0], 10000000) >= 0);
+		(void)stack_reap(rig->top[0]);
+	}
+}
+
+static void run_for(struct rig *rig, unsigned int rounds)
+{
+	while (rounds-- > 0) {
+		assert_true(engine_run(rig->engine[0], 10000000) >= 0);
+		(void)stack_reap(rig->top[0]);
+	}
+}
+
+/* Writes A, breaks the connection before the slow server has done it, writes B
+ * to the same place when A is answered.  Returns what is there when the server
+ * has also done what came by the broken connection: before B if that waits,
+ * else after it. */
+static char content_after_break(const char *expression, bool waits)
+{
+	cleanup_free char *args = NULL;
+	unsigned char buf[4096];
+	struct server server;
+	struct relay relay = { .client = -1, .server = -1 };
+	struct rig_op op;
+	struct rig rig;
+
+	rig_new(&rig, true);
+	write_file(rig_file(&rig, "script", 0), slow_server);
+	(void)rig_file(&rig, "data", 65536);
+	args = xasprintf("sh %s", rig_file(&rig, "script", 0));
+	server.rig = &rig;
+	server.args = args;
+	(void)snprintf(server.sock, sizeof(server.sock), "%s",
+		       rig_file(&rig, "server", 0));
+	server_start(&server);
+	(void)snprintf(relay.to, sizeof(relay.to), "%s", server.sock);
+	relay.listener = unix_socket(rig_file(&rig, "sock", 0), true);
+	assert_int_equal(pthread_create(&relay.thread, NULL, relay_run, &relay),
+			 0);
+
+	if (rig_open(&rig, 1, expression) < 0)
+		fail_msg("%s", rig.why);
+	write_file(rig_file(&rig, "slow", 0), "");
+	memset(buf, 'A', sizeof(buf));
+	rig_start(&rig, 0, &op, XD_WRITE, 0, 0, 4096, buf);
+	run_until(&rig, rig_file(&rig, "taken", 0));
+	relay.cut = true;
+	rig_wait(&rig, 0, &op, 1);
+	assert_int_equal(op.err, 0);
+	memset(buf, 'B', sizeof(buf));
+	rig_start(&rig, 0, &op, XD_WRITE, 0, 0, 4096, buf);
+	if (waits) {
+		run_for(&rig, 20);
+		assert_false(op.done);
+	} else {
+		rig_wait(&rig, 0, &op, 1);
+	}
+	write_file(rig_file(&rig, "go", 0), "");
+	rig_wait(&rig, 0, &op, 1);
+	assert_int_equal(op.err, 0);
+	run_until(&rig, rig_file(&rig, "late", 0));
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	assert_int_equal(rig_close(&rig), 0);
+	relay.stop = true;
+	pthread_join(relay.thread, NULL);
+	(void)close(relay.listener);
+	end(&server);
+	/* It went in pieces, and any of them was the slow one. */
+	return memchr(buf, 'A', sizeof(buf)) ? 'A' : 'B';
+}
+
+static void fence(void **state)
+{
+	(void)state;
+	assert_int_equal(content_after_break("nbd(" URI ", fence=5s)", true),
+			 'B');
+}
+
+/* ... and this is what it is for. */
+static void no_fence(void **state)
+{
+	(void)state;
+	assert_int_equal(content_after_break("nbd(" URI ", fence=0s)", false),
+			 'A');
+}
+
+/* The connection that is there does not know; another one is made. */
+static void grows(void **state)
+{
+	cleanup_free char *args = NULL;
+	unsigned char buf[4096];
+	struct server server;
+	struct rig rig;
+
+	(void)state;
+	rig_new(&rig, true);
+	args = xasprintf("file %s", rig_file(&rig, "image", SIZE));
+	server.rig = &rig;
+	server.args = args;
+	(void)snprintf(server.sock, sizeof(server.sock), "%s",
+		       rig_file(&rig, "sock", 0));
+	server_start(&server);
+	assert_int_equal(rig_open(&rig, 1, "nbd(" URI ")"), 0);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	assert_int_equal(stack_resize(rig.stack, 0, rig.why), 0);
+	assert_false(stack_unsettled(rig.stack));
+	(void)rig_file(&rig, "image", SIZE + (2 << 20));
+	assert_int_equal(stack_resize(rig.stack, 0, rig.why), 0);
+	assert_true(stack_unsettled(rig.stack));
+	stack_settle(rig.stack);
+	assert_int_equal(stack_limits(rig.stack)->size, SIZE + (2 << 20));
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, SIZE + 4096, 4096, buf),
+			 0);
+	assert_true(stack_resize(rig.stack, 2 * SIZE, rig.why) < 0);
+	assert_non_null(strstr(rig.why, "6291456 bytes"));
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
 int main(void)
 {
 	static struct setting settings[] = {
@@ -322,8 +546,11 @@ int main(void)
 		cmocka_unit_test(forgetful_server),
 		cmocka_unit_test(shrunk),
 		cmocka_unit_test(gives_up),
+		cmocka_unit_test(fence),
+		cmocka_unit_test(no_fence),
+		cmocka_unit_test(grows),
 	};
-	size_t n = 5;
+	size_t n = 8;
 
 	if (system("nbdkit --version >/dev/null 2>&1") != 0) {
 		printf("1..0 # SKIP nbdkit is not installed\n");
