@@ -5,7 +5,7 @@
  *     xendiskd [OPTIONS]                the broker
  *     xendiskd --worker DOMID/DEVID     a disk's worker, started by the broker;
  *                                       the rest comes in its environment
- *                                       (see broker/supervise.c)
+ *                                       (see broker/spawn.h)
  *     xendiskd --describe FILE          prints a backend's tables as JSON and
  *                                       ends, started by the broker
  *     xendiskd --serve DIR CONFIG ...   what xendisk(1) serve becomes; DIR has
@@ -30,7 +30,7 @@
 #include "common/log.h"
 #include "common/util.h"
 #include "serve/serve.h"
-#include "worker/worker.h"
+#include "worker/start.h"
 
 #define EXIT_USAGE 2
 
@@ -71,59 +71,6 @@ static int print_help(void)
 		printf("  %-22s %s\n", left, options[i].help);
 	}
 	return 0;
-}
-
-/* --- The worker's side of supervise.c ------------------------------------ */
-
-static int environment_u32(const char *name, uint32_t *ret)
-{
-	const char *text = getenv(name);
-
-	return text ? parse_u32(text, UINT32_MAX, ret) : -ENOENT;
-}
-
-/* "5/51728" */
-static int parse_disk(const char *word, struct worker_options *ret)
-{
-	cleanup_free char *domid = strdup(word);
-	char *slash = domid ? strchr(domid, '/') : NULL;
-
-	if (!slash)
-		return -EINVAL;
-	*slash = '\0';
-	if (parse_u32(domid, UINT32_MAX, &ret->domid) < 0)
-		return -EINVAL;
-	return parse_u32(slash + 1, UINT32_MAX, &ret->devid);
-}
-
-static int run_worker(const char *disk)
-{
-	struct worker_options worker = { 0 };
-	enum log_level level = LOG_LEVEL_INFO;
-	const char *word = getenv("XENDISK_WORKER_LOG_LEVEL");
-	struct log_who who;
-	uint32_t sock, listener;
-
-	worker.vm = getenv("XENDISK_WORKER_VM");
-	worker.backend_dir = getenv("XENDISK_WORKER_BACKEND_DIR");
-	if (parse_disk(disk, &worker) < 0 || !worker.vm ||
-	    !worker.backend_dir || !word || log_parse_level(word, &level) < 0 ||
-	    environment_u32("XENDISK_WORKER_SOCKET", &sock) < 0 ||
-	    environment_u32("XENDISK_WORKER_LISTENER", &listener) < 0 ||
-	    environment_u32("XENDISK_WORKER_BACKEND_DOMID",
-			    &worker.backend_domid) < 0 ||
-	    environment_u32("XENDISK_WORKER_UID", &worker.uid) < 0)
-		return usage_error("only xendiskd itself starts workers",
-				   "--worker");
-	worker.sock = (int)sock;
-	worker.listener = (int)listener;
-	(void)fcntl(worker.sock, F_SETFD, FD_CLOEXEC);
-	(void)fcntl(worker.listener, F_SETFD, FD_CLOEXEC);
-	log_init("xendiskd", level);
-	who = (struct log_who){ .domid = worker.domid, .devid = worker.devid };
-	/* Also opens the journal, which the worker cannot do later. */
-	log_disk(&who, LOG_LEVEL_INFO, "worker %d starts", (int)getpid());
-	return worker_main(&worker);
 }
 
 /* --- The broker ---------------------------------------------------------- */
@@ -275,11 +222,11 @@ int main(int argc, char **argv)
 	int status;
 
 	fill_standard_fds();
-	/* Executed as /proc/self/exe, a worker would be named "exe". */
+	/* Executed as /proc/self/exe, it would be named "exe". */
 	(void)prctl(PR_SET_NAME, "xendiskd");
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && strcmp(argv[1], "--worker") == 0)
-		return run_worker(argv[2]);
+		return worker_start(argv[2]);
 	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
 		return describe_main(argv[2]);
 	if (argc >= 4 && strcmp(argv[1], "--serve") == 0)

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static void free_environment(char **env, size_t nr_own)
 	free(env);
 }
 
+#define SELF   "/proc/self/exe"
 #define NR_OWN 7
 
 static char **make_environment(const struct spawn_spec *spec)
@@ -67,6 +69,20 @@ static char **make_environment(const struct spawn_spec *spec)
 	return env;
 }
 
+/* The small program, if it stands beside this one.  If this one has been
+ * replaced by another version since it started, nothing stands beside it, and
+ * what runs is what the worker is, too. */
+static void find_program(char *buf, size_t size)
+{
+	static const char suffix[] = "-worker";
+	ssize_t n = readlink(SELF, buf, size - sizeof(suffix));
+
+	if (n > 0)
+		memcpy(buf + n, suffix, sizeof(suffix));
+	if (n <= 0 || access(buf, X_OK) < 0)
+		snprintf(buf, size, "%s", SELF);
+}
+
 static int spawn_with(pid_t *ret, const struct spawn_spec *spec,
 		      char *const *argv, char *const *env)
 {
@@ -74,6 +90,7 @@ static int spawn_with(pid_t *ret, const struct spawn_spec *spec,
 	cleanup_close int sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 10);
 	cleanup_close int listener = fcntl(spec->listener, F_DUPFD_CLOEXEC, 10);
 	posix_spawn_file_actions_t actions;
+	char program[PATH_MAX];
 	posix_spawnattr_t attr;
 	sigset_t none;
 	sigset_t all;
@@ -93,7 +110,8 @@ static int spawn_with(pid_t *ret, const struct spawn_spec *spec,
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK |
 						POSIX_SPAWN_SETSIGDEF |
 						POSIX_SPAWN_SETSID);
-	r = -posix_spawn(ret, "/proc/self/exe", &actions, &attr, argv, env);
+	find_program(program, sizeof(program));
+	r = -posix_spawn(ret, program, &actions, &attr, argv, env);
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attr);
 	return r;

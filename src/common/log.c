@@ -7,6 +7,9 @@
  * name in front, written by one write() so that lines of several processes
  * never mix.  A daemon without either has /dev/null there: then it is syslog.
  * A worker inherits stderr and so logs to the same place.
+ *
+ * The journal is spoken to as systemd documents it ("Native Journal Protocol"):
+ * libsystemd and what it needs would cost each worker 150 KiB.
  */
 #include "config.h"
 
@@ -15,17 +18,16 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <syslog.h>
-#ifdef HAVE_SYSTEMD
-#define SD_JOURNAL_SUPPRESS_LOCATION
-#include <systemd/sd-journal.h>
-#endif
 
 #include "common/vdev.h"
 
 #define LINES_PER_SECOND 10
 #define LINE_MAX_BYTES	 1024
+#define JOURNAL_SOCKET	 "/run/systemd/journal/socket"
 
 static const struct {
 	const char *word;
@@ -40,6 +42,7 @@ static const struct {
 static const char *log_program = "xendisk";
 static enum log_level log_level = LOG_LEVEL_INFO;
 static enum { TO_STDERR, TO_JOURNAL, TO_SYSLOG } target;
+static int journal_fd = -1;
 
 /* Is stderr the stream that systemd connected to the journal? */
 static bool stderr_is_journal(void)
@@ -66,6 +69,20 @@ static bool stderr_is_null(void)
 	       st.st_rdev == null.st_rdev;
 }
 
+static int open_journal(void)
+{
+	const struct sockaddr_un at = { .sun_family = AF_UNIX,
+					.sun_path = JOURNAL_SOCKET };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 &&
+	    connect(fd, (const struct sockaddr *)&at, sizeof(at)) < 0) {
+		(void)close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 void log_init(const char *program, enum log_level level)
 {
 	log_program = program;
@@ -73,15 +90,11 @@ void log_init(const char *program, enum log_level level)
 	target = stderr_is_journal() ? TO_JOURNAL :
 		 stderr_is_null()    ? TO_SYSLOG :
 				       TO_STDERR;
-	/* At once: later a worker may not open anything.  The journal's socket
-	 * is opened by the first message and then kept. */
+	/* At once: later a worker may not open anything. */
 	if (target == TO_SYSLOG)
 		openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
-#ifdef HAVE_SYSTEMD
-	if (target == TO_JOURNAL)
-		(void)sd_journal_send("MESSAGE=%s begins to log", program,
-				      "PRIORITY=7", NULL);
-#endif
+	if (target == TO_JOURNAL && journal_fd < 0)
+		journal_fd = open_journal();
 }
 
 enum log_level log_get_level(void)
@@ -122,23 +135,28 @@ static void to_stderr(enum log_level level, const char *where, const char *text)
 	(void)!write(STDERR_FILENO, line, (size_t)n);
 }
 
-#ifdef HAVE_SYSTEMD
-static int journal(enum log_level level, const struct log_who *who,
-		   const char *where, const char *text)
+/* A line for each field; there is no newline in any.  False: the journal is not
+ * there; stderr leads to it, too. */
+static bool to_journal(enum log_level level, const struct log_who *who,
+		       const char *where, const char *text)
 {
-	int priority = levels[level].syslog_priority;
+	char buf[LINE_MAX_BYTES + 512];
 	char vdev[32];
+	int n = snprintf(buf, sizeof(buf),
+			 "SYSLOG_IDENTIFIER=%s\nPRIORITY=%d\nMESSAGE=%s%s\n",
+			 log_program, levels[level].syslog_priority, where,
+			 text);
 
-	if (!who)
-		return sd_journal_send("MESSAGE=%s", text, "PRIORITY=%i",
-				       priority, NULL);
-	vdev_print(vdev, sizeof(vdev), who->devid);
-	return sd_journal_send("MESSAGE=%s%s", where, text, "PRIORITY=%i",
-			       priority, "XENDISK_DOMID=%" PRIu32, who->domid,
-			       "XENDISK_DEVID=%" PRIu32, who->devid,
-			       "XENDISK_VDEV=%s", vdev, NULL);
+	if (who && n < (int)sizeof(buf)) {
+		vdev_print(vdev, sizeof(vdev), who->devid);
+		n += snprintf(buf + n, sizeof(buf) - (size_t)n,
+			      "XENDISK_DOMID=%" PRIu32
+			      "\nXENDISK_DEVID=%" PRIu32 "\nXENDISK_VDEV=%s\n",
+			      who->domid, who->devid, vdev);
+	}
+	return n < (int)sizeof(buf) &&
+	       send(journal_fd, buf, (size_t)n, MSG_NOSIGNAL) == n;
 }
-#endif
 
 static void emit(enum log_level level, const struct log_who *who,
 		 const char *fmt, va_list ap) PRINTF(3, 0);
@@ -157,12 +175,8 @@ static void emit(enum log_level level, const struct log_who *who,
 	if (who)
 		snprintf(where, sizeof(where), "d%" PRIu32 "/%" PRIu32 ": ",
 			 who->domid, who->devid);
-#ifdef HAVE_SYSTEMD
-	/* A worker that is locked down may not open the journal any more; its
-	 * stderr still leads there. */
-	if (target == TO_JOURNAL && journal(level, who, where, text) == 0)
+	if (target == TO_JOURNAL && to_journal(level, who, where, text))
 		return;
-#endif
 	if (target == TO_SYSLOG)
 		syslog(levels[level].syslog_priority, "%s%s", where, text);
 	else

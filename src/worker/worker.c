@@ -658,8 +658,8 @@ static int find_broker(struct worker *worker)
 {
 	int r;
 
-	log_disk(&worker->who, LOG_LEVEL_WARNING,
-		 "the broker is gone: the guest is served on");
+	log_disk(&worker->who, LOG_LEVEL_WARNING, "the broker is gone%s",
+		 worker->connected ? ": the guest is served on" : "");
 	r = services_await(worker->services, introduce, worker);
 	if (r) {
 		log_disk(&worker->who, LOG_LEVEL_ERROR,
