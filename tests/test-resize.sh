@@ -168,6 +168,31 @@ guest_end
 ok "the guest has seen no error" test $status = 0
 ok "detach" detached xvdb
 
+# --- A broker that dies leaves its workers -------------------------------------------------
+
+truncate -s 32M "$images/left.img"
+ok "attach" attached "$images/left.img" xvdb
+guest_start left "$dom" xvdb
+ok "a guest" does "write 0 4096 0x12" '^0 write'
+next
+worker=$(pid_of)
+ok "resize" says '^48M$' xendisk resize web1 xvdb 48M
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null
+daemon_start 9>&-
+ok "the next one takes the worker over" eventually 20 is_size web1 xvdb $((48 * MiB))
+ok "the very same" eventually 20 eval '[ "$(pid_of)" = "$worker" ]'
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null
+ok "without a daemon the file grows" truncate -s 64M "$images/left.img"
+daemon_start 9>&-
+ok "the guest is told" does "size $((64 * MiB))" '^0 size'
+next
+ok "by the same worker" test "$(pid_of)" = "$worker"
+guest_end
+ok "no errors" test $status = 0
+ok "detach" detached xvdb
+
 # --- mem -------------------------------------------------------------------------------
 
 ok "mem" attached 'mem(8M)' xvdb
