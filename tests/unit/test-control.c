@@ -22,7 +22,6 @@
 #include <jansson.h>
 
 #include "broker-fixture.h"
-#include "broker/bus.h"
 #include "broker/control.h"
 #include "broker/io.xendisk.varlink.h"
 #include "broker/methods.h"
@@ -30,146 +29,7 @@
 #include "broker/store.h"
 #include "common/log.h"
 #include "common/util.h"
-
-/* --- A bus without xenstore ---------------------------------------------------- */
-
-struct vbd {
-	uint32_t domid;
-	uint32_t devid;
-};
-
-static struct vbd disks[] = { { 5, 51728 }, { 7, 51712 } };
-
-/* A call of the hotplug script that has not been answered. */
-static vbd_done_fn pending_done;
-static void *pending_ctx;
-
-static const struct backend_info *no_backend(void *ctx, const char *name)
-{
-	(void)ctx;
-	(void)name;
-	return NULL;
-}
-
-struct expr_env broker_expr_env(struct broker *broker)
-{
-	(void)broker;
-	return (struct expr_env){ .backend = no_backend, .scheme = no_backend };
-}
-
-void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
-	      void *ctx)
-{
-	(void)bus;
-	for (size_t i = 0; i < ARRAY_SIZE(disks); i++)
-		if (!fn(ctx, &disks[i]))
-			return;
-}
-
-struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid)
-{
-	(void)bus;
-	for (size_t i = 0; i < ARRAY_SIZE(disks); i++)
-		if (disks[i].domid == domid && disks[i].devid == devid)
-			return &disks[i];
-	return NULL;
-}
-
-uint32_t bus_domid(const struct bus *bus)
-{
-	(void)bus;
-	return 0;
-}
-
-struct store *bus_store(struct bus *bus)
-{
-	(void)bus;
-	return NULL;
-}
-
-int store_read(struct store *store, const char *dir, const char *key,
-	       char **ret)
-{
-	(void)store;
-	(void)dir;
-	if (strcmp(key, "name") != 0 && strcmp(key, "state") != 0)
-		return -ENOENT;
-	*ret = strdup(key[0] == 'n' ? "web1" : "4");
-	return 0;
-}
-
-const char *node_kind_name(enum node_kind kind)
-{
-	(void)kind;
-	return "vbd";
-}
-
-const struct node_address *vbd_address(const struct vbd *vbd)
-{
-	static const struct node_address at = { .domid = 5, .devid = 51728 };
-
-	(void)vbd;
-	return &at;
-}
-
-void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
-{
-	*ret = (struct vbd_view){
-		.domid = vbd->domid,
-		.devid = vbd->devid,
-		.vdev = "xvdb",
-		.expression = "absent()",
-		.state = "connected",
-		.size = 1 << 30,
-		.sector_size = 512,
-		.condition = { [MSG_PAUSED] = "no space\xff" },
-		.notes = "",
-		.backend_path = "backend",
-		.frontend_path = "frontend",
-	};
-}
-
-void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
-		     vbd_done_fn done, void *ctx)
-{
-	(void)broker;
-	if (strcmp(xenbus_path, "now") == 0) {
-		done(ctx, -EBUSY, "in use");
-		return;
-	}
-	pending_done = done;
-	pending_ctx = ctx;
-}
-
-void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
-			vbd_done_fn done, void *ctx)
-{
-	(void)broker;
-	(void)xenbus_path;
-	done(ctx, -EIO, "the last flush failed");
-}
-
-void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
-{
-	(void)vbd;
-	done(ctx, -ECANCELED, "the disk was closed");
-}
-
-void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)
-{
-	(void)vbd;
-	if (size == 1)
-		done(ctx, -EPERM, "it would shrink");
-	else
-		done(ctx, 0, NULL);
-}
-
-void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
-{
-	(void)vbd;
-	(void)accept_loss;
-	done(ctx, 0, NULL);
-}
+#include "fake-bus.h"
 
 /* --- A client --------------------------------------------------------------------- */
 
@@ -497,22 +357,22 @@ static void test_deferred(void **state)
 	int fd = connect_to(fixture);
 	json_t *answer;
 
-	pending_done = NULL;
+	fake_pending_done = NULL;
 	send_text(fd, add, sizeof(add));
 	turn(fixture);
-	assert_non_null(pending_done);
-	pending_done(pending_ctx, 0, NULL);
+	assert_non_null(fake_pending_done);
+	fake_pending_done(fake_pending_ctx, 0, NULL);
 	answer = receive(fixture, fd);
 	assert_non_null(json_object_get(answer, "parameters"));
 	json_decref(answer);
 
-	pending_done = NULL;
+	fake_pending_done = NULL;
 	send_text(fd, add, sizeof(add));
 	turn(fixture);
-	assert_non_null(pending_done);
+	assert_non_null(fake_pending_done);
 	(void)close(fd);
 	turn(fixture);
-	pending_done(pending_ctx, 0, NULL);
+	fake_pending_done(fake_pending_ctx, 0, NULL);
 	turn(fixture);
 }
 
@@ -546,10 +406,10 @@ static void test_many_clients(void **state)
 	int slow[16];
 	int late;
 
-	pending_done = NULL;
+	fake_pending_done = NULL;
 	send_text(waiting, add, sizeof(add));
 	turn(fixture);
-	assert_non_null(pending_done);
+	assert_non_null(fake_pending_done);
 	for (size_t i = 0; i < ARRAY_SIZE(slow); i++) {
 		slow[i] = connect_to(fixture);
 		send_text(slow[i], one, 3);
@@ -563,7 +423,7 @@ static void test_many_clients(void **state)
 	for (size_t i = 1; i < ARRAY_SIZE(slow); i++)
 		(void)close(slow[i]);
 	(void)close(late);
-	pending_done(pending_ctx, 0, NULL);
+	fake_pending_done(fake_pending_ctx, 0, NULL);
 	assert_true(answered(fixture, waiting));
 	(void)close(waiting);
 }

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fake-bus.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "broker/broker.h"
+#include "broker/store.h"
+#include "common/util.h"
+
+struct vbd {
+	uint32_t domid;
+	uint32_t devid;
+};
+
+static struct vbd disks[] = { { 5, 51728 }, { 7, 51712 } };
+
+vbd_done_fn fake_pending_done;
+void *fake_pending_ctx;
+
+static const struct backend_info *no_backend(void *ctx, const char *name)
+{
+	(void)ctx;
+	(void)name;
+	return NULL;
+}
+
+struct expr_env broker_expr_env(struct broker *broker)
+{
+	(void)broker;
+	return (struct expr_env){ .backend = no_backend, .scheme = no_backend };
+}
+
+void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
+	      void *ctx)
+{
+	(void)bus;
+	for (size_t i = 0; i < ARRAY_SIZE(disks); i++)
+		if (!fn(ctx, &disks[i]))
+			return;
+}
+
+struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid)
+{
+	(void)bus;
+	for (size_t i = 0; i < ARRAY_SIZE(disks); i++)
+		if (disks[i].domid == domid && disks[i].devid == devid)
+			return &disks[i];
+	return NULL;
+}
+
+uint32_t bus_domid(const struct bus *bus)
+{
+	(void)bus;
+	return 0;
+}
+
+struct store *bus_store(struct bus *bus)
+{
+	(void)bus;
+	return NULL;
+}
+
+int store_read(struct store *store, const char *dir, const char *key,
+	       char **ret)
+{
+	(void)store;
+	(void)dir;
+	if (strcmp(key, "name") != 0 && strcmp(key, "state") != 0)
+		return -ENOENT;
+	*ret = strdup(key[0] == 'n' ? "web1" : "4");
+	return 0;
+}
+
+const char *node_kind_name(enum node_kind kind)
+{
+	(void)kind;
+	return "vbd";
+}
+
+const struct node_address *vbd_address(const struct vbd *vbd)
+{
+	static const struct node_address at = { .domid = 5, .devid = 51728 };
+
+	(void)vbd;
+	return &at;
+}
+
+void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
+{
+	*ret = (struct vbd_view){
+		.domid = vbd->domid,
+		.devid = vbd->devid,
+		.vdev = "xvdb",
+		.expression = "absent()",
+		.state = "connected",
+		.size = 1 << 30,
+		.sector_size = 512,
+		.condition = { [MSG_PAUSED] = "no space\xff" },
+		.notes = "",
+		.backend_path = "backend",
+		.frontend_path = "frontend",
+	};
+}
+
+void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,
+		     vbd_done_fn done, void *ctx)
+{
+	(void)broker;
+	if (strcmp(xenbus_path, "now") == 0) {
+		done(ctx, -EBUSY, "in use");
+		return;
+	}
+	fake_pending_done = done;
+	fake_pending_ctx = ctx;
+}
+
+void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
+			vbd_done_fn done, void *ctx)
+{
+	(void)broker;
+	(void)xenbus_path;
+	done(ctx, -EIO, "the last flush failed");
+}
+
+void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
+{
+	(void)vbd;
+	done(ctx, -ECANCELED, "the disk was closed");
+}
+
+void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)
+{
+	(void)vbd;
+	if (size == 1)
+		done(ctx, -EPERM, "it would shrink");
+	else
+		done(ctx, 0, NULL);
+}
+
+void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
+{
+	(void)vbd;
+	(void)accept_loss;
+	done(ctx, 0, NULL);
+}
