@@ -5,7 +5,7 @@
 # is right, nothing grows.  XENDISK_HOSTILE_SECONDS: how long each case lasts.
 . "$(dirname "$0")/functions.sh"
 
-seconds=${XENDISK_HOSTILE_SECONDS:-1}
+seconds=${XENDISK_HOSTILE_SECONDS:-0} # 0: 0.3 s
 seed=${XENDISK_HOSTILE_SEED:-1}
 echo "# $seconds s each, seed $seed"
 sim_start
@@ -26,20 +26,22 @@ worker_of() # DOMID
 a_worker_died() { xendisk --json list | grep '"restarts":' | grep -vq ': 0'; }
 all_live() { daemon_answers && ! a_worker_died; }
 
-# The case and the neighbour at once.
+# The neighbour works all the time.
+neighbour()
+{
+	while [ ! -e "$tmp/enough" ]; do
+		guest 6 xvdb verify --seconds 1 --queues 2 --seed "$seed" ||
+			touch "$tmp/harmed"
+	done > "$tmp/neighbour" 2>&1
+}
+
 meet() # CASE
 {
-	local neighbour rc=0
-	guest 6 xvdb verify --seconds "$seconds" --queues 2 --seed "$seed" \
-		> "$tmp/neighbour" 2>&1 &
-	neighbour=$!
 	timeout $((seconds * 2 + 60)) "$simguest" 5 xvdb hostile "$1" \
-		--seconds "$seconds" --seed "$seed" 2>&1 | tee "$tmp/case" || :
-	grep -q "^hostile: $1: ok" "$tmp/case" || rc=1
-	wait $neighbour && grep -q "verify: ok" "$tmp/neighbour" && return $rc
-	echo "the neighbour:"
-	cat "$tmp/neighbour"
-	return 1
+		--seconds "$seconds" --seed "$seed" > "$tmp/case" 2>&1
+	cat "$tmp/case"
+	grep -q "^hostile: $1: ok" "$tmp/case" || return 1
+	[ ! -e "$tmp/harmed" ] || { echo "its neighbour:"; cat "$tmp/neighbour"; return 1; }
 }
 
 # Without a limit it is a million in a second.
@@ -47,7 +49,7 @@ flood_is_slow()
 {
 	local n
 	n=$(sed -n 's/^hostile: flood: ok, \([0-9]*\) .*/\1/p' "$tmp/case")
-	[ "${n:-0}" -ge 1000 ] && [ "$n" -le $((10000 + seconds * 1000)) ]
+	[ "${n:-0}" -ge 1 ] && [ "$n" -le $((10000 + seconds * 1000)) ]
 }
 
 # KiB of its own, without what it shares.  A sanitizer's are no measure.
@@ -63,11 +65,14 @@ idle() { sleep 3; }
 # --- The cases ---------------------------------------------------------------------
 
 # The first connection of each is what they are compared to.
-ok "both guests, honestly" meet requests
+ok "the neighbour, alone" guest 6 xvdb verify --seconds 1 --queues 2
+ok "the guest, before its worst" meet requests
 hostile=$(worker_of 5)
 neighbour=$(worker_of 6)
 idle
 before=("$(pss "$daemon_pid")" "$(pss "$hostile")" "$(pss "$neighbour")")
+neighbour &
+neighbours=$!
 cases=$("$simguest" --list | cut -d' ' -f1)
 for case in $cases; do
 	[ "$case" != destroyed ] || continue
@@ -78,6 +83,11 @@ for case in $cases; do
 		ok "refused requests are looked at less and less often" \
 			flood_is_slow
 done
+ok "the hostile guest's neighbour was at work" \
+	eventually 5 grep -q "verify: ok" "$tmp/neighbour"
+touch "$tmp/enough"
+wait $neighbours
+ok "and is unharmed" test ! -e "$tmp/harmed"
 idle
 after=("$(pss "$daemon_pid")" "$(pss "$hostile")" "$(pss "$neighbour")")
 who=("the broker" "the hostile guest's worker" "its neighbour's worker")
@@ -120,6 +130,18 @@ few_wakes()
 ok "a storm of events wakes its lane ten times a second" few_wakes
 wait "${cleanup_pids[-1]}" || :
 ok "and afterwards it serves" grep -q "events: ok" "$tmp/storm"
+
+# --- A guest that does not answer ------------------------------------------------------
+
+background "$simguest" 5 xvdb hostile deaf --seconds 60 > /dev/null 2>&1
+busy() { [ "$(state_of 5 xvdb)" = connected ]; }
+ok "a guest that takes no answers is connected" eventually 5 busy
+ok "its disk can be taken away by force" \
+	toolstack detach 5 xvdb --force
+ok "its worker is gone" eventually 35 is_gone "$hostile"
+end_process "${cleanup_pids[-1]}"
+ok "and attached again" toolstack attach 5 xvdb "$tmp/a.img"
+hostile=$(worker_of 5)
 
 # --- The end ---------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ static int run_states(struct hostile *h)
 			hostile_state(h, hostile_random(h, 10));
 		h->count++;
 	} while (hostile_has_time(h));
+	/* Else the next kernel might take an old Connected for an answer. */
+	hostile_state(h, XenbusStateClosing);
 	return SIMGUEST_OK;
 }
 
@@ -82,6 +84,29 @@ static int run_reconnects(struct hostile *h)
 					     simfront_error(h->front));
 		code = hostile_connect(h);
 		h->count++;
+	} while (code == SIMGUEST_OK && hostile_has_time(h));
+	return code;
+}
+
+/* Interferes with every transaction in which the backend would close: that must
+ * not keep it from closing, nor from others. */
+static int run_closes(struct hostile *h)
+{
+	int code = SIMGUEST_OK;
+
+	do {
+		int64_t end = simio_now_ns() +
+			      (int64_t)h->guest->opt.timeout * 1000000000;
+
+		hostile_state(h, XenbusStateClosing);
+		while (hostile_backend_state(h) != XenbusStateClosed) {
+			hostile_state(h, XenbusStateClosed);
+			hostile_key(h, "ring-ref", "8", 1);
+			h->count++;
+			if (simio_now_ns() > end)
+				return hostile_fault("it does not close");
+		}
+		code = hostile_connect(h);
 	} while (code == SIMGUEST_OK && hostile_has_time(h));
 	return code;
 }
@@ -349,6 +374,8 @@ const struct hostile_case hostile_store_cases[] = {
 	  "writes states at random, and what is no state" },
 	{ "reconnects", HOSTILE_GOOD, run_reconnects, "connections",
 	  "connects again and again, with and without a close" },
+	{ "closes", HOSTILE_GOOD, run_closes, "writes",
+	  "writes without a pause while the backend closes" },
 	{ "keys", HOSTILE_GOOD, run_keys, "values",
 	  "changes all its keys while connected" },
 	{ "offers", HOSTILE_SPOILT, run_offers, "offers",

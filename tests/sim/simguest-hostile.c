@@ -20,7 +20,9 @@ static const struct hostile_case *const tables[] = {
 	hostile_store_cases,
 	hostile_end_cases,
 };
-#define NR_TABLES (sizeof(tables) / sizeof(tables[0]))
+/* What --seconds 0 means. */
+#define SHORTLY_NS 300000000
+#define NR_TABLES  (sizeof(tables) / sizeof(tables[0]))
 
 /* --- What cases share ------------------------------------------------------ */
 
