@@ -345,6 +345,8 @@ static int uring_run(struct engine *engine, uint64_t wait_ns)
 		return engine_polls_wait(engine, &uring->polls, wait_ns);
 	if (uring->polls_here)
 		polls_into_ring(uring);
+	else if (uring->in_ring == 0)
+		return 0;
 	r = submit_and_wait(uring, wait_ns);
 	while (complete_batch(uring, &n) > 0)
 		;
