@@ -696,29 +696,10 @@ static bool may_take(struct io_ring *ring)
 	return !ring->storm.look_at || storm_may_look(&ring->storm, now_ns());
 }
 
-/* Before the lane sleeps: is there a request already? */
-static bool final_check(struct io_lane *lane)
-{
-	bool more = false;
-
-	lane->look_at = UINT64_MAX;
-	for (unsigned int i = 0; i < lane->nr_rings; i++) {
-		struct io_ring *ring = lane->rings[i];
-
-		if (may_take(ring) && ring_final_check(&ring->ring))
-			more = true;
-		if (ring->answers.first)
-			more = true;
-		if (ring->storm.look_at)
-			lane->look_at = MIN(lane->look_at, ring->storm.look_at);
-	}
-	return more;
-}
-
 bool io_pump(struct io_lane *lane)
 {
 	struct io_disk *disk = lane->disk;
-	bool more;
+	bool more = false;
 
 	lane->again = false;
 	/* Looked at before the flag's cost: a locked exchange. */
@@ -741,9 +722,45 @@ bool io_pump(struct io_lane *lane)
 		wake_others(lane);
 	if (atomic_load(&disk->stop) || atomic_load(&disk->broken))
 		return lane->copying.first != NULL;
-	more = final_check(lane);
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		struct io_ring *ring = lane->rings[i];
+
+		if (ring->answers.first ||
+		    (may_take(ring) && ring_pending(&ring->ring)))
+			more = true;
+	}
 	return more || lane->again || lane->retry_ranges ||
 	       lane->copying.first || lane->unkicked;
+}
+
+bool io_pending(const struct io_lane *lane)
+{
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		const struct io_ring *ring = lane->rings[i];
+
+		if (!ring->barrier && !ring->storm.look_at &&
+		    ring_pending(&ring->ring))
+			return true;
+	}
+	return atomic_load_explicit(&lane->poked, memory_order_relaxed);
+}
+
+bool io_arm(struct io_lane *lane)
+{
+	bool more = false;
+
+	lane->look_at = UINT64_MAX;
+	if (atomic_load(&lane->disk->stop) || atomic_load(&lane->disk->broken))
+		return false;
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		struct io_ring *ring = lane->rings[i];
+
+		if (may_take(ring) && ring_final_check(&ring->ring))
+			more = true;
+		if (ring->storm.look_at)
+			lane->look_at = MIN(lane->look_at, ring->storm.look_at);
+	}
+	return more;
 }
 
 uint64_t io_sleep_ns(struct io_lane *lane)
@@ -755,10 +772,8 @@ uint64_t io_sleep_ns(struct io_lane *lane)
 	/* At the end what is held is not tried any more. */
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
 		at = MIN(MIN(at, hold_next(lane)), lane->look_at);
-	if (at == UINT64_MAX && buffer_is_trimmed(lane->arena))
-		return UINT64_MAX;
 	if (at == UINT64_MAX)
-		return IDLE_NS;
+		return buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
 	now = now_ns();
 	return at > now ? at - now : 0;
 }

@@ -181,6 +181,13 @@ void io_ring_recover(struct io_ring *ring);
  * goes, answers.  True: there is more to do at once. */
 bool io_pump(struct io_lane *lane);
 
+/* Has something come since then: a request, or somebody who pokes? */
+bool io_pending(const struct io_lane *lane);
+
+/* Before sleeping: each ring is to ring with its next request.  True: there is
+ * one already. */
+bool io_arm(struct io_lane *lane);
+
 /* Nothing to wait for: how long the lane may sleep. */
 uint64_t io_sleep_ns(struct io_lane *lane);
 /* It has slept that long and nothing came. */

@@ -9,6 +9,9 @@
  * the main thread and other lanes by engine_wake().  Each time it wakes it does
  * rounds (io_pump()) until nothing is left to do.
  *
+ * Before it sleeps it may look at the rings for some microseconds more, where
+ * that has paid lately (spin.h).
+ *
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
  * once more.  An event only ever means "look": all rings of the lane are looked
@@ -28,14 +31,19 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #include "common/log.h"
+#include "worker/spin.h"
 
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
 /* When the kernel could not unmask a port. */
 #define UNMASK_AGAIN_NS 1000000ull
+
+/* At the rings, between two offers of the CPU. */
+#define LOOKS 16
 
 struct lane {
 	struct io_lane io;
@@ -45,6 +53,7 @@ struct lane {
 	bool polling;
 	bool rang; /* the handle is readable */
 	unsigned int nr_masked; /* rings whose port is to be unmasked later */
+	struct spin spin;
 	bool running;
 	pthread_t thread;
 };
@@ -188,9 +197,55 @@ static void begin(struct lane *lane)
 	}
 }
 
+/* The other thread of a core may have use for it. */
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
 static bool ended(const struct io_lane *io)
 {
 	return atomic_load(&io->disk->stop) && io->submitted == 0;
+}
+
+/*
+ * Looks at the rings for some microseconds, instead of going to sleep at once.
+ * Whoever else wants this CPU gets it at each look; it may be the guest, and
+ * then its request is there when we are back.
+ */
+static bool spin(struct lane *lane)
+{
+	uint64_t begin = now_ns(), now = begin, before;
+	bool good = false;
+
+	do {
+		for (unsigned int i = 0; i < LOOKS && !good; i++) {
+			relax();
+			good = io_pending(&lane->io);
+		}
+		if (good)
+			break;
+		(void)sched_yield();
+		good = io_pending(&lane->io);
+		before = now;
+		now = now_ns();
+	} while (!good && now - before < SPIN_TAKEN_NS &&
+		 now - begin < SPIN_NS);
+	spin_tried(&lane->spin, good);
+	return good;
+}
+
+/* All is done, except what the stack has: true when there is more after all. */
+static bool last_look(struct lane *lane)
+{
+	struct io_lane *io = &lane->io;
+
+	if (io->submitted == 0 && !atomic_load(&io->disk->stop) &&
+	    spin_wanted(&lane->spin) && spin(lane))
+		return true;
+	return io_arm(io);
 }
 
 static void *run(void *arg)
@@ -211,6 +266,7 @@ static void *run(void *arg)
 		more = io_pump(io);
 		if (ended(io) && !more)
 			break;
+		more = more || last_look(lane);
 		wait = more ? 0 : io_sleep_ns(io);
 		unmask = until_unmask(lane);
 		/* While there is work, events say nothing that is new. */
@@ -235,6 +291,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 
 	memset(io, 0, sizeof(*io));
 	lane->nr_masked = 0;
+	lane->spin = (struct spin){ 0 };
 	io->disk = disk;
 	io->index = index;
 	io->engine = lane->engine;

@@ -168,13 +168,16 @@ bool ring_push(struct ring *ring)
 	return ring->rsp_prod - wanted < ring->rsp_prod - before;
 }
 
+bool ring_pending(const struct ring *ring)
+{
+	return __atomic_load_n(&head(ring)->req_prod, __ATOMIC_RELAXED) !=
+	       ring->req_cons;
+}
+
 bool ring_final_check(const struct ring *ring)
 {
-	uint32_t prod;
-
 	__atomic_store_n(&head(ring)->req_event, ring->req_cons + 1,
 			 __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	prod = __atomic_load_n(&head(ring)->req_prod, __ATOMIC_RELAXED);
-	return prod != ring->req_cons;
+	return ring_pending(ring);
 }

@@ -47,6 +47,9 @@ void ring_put(struct ring *ring, uint64_t id, uint8_t op, int16_t status);
 /* Publishes what was put; says whether the guest wants to be told. */
 bool ring_push(struct ring *ring);
 
+/* Are there requests?  Looks only. */
+bool ring_pending(const struct ring *ring);
+
 /* Before sleeping: asks for an event with the next request.  True when there
  * is one already. */
 bool ring_final_check(const struct ring *ring);

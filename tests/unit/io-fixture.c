@@ -297,8 +297,10 @@ static void take_responses(void)
 
 void fix_run(void)
 {
-	while (io_pump(&fix.lane))
-		take_responses();
+	do
+		while (io_pump(&fix.lane))
+			take_responses();
+	while (io_arm(&fix.lane));
 	take_responses();
 }
 

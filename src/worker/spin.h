@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * spin.h - does it pay to look at the rings for a moment before sleeping?
+ *
+ * A guest that waits for its answer sends the next request some microseconds
+ * later.  To sleep until then takes two wake-ups, his and ours, which cost more
+ * than the wait.  But a guest that has nothing to send, or needs this CPU to send
+ * it, is waited for in vain.  So a try is only made while more than two of three
+ * are good; else the next sleeps go without, twice as many after each try that
+ * fails.  Pure: no time but what it is told.
+ */
+#ifndef XENDISK_SPIN_H
+#define XENDISK_SPIN_H
+
+#include <stdbool.h>
+
+#define SPIN_NS 20000ull /* a try, at most */
+#define SPIN_TAKEN_NS \
+	5000ull /* a yield that took this long: others want the CPU */
+#define SPIN_CREDIT    8u
+#define SPIN_SKIP      16u
+#define SPIN_SKIP_MOST 1024u
+
+/* Of a lane; zeroed at first. */
+struct spin {
+	unsigned int credit; /* a good try gives one, a bad one takes two */
+	unsigned int skip; /* sleeps that go without */
+	unsigned int last_skip;
+};
+
+static inline bool spin_wanted(struct spin *spin)
+{
+	if (spin->credit > 0 || spin->skip == 0)
+		return true;
+	spin->skip--;
+	return false;
+}
+
+static inline void spin_tried(struct spin *spin, bool good)
+{
+	if (good) {
+		if (spin->credit < SPIN_CREDIT)
+			spin->credit++;
+		spin->last_skip = 0;
+		return;
+	}
+	spin->credit = spin->credit > 2 ? spin->credit - 2 : 0;
+	if (spin->credit > 0)
+		return;
+	if (spin->last_skip == 0)
+		spin->last_skip = SPIN_SKIP;
+	else if (spin->last_skip < SPIN_SKIP_MOST)
+		spin->last_skip *= 2;
+	spin->skip = spin->last_skip;
+}
+
+#endif
