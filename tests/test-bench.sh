@@ -49,6 +49,14 @@ ok "fio: less what it takes to start" is 1 \
 ok "twice fio is more than 1.5 of it" is '2 0' \
 	'join " ", $r->{goals}[0]{ratio}, $r->{goals}[0]{reached} ? 1 : 0'
 ok "the picture is one" grep -q '^</svg>$' "$tmp/out.svg"
+# In a guest: fio with no word of CPU, and medians count.
+in_guest()
+{
+	printf '{"point":"guest-4k-randread-qd1","server":"%s","round":1,"fio":{"jobs":[{"read":{"total_ios":9,"iops":%s,"bw_bytes":1,"clat_ns":{"percentile":{"50.000000":1,"99.000000":1}}},"write":{"total_ios":0}}]}}\n' "$@"
+}
+for iops in 300 100 200; do in_guest ours $iops; in_guest qdisk 100; done > "$tmp/guest"
+ok "runs in a guest" report --json "$tmp/out.json" "$tmp/guest"
+ok "the medians are compared" is 2 '$r->{goals}[0]{ratio}'
 sed 's/"errors":0/"errors":3/' "$tmp/runs" > "$tmp/bad"
 ok "errors are no result" fails 1 'errors in a run of raw' report "$tmp/bad"
 echo '{"point":' >> "$tmp/runs"
