@@ -67,7 +67,7 @@ ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
 load "$d" --queues 2 --seconds 6
 kill_worker "$d"
 settled() { served "$1" && says '"conditions": *\[\]' xendisk --json show "$1" xvdb; }
-ok "a worker that is not the first serves" eventually 5 settled "$d"
+ok "a worker that is not the first serves" eventually 20 settled "$d"
 orphan=$(worker_of "$d")
 kill_daemon
 sleep 0.5
