@@ -210,6 +210,23 @@ static void *flipper_main(void *arg)
 	return NULL;
 }
 
+/* A few, whatever rsp_prod says: it is not to be believed any more. */
+static unsigned int post_blindly(struct hostile *h, const uint32_t *refs)
+{
+	struct simring *ring = simqueue_ring(h->queue);
+	unsigned int nr = 1 + hostile_random(h, 4);
+	uint8_t slot[SIMABI_MAX_SLOT];
+
+	for (unsigned int i = 0; i < nr; i++) {
+		hostile_random_slot(h, refs, NR_REFS, slot);
+		simring_put(ring, slot);
+	}
+	store(&ring->sring->req_prod, ring->req_prod);
+	ring_bell(h);
+	usleep(20);
+	return nr;
+}
+
 static int race(struct hostile *h, bool indices)
 {
 	struct flipper f = { .h = h,
@@ -221,7 +238,8 @@ static int race(struct hostile *h, bool indices)
 	if (pthread_create(&f.thread, NULL, flipper_main, &f) != 0)
 		return hostile_fault("no thread");
 	do {
-		h->count += hostile_fill_ring(h, refs, NR_REFS);
+		h->count += indices ? post_blindly(h, refs) :
+				      hostile_fill_ring(h, refs, NR_REFS);
 	} while (hostile_has_time(h) && !simfront_closing(h->front));
 	__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
 	pthread_join(f.thread, NULL);
