@@ -19,6 +19,18 @@
 
 #define PROBE_TIMEOUT_NS (20 * 1000000000ull)
 
+/* Pre-shared keys only: certificates cannot be trusted here, since libnbd checks
+ * no name on a socket that somebody else has connected. */
+static int set_tls(struct nbd_handle *h, const struct nbd_disk *nbd)
+{
+	if (!nbd->server.tls)
+		return nbd_set_tls(h, LIBNBD_TLS_DISABLE);
+	if (nbd_set_tls_psk_file(h, nbd->psk) < 0 ||
+	    nbd_set_tls_username(h, nbd->user) < 0)
+		return -1;
+	return nbd_set_tls(h, LIBNBD_TLS_REQUIRE);
+}
+
 struct nbd_handle *nbd_facts_handle(const struct nbd_disk *nbd)
 {
 	struct nbd_handle *h = nbd_create();
@@ -28,8 +40,7 @@ struct nbd_handle *nbd_facts_handle(const struct nbd_disk *nbd)
 	/* libnbd need not clear what the server is about to fill. */
 	if (nbd_set_pread_initialize(h, false) < 0 ||
 	    nbd_set_export_name(h, nbd->server.export_name) < 0 ||
-	    nbd_set_tls(h, nbd->server.tls ? LIBNBD_TLS_REQUIRE :
-					     LIBNBD_TLS_DISABLE) < 0) {
+	    set_tls(h, nbd) < 0) {
 		nbd_close(h);
 		return NULL;
 	}

@@ -21,6 +21,8 @@ static const struct xd_param params[] = {
 	  "the export: nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH" },
 	{ "sector-size", XD_ENUM, 0, "512|4096", "512",
 	  "size of a sector for the guest" },
+	{ "credentials", XD_CREDENTIALS, 0, NULL, NULL,
+	  "for TLS: a name in the configuration file" },
 	{ "rmw", XD_BOOL, 0, NULL, "yes",
 	  "read and write back blocks that are larger than a sector" },
 	{ "fence", XD_TIME, 0, NULL, "1s",
@@ -43,6 +45,36 @@ static void take_parameters(struct nbd_disk *nbd)
 	nbd->rmw = xd_arg_bool(disk, "rmw");
 	nbd->fence_ns = xd_arg_u64(disk, "fence");
 	nbd->give_up_ns = xd_arg_u64(disk, "give-up");
+}
+
+/* libnbd opens the file of keys at each handshake. */
+static int take_credentials(struct nbd_disk *nbd)
+{
+	struct xd_disk *disk = nbd->disk;
+	int r;
+
+	if (!nbd->server.tls && !xd_arg_set(disk, "credentials"))
+		return 0;
+	if (!nbd->server.tls) {
+		xd_error(disk, "credentials are for TLS: nbds://...");
+		return -EINVAL;
+	}
+	if (!xd_arg_set(disk, "credentials")) {
+		xd_error(disk,
+			 "%s: TLS needs credentials=NAME, with pre-shared "
+			 "keys",
+			 nbd->place);
+		return -EINVAL;
+	}
+	r = xd_credential(disk, "credentials", "psk", nbd->psk,
+			  sizeof(nbd->psk));
+	if (r == 0)
+		r = xd_credential(disk, "credentials", "user", nbd->user,
+				  sizeof(nbd->user));
+	if (r == 0 && nbd->server.user[0])
+		(void)snprintf(nbd->user, sizeof(nbd->user), "%s",
+			       nbd->server.user);
+	return r < 0 ? r : xd_lend_file(disk, nbd->psk);
 }
 
 static int check_sizes(struct nbd_disk *nbd)
@@ -121,7 +153,9 @@ static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	nbd->disk = disk;
 	(void)pthread_mutex_init(&nbd->lock, NULL);
 	take_parameters(nbd);
-	r = nbd_facts_probe(nbd, &nbd->facts);
+	r = take_credentials(nbd);
+	if (r == 0)
+		r = nbd_facts_probe(nbd, &nbd->facts);
 	if (r == 0)
 		r = check_sizes(nbd);
 	if (r == 0)

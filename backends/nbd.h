@@ -44,6 +44,7 @@ struct nbd_disk {
 	struct xd_disk *disk;
 	struct server server;
 	char place[300]; /* where the server is, for people */
+	char psk[512], user[512]; /* TLS: file of keys, and which one */
 	struct nbd_facts facts; /* as they were at open() */
 	uint32_t sector;
 	bool rmw; /* a block may be read, changed and written back */

@@ -127,6 +127,7 @@ enum xd_type {
 	XD_BOOL, /* yes or no */
 	XD_ENUM, /* one of the words in choices */
 	XD_SERVER, /* a URI; the backend may connect to it: xd_connect() */
+	XD_CREDENTIALS, /* credentials in the configuration: xd_credential() */
 };
 
 #define XD_POSITIONAL (1u << 0)
@@ -267,7 +268,7 @@ extern XD_API const struct xd_backend xendisk_backend_v1;
 
 /* Was it given, or does it have a preset? */
 XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
-/* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER; NULL when not set.  Lives as long as disk. */
+/* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER, XD_CREDENTIALS; NULL when not set.  Lives as long as disk. */
 XD_API const char *xd_arg_string(const struct xd_disk *disk, const char *name);
 /* XD_SIZE, XD_TIME, XD_UINT; 0 when not set. */
 XD_API uint64_t xd_arg_u64(const struct xd_disk *disk, const char *name);
@@ -353,6 +354,16 @@ XD_API int xd_connect(struct xd_disk *disk, const char *name);
  * -EAGAIN, not yet.  Returns a connected socket (close it yourself), or
  * -errno and why in ret_why, a sentence. */
 XD_API int xd_connected(int pending, char *ret_why, size_t size);
+
+/* Main thread.  One setting ("psk", "user") of the credentials that the
+ * XD_CREDENTIALS parameter `name` names.  -ENODATA: it is not set.  Any other
+ * error: xd_error() has said why. */
+XD_API int xd_credential(struct xd_disk *disk, const char *name,
+			 const char *setting, char *ret, size_t size);
+
+/* Main thread, in open().  A library will open this file for reading, by this
+ * very path, while the worker is isolated: it gets what is in it now. */
+XD_API int xd_lend_file(struct xd_disk *disk, const char *path);
 
 /* Lane, or where channels are opened.  What this channel is to do has to wait,
  * and so has the guest: the disk shows as paused, with this reason, until fmt

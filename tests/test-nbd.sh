@@ -4,34 +4,12 @@
 # Disks on NBD servers: nbdkit and qemu-nbd, and what happens when they die.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
-requires nbdkit qemu-nbd qemu-img
-[ -e "$top_builddir/backends/.libs/nbd.so" ] || skip_all "built without nbd"
+. "$top_srcdir/tests/nbd-functions.sh"
+requires qemu-nbd
 
 # How often the server is killed under load.
 kills=${XENDISK_NBD_KILLS:-10}
 
-sock=$tmp/sock
-uri="nbd+unix:///?socket=$sock"
-truncate -s 32M "$tmp/image"
-
-# serve COMMAND...: in place of the last one; ready when its socket is there.
-server=
-serve()
-{
-	[ -z "$server" ] || end_server
-	rm -f "$sock"
-	"$@" >> "$tmp/server.log" 2>&1 &
-	server=$!
-	cleanup_pids+=("$server")
-	eventually 10 [ -S "$sock" ]
-}
-end_server()
-{
-	kill -9 "$server" 2>/dev/null || :
-	wait "$server" 2>/dev/null || :
-	server=
-}
-nbdkit_serves() { serve nbdkit -f -U "$sock" "$@"; }
 qemu_serves()
 {
 	serve qemu-nbd -f raw -t -e 4 -k "$sock" --discard=unmap "$@" \
@@ -41,13 +19,6 @@ qemu_serves()
 sim_start
 daemon_start
 d=$(domain)
-attach() { toolstack attach "$d" xvdb "$1"; }
-detach() { toolstack detach "$d" xvdb; }
-does() { printf '%s\n' "$@" | guest "$d" xvdb script; }
-condition_is() { says "\"$1\"" xendisk --json list; }
-no_condition() { says '"conditions": *\[\]' xendisk --json list; }
-reason_is() { says "$1" xendisk --json list; }
-shows() { says "$1" xendisk show "$d" xvdb; }
 worker() { xendisk --json list | sed -n 's/.*"worker_pid": \([1-9][0-9]*\).*/\1/p'; }
 in_image() { cmp -s <(head -c 4096 /dev/zero | tr '\0' "$1") \
 	<(dd if="$tmp/image" bs=4096 skip="$2" count=1 status=none); }
@@ -77,7 +48,6 @@ cleanup_pids+=("$waiting")
 ok "a server that is away shows" eventually 10 condition_is paused
 ok "... with the reason" reason_is "$sock is away: No such file"
 sleep 0.5
-request_done() { eventually 20 is_gone "$waiting" && grep -q "write 0" "$tmp/out" && ! grep -q simguest "$tmp/out"; }
 ok "a request waits meanwhile" kill -0 "$waiting"
 nbdkit_serves file "$tmp/image"
 ok "it comes back, and the request is done" request_done
@@ -95,7 +65,6 @@ for ((i = 0; i < kills; i++)); do
 	nbdkit_serves file "$tmp/image"
 done
 ok "the load was there all the time" kill -0 "$load"
-load_ended() { eventually 60 is_gone "$load" && cat "$tmp/out" && grep -q "verify: ok" "$tmp/out"; }
 ok "a server killed $kills times under verified load" load_ended
 
 # The worker and the server at the same time.

@@ -28,11 +28,12 @@ struct grant {
 	int err;
 };
 
-/* A server that the expression names. */
+/* A server that the expression names, or credentials. */
 struct peer {
 	uint32_t layer;
 	char *param;
-	char *uri;
+	bool is_server;
+	char *uri; /* or the name of the credentials */
 };
 
 /* A connection being made: the child ends with the process that asked. */
@@ -224,28 +225,64 @@ static int start_calling(struct host *host, const char *uri, int *ret_pending)
 	return 0;
 }
 
-static void serve_connect(struct host *host)
+/* What is granted by this name, or NULL, and that is answered. */
+static const struct peer *find_peer(struct host *host)
 {
 	const struct msg_service *request = &host->request;
 
 	for (size_t i = 0; i < host->nr_peers; i++) {
 		const struct peer *peer = &host->peers[i];
-		cleanup_close int pending = -1;
-		int r;
 
-		if (peer->layer != request->layer ||
-		    strcmp(peer->param, request->name) != 0)
-			continue;
-		r = start_calling(host, peer->uri, &pending);
-		if (r < 0)
-			answer_error(host, r, "%s: %s", peer->uri,
-				     strerror(-r));
-		else
-			send_answer(host, 0, false, pending, "");
+		if (peer->layer == request->layer &&
+		    strcmp(peer->param, request->name) == 0 &&
+		    peer->is_server == (request->kind == MSG_SERVICE_CONNECT))
+			return peer;
+	}
+	answer_error(host, -EPERM, "%s is not granted to layer %" PRIu32,
+		     request->name, request->layer);
+	return NULL;
+}
+
+static void serve_connect(struct host *host)
+{
+	const struct peer *peer = find_peer(host);
+	cleanup_close int pending = -1;
+	int r;
+
+	if (!peer)
+		return;
+	r = start_calling(host, peer->uri, &pending);
+	if (r < 0)
+		answer_error(host, r, "%s: %s", peer->uri, strerror(-r));
+	else
+		send_answer(host, 0, false, pending, "");
+}
+
+static void serve_credential(struct host *host)
+{
+	const struct peer *peer = find_peer(host);
+	const struct settings_credentials *credentials;
+	const char *value = NULL;
+
+	if (!peer)
+		return;
+	credentials = settings_credentials(host->broker->settings, peer->uri);
+	if (!credentials) {
+		answer_error(host, -ENOENT,
+			     "there are no credentials \"%s\" in the "
+			     "configuration",
+			     peer->uri);
 		return;
 	}
-	answer_error(host, -EPERM, "%s is no server of layer %" PRIu32,
-		     request->name, request->layer);
+	if (strcmp(host->request.reason, "psk") == 0)
+		value = credentials->psk;
+	else if (strcmp(host->request.reason, "user") == 0)
+		value = credentials->user;
+	if (value)
+		send_answer(host, 0, false, -1, value);
+	else
+		answer_error(host, -ENODATA, "%s is not set",
+			     host->request.reason);
 }
 
 /* --- KEEP and BUDGET ------------------------------------------------------ */
@@ -428,6 +465,7 @@ int host_request(struct host *host, const struct msg_service *request)
 		[MSG_SERVICE_BUDGET] = serve_budget,
 		[MSG_SERVICE_POISON] = serve_poison,
 		[MSG_SERVICE_CONNECT] = serve_connect,
+		[MSG_SERVICE_CREDENTIAL] = serve_credential,
 	};
 
 	if (request->kind >= ARRAY_SIZE(serve))
@@ -475,6 +513,7 @@ static int add_peer(struct host *host, const struct layer *layer, size_t i)
 	peers[n] = (struct peer){
 		.layer = layer->index,
 		.param = strdup(layer->info->params[i].name),
+		.is_server = layer->info->params[i].type == XD_SERVER,
 		.uri = strdup(layer->values[i].text),
 	};
 	host->nr_peers++;
@@ -510,7 +549,8 @@ static int collect_grants(struct host *host, const struct layer *layer)
 		if (layer->info->params[i].type == XD_PATH &&
 		    layer->values[i].set)
 			r = add_grant(host, layer, i);
-		if (layer->info->params[i].type == XD_SERVER &&
+		if ((layer->info->params[i].type == XD_SERVER ||
+		     layer->info->params[i].type == XD_CREDENTIALS) &&
 		    layer->values[i].set)
 			r = add_peer(host, layer, i);
 		if (r < 0)

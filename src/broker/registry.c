@@ -129,7 +129,7 @@ static int read_params(json_t *array, struct xd_param *params)
 				&flags, "choices", &params[i].choices, "preset",
 				&params[i].preset, "help", &params[i].help) < 0)
 			return -EINVAL;
-		if (type <= XD_END || type > XD_SERVER)
+		if (type <= XD_END || type > XD_CREDENTIALS)
 			return -EINVAL;
 		params[i].type = (enum xd_type)type;
 		params[i].flags = (uint32_t)flags;

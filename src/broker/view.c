@@ -144,9 +144,11 @@ json_t *view_stack(struct broker *broker, const struct vbd *vbd)
 /* --- A backend --------------------------------------------------------------- */
 
 static const char *const type_words[] = {
-	[XD_DISK] = "disk", [XD_PATH] = "path", [XD_STRING] = "string",
-	[XD_SIZE] = "size", [XD_TIME] = "time", [XD_UINT] = "number",
-	[XD_BOOL] = "bool", [XD_ENUM] = "enum", [XD_SERVER] = "server",
+	[XD_DISK] = "disk",	[XD_PATH] = "path",
+	[XD_STRING] = "string", [XD_SIZE] = "size",
+	[XD_TIME] = "time",	[XD_UINT] = "number",
+	[XD_BOOL] = "bool",	[XD_ENUM] = "enum",
+	[XD_SERVER] = "server", [XD_CREDENTIALS] = "credentials",
 };
 
 /* "a|b|c" as an array. */

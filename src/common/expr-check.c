@@ -124,6 +124,7 @@ int check_literal(const struct layer *layer, unsigned int number,
 					 "an absolute path");
 		return set_value(value, strdup(text), 0);
 	case XD_STRING:
+	case XD_CREDENTIALS:
 		return set_value(value, strdup(text), 0);
 	case XD_ENUM:
 		if (!is_choice(param->choices, text))

@@ -176,6 +176,8 @@ enum msg_service_kind {
 			     * durably, before a guest hears of the failure */
 	MSG_SERVICE_CONNECT, /* layer, name: an XD_SERVER parameter; the
 			      * descriptor is where REACHED will come */
+	MSG_SERVICE_CREDENTIAL, /* layer, name: an XD_CREDENTIALS parameter;
+				 * reason: which setting; text: its value */
 	MSG_NR_SERVICES
 };
 

@@ -99,6 +99,20 @@ static int check_disk(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
+static int check_credentials(cfg_t *cfg, cfg_opt_t *opt)
+{
+	cfg_t *sec = cfg_opt_getnsec(opt, cfg_opt_size(opt) - 1);
+	const char *psk = sec ? cfg_getstr(sec, "psk") : NULL;
+	const char *user = sec ? cfg_getstr(sec, "user") : NULL;
+
+	if (psk && psk[0] == '/' && user && user[0])
+		return 0;
+	cfg_error(cfg, "credentials \"%s\": %s", sec ? cfg_title(sec) : "",
+		  psk && psk[0] == '/' ? "user is missing" :
+					 "psk is no absolute path");
+	return -1;
+}
+
 /* --- Merging --------------------------------------------------------------- */
 
 /* disk(EXPR, on-error=..., flush-error=...) when there is a setting. */
@@ -156,6 +170,28 @@ static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
 	return new.name &&new.expr &&new.where ? 0 : -ENOMEM;
 }
 
+static int add_credentials(struct settings *settings, const char *path,
+			   cfg_t *sec)
+{
+	struct settings_credentials *list, new = { 0 };
+
+	if (settings_credentials(settings, cfg_title(sec))) {
+		keep_error("%s:%d: credentials \"%s\" are named twice", path,
+			   sec->line, cfg_title(sec));
+		return -EINVAL;
+	}
+	list = reallocarray(settings->credentials, settings->nr_credentials + 1,
+			    sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	settings->credentials = list;
+	new.name = strdup(cfg_title(sec));
+	new.psk = strdup(cfg_getstr(sec, "psk"));
+	new.user = strdup(cfg_getstr(sec, "user"));
+	list[settings->nr_credentials++] = new;
+	return new.name &&new.psk &&new.user ? 0 : -ENOMEM;
+}
+
 static int add_root(struct settings *settings, const char *root)
 {
 	char **roots = reallocarray(settings->image_roots,
@@ -176,6 +212,10 @@ static int merge(struct settings *settings, const char *path, cfg_t *cfg)
 
 	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "disk"); i++)
 		r = add_disk(settings, path, cfg_getnsec(cfg, "disk", i));
+	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "credentials");
+	     i++)
+		r = add_credentials(settings, path,
+				    cfg_getnsec(cfg, "credentials", i));
 	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "image-roots");
 	     i++)
 		r = add_root(settings, cfg_getnstr(cfg, "image-roots", i));
@@ -192,7 +232,14 @@ static int load_file(struct settings *settings, const char *path)
 		CFG_STR("flush-error", NULL, CFGF_NODEFAULT),
 		CFG_END(),
 	};
+	cfg_opt_t credentials[] = {
+		CFG_STR("psk", NULL, CFGF_NODEFAULT),
+		CFG_STR("user", NULL, CFGF_NODEFAULT),
+		CFG_END(),
+	};
 	cfg_opt_t options[] = {
+		CFG_SEC("credentials", credentials,
+			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_SEC("disk", disk,
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_STR_LIST("image-roots", NULL, CFGF_NODEFAULT),
@@ -206,6 +253,7 @@ static int load_file(struct settings *settings, const char *path)
 		return -ENOMEM;
 	cfg_set_error_function(cfg, on_error);
 	cfg_set_validate_func(cfg, "disk", check_disk);
+	cfg_set_validate_func(cfg, "credentials", check_credentials);
 	cfg_set_validate_func(cfg, "disk|on-error", check_choice);
 	cfg_set_validate_func(cfg, "disk|flush-error", check_choice);
 	cfg_set_validate_func(cfg, "image-roots", check_root);
@@ -301,6 +349,12 @@ void settings_free(struct settings *settings)
 	}
 	for (size_t i = 0; i < settings->nr_image_roots; i++)
 		free(settings->image_roots[i]);
+	for (size_t i = 0; i < settings->nr_credentials; i++) {
+		free(settings->credentials[i].name);
+		free(settings->credentials[i].psk);
+		free(settings->credentials[i].user);
+	}
+	free(settings->credentials);
 	free(settings->disks);
 	free(settings->image_roots);
 	free(settings);
@@ -311,5 +365,14 @@ const char *settings_disk(const struct settings *settings, const char *name)
 	for (size_t i = 0; i < settings->nr_disks; i++)
 		if (strcmp(settings->disks[i].name, name) == 0)
 			return settings->disks[i].expr;
+	return NULL;
+}
+
+const struct settings_credentials *
+settings_credentials(const struct settings *settings, const char *name)
+{
+	for (size_t i = 0; i < settings->nr_credentials; i++)
+		if (strcmp(settings->credentials[i].name, name) == 0)
+			return &settings->credentials[i];
 	return NULL;
 }

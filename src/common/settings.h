@@ -19,9 +19,18 @@ struct settings_disk {
 	char *where; /* FILE:LINE */
 };
 
+/* How to prove to a server who we are. */
+struct settings_credentials {
+	char *name;
+	char *psk; /* absolute path of a file of pre-shared keys (psktool(1)) */
+	char *user; /* which of them */
+};
+
 struct settings {
 	struct settings_disk *disks;
 	size_t nr_disks;
+	struct settings_credentials *credentials;
+	size_t nr_credentials;
 	char **image_roots; /* absolute folders; none: any path may be opened */
 	size_t nr_image_roots;
 	uint64_t mem_limit; /* bytes for all mem disks; 0: no limit */
@@ -35,5 +44,9 @@ void settings_free(struct settings *settings);
 
 /* The expression of a named disk, or NULL. */
 const char *settings_disk(const struct settings *settings, const char *name);
+
+/* By name, or NULL. */
+const struct settings_credentials *
+settings_credentials(const struct settings *settings, const char *name);
 
 #endif

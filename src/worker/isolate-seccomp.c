@@ -34,6 +34,7 @@
 #include <xen/sys/gntdev.h>
 
 #include "common/util.h"
+#include "worker/isolate-files.h"
 
 #if defined(__has_include)
 #if __has_include(<valgrind/valgrind.h>)
@@ -260,11 +261,29 @@ static int add_no_clone3(scmp_filter_ctx ctx)
 				0);
 }
 
+/* Files that were lent are duplicated by the handler of the trap. */
+static int add_traps(scmp_filter_ctx ctx)
+{
+	static const int traps[] = {
+		SCMP_SYS(open),
+		SCMP_SYS(openat),
+		SCMP_SYS(access),
+		SCMP_SYS(faccessat),
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(traps); i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_TRAP, traps[i], 0);
+	return r;
+}
+
 static int fill(scmp_filter_ctx ctx, bool relaxed)
 {
 	int r;
 
 	r = add_rules(ctx, allowed, ARRAY_SIZE(allowed));
+	if (r == 0 && isolate_lends_files() && !relaxed)
+		r = add_traps(ctx);
 	if (r == 0)
 		r = add_no_clone3(ctx);
 	if (r == 0 && relaxed)

@@ -31,6 +31,7 @@
 
 #include "common/msg.h"
 #include "common/util.h"
+#include "worker/isolate-files.h"
 #include "worker/isolate-seccomp.h"
 
 /* --- Stage 1: limits ------------------------------------------------------- */
@@ -182,7 +183,9 @@ int isolate(uint32_t uid, char *ret_why)
 		r = restrict_paths();
 	if (r < 0)
 		return fail(ret_why, "Landlock", r);
-	r = isolate_seccomp(relaxed);
+	r = isolate_lends_files() ? isolate_answer_traps() : 0;
+	if (r == 0)
+		r = isolate_seccomp(relaxed);
 	if (r < 0)
 		return fail(ret_why, "seccomp", r);
 	return 0;

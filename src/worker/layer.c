@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "worker/isolate-files.h"
 #include "worker/stack.h"
 
 /* The main thread may wait for a slow file system; a lane has guests. */
@@ -226,6 +227,37 @@ int xd_connect(struct xd_disk *disk, const char *name)
 		return fd >= 0 ? fd : -EPROTO;
 	/* Too slow, or there is no broker at the moment. */
 	return r == -ETIMEDOUT || r == -ECONNRESET ? -EAGAIN : r;
+}
+
+int xd_credential(struct xd_disk *disk, const char *name, const char *setting,
+		  char *ret, size_t size)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	struct msg_service request = { .kind = MSG_SERVICE_CREDENTIAL,
+				       .layer = hd->layer->index };
+	struct msg_service_done done = { .text = "" };
+	int r;
+
+	(void)snprintf(request.name, sizeof(request.name), "%s", name);
+	(void)snprintf(request.reason, sizeof(request.reason), "%s", setting);
+	r = services_call(hd->stack->services, &request, &done, NULL,
+			  OPEN_TIMEOUT_NS);
+	if (r == 0 && strlen(done.text) >= size)
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		(void)snprintf(ret, size, "%s", done.text);
+	else if (r != -ENODATA)
+		xd_error(disk, "%s", done.text[0] ? done.text : strerror(-r));
+	return r;
+}
+
+int xd_lend_file(struct xd_disk *disk, const char *path)
+{
+	int r = isolate_lend_file(path);
+
+	if (r < 0)
+		xd_error(disk, "%s: %s", path, strerror(-r));
+	return r;
 }
 
 int xd_connected(int pending, char *ret_why, size_t size)

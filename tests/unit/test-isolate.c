@@ -9,6 +9,7 @@
 
 #include "isolate-actions.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include "common/msg.h"
 #include "common/util.h"
 #include "fake-broker.h"
+#include "worker/isolate-files.h"
 #include "worker/isolate-seccomp.h"
 #include "worker/isolate.h"
 
@@ -309,12 +311,59 @@ static int group_teardown(void **state)
 	return 0;
 }
 
+/* --- Files that were lent ------------------------------------------------------ */
+
+static char lent_path[] = "/tmp/xendisk-lent-XXXXXX";
+
+/* The content as it was, each time from the beginning; nothing else. */
+static int read_lent(void)
+{
+	char text[16] = "";
+
+	for (int i = 0; i < 2; i++) {
+		cleanup_file FILE *file = fopen(lent_path, "r");
+
+		if (!file || !fgets(text, sizeof(text), file))
+			return -EBADF;
+		if (strcmp(text, "a key") != 0)
+			return -EILSEQ;
+	}
+	if (access(lent_path, R_OK) < 0)
+		return -EACCES;
+	if (open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0 || errno != EPERM)
+		return -EEXIST;
+	return 0;
+}
+
+static void test_lent(void **state)
+{
+	int fd = mkstemp(lent_path);
+
+	(void)state;
+	if (not_here(isolate_relaxed(), "for a sanitizer more is allowed"))
+		return;
+	assert_int_equal(write(fd, "a key", 5), 5);
+	/* Not lent, it cannot be opened. */
+	assert_int_equal(run(read_lent, ISOLATED), -EBADF);
+	assert_int_equal(isolate_lend_file("/tmp/no/such"), -ENOENT);
+	assert_int_equal(isolate_lend_file("/dev/null"), -EINVAL);
+	assert_int_equal(isolate_lend_file(lent_path), 0);
+	assert_int_equal(pwrite(fd, "later", 5, 0), 5);
+	(void)close(fd);
+	assert_int_equal(run(read_lent, ISOLATED), 0);
+	(void)unlink(lent_path);
+	assert_int_equal(run(read_lent, ISOLATED), 0);
+	/* With the trap in place all else is forbidden as before. */
+	check_all_forbidden(ISOLATED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_forbidden_same_user),
 		cmocka_unit_test(test_needed),
+		cmocka_unit_test(test_lent),
 		cmocka_unit_test(test_abort),
 		cmocka_unit_test(test_exit),
 		cmocka_unit_test(test_identity),

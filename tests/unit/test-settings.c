@@ -68,6 +68,9 @@ static void test_good(void **state)
 		       "  on-error = \"report\"\n"
 		       "}\n"
 		       "image-roots = {\"/srv\", \"/var/lib/xen/images\"}\n"
+		       "credentials \"store\" {\n"
+		       "  psk = \"/etc/keys\" user = \"alice\"\n"
+		       "}\n"
 		       "mem-limit = \"4G\"\n");
 	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n");
 	if (settings_load(main_file, &settings, why) != 0)
@@ -76,6 +79,11 @@ static void test_good(void **state)
 			    "disk(\"/srv/web 1.img\", on-error=report)");
 	assert_string_equal(settings_disk(settings, "scratch"), "mem(64M)");
 	assert_null(settings_disk(settings, "other"));
+	assert_null(settings_credentials(settings, "web1"));
+	assert_string_equal(settings_credentials(settings, "store")->psk,
+			    "/etc/keys");
+	assert_string_equal(settings_credentials(settings, "store")->user,
+			    "alice");
 	assert_int_equal(settings->nr_image_roots, 2);
 	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
 	assert_int_equal(settings->mem_limit, 4ull << 30);
@@ -93,6 +101,10 @@ static const struct {
 	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'" },
 	{ "disk \"a\" { expr = \"/a\" on-error = \"explode\" }\n",
 	  "\"explode\" is neither hold nor report" },
+	{ "credentials \"a\" {\n  psk = \"keys\"\n}\n",
+	  ":3: credentials \"a\": psk is no absolute path" },
+	{ "credentials \"a\" { psk = \"/keys\" }\n",
+	  "credentials \"a\": user is missing" },
 	{ "disk \"a b\" { expr = \"/a\" }\n", "a name has letters" },
 	{ "disk \"a\" { expr = \"/a\" }\ndisk \"a\" { expr = \"/b\" }\n",
 	  "duplicate title 'a'" },

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317  # called by ok
+# Disks on NBD servers that want TLS, with keys that both sides have.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+. "$top_srcdir/tests/nbd-functions.sh"
+requires psktool
+
+# Keys: alice's, which the server knows, and another alice's, which it does not.
+# (Readable to all: a build with sanitizers opens it as the worker's user.)
+keys() { psktool -u alice -p "$1" >/dev/null 2>&1 && chmod 644 "$1"; }
+keys "$tmp/keys.psk"
+keys "$tmp/other.psk"
+cat > "$tmp/xendiskd.conf" <<END
+credentials "good" { psk = "$tmp/keys.psk" user = "alice" }
+credentials "bad" { psk = "$tmp/other.psk" user = "alice" }
+credentials "gone" { psk = "$tmp/no.psk" user = "alice" }
+disk "secret" { expr = "nbd(\"nbds+unix:///?socket=$sock\", credentials=good, fence=0s)" }
+END
+
+sim_start
+daemon_start
+d=$(domain)
+tls_serves()
+{
+	nbdkit_serves --tls=require --tls-psk="$tmp/keys.psk" file "$tmp/image"
+}
+# refused PATTERN EXPR: it says so, and leaves nothing.
+refused()
+{
+	local rc=0
+	fails 1 "$1" attach "$2" || rc=$?
+	detach || :
+	return $rc
+}
+
+# --- TLS ---------------------------------------------------------------------------------------------
+tls() { echo "nbd(\"nbds+unix:///?socket=$sock\", credentials=$1)"; }
+tls_serves
+ok "TLS by the name of the disk" attach @secret
+ok "... is shown" shows TLS
+guest "$d" xvdb verify --seconds 4 --depth 16 --size 16M > "$tmp/out" 2>&1 & load=$!
+cleanup_pids+=("$load")
+for _ in 1 2 3; do
+	sleep 0.5
+	tls_serves
+done
+ok "... and comes back, although the worker may open no file" load_ended
+nbdkit_serves file "$tmp/image" # a server that has lost its TLS
+does "write 0 4096 0x46" > "$tmp/out" 2>&1 & waiting=$!
+cleanup_pids+=("$waiting")
+ok "a server that has lost its TLS is not talked to in clear" eventually 10 condition_is paused
+ok "... and says why" reason_is "TLS"
+tls_serves
+ok "... and the request is done when it has it again" request_done
+detach
+ok "a wrong key is refused" refused "handshake\|TLS\|gnutls" "$(tls bad)"
+ok "a file of keys that is not there" refused "no.psk" "$(tls gone)"
+ok "credentials that are not there" \
+	refused 'no credentials "none" in the configuration' "$(tls none)"
+ok "TLS without credentials" refused "needs credentials" \
+	"nbds+unix:///?socket=$sock"
+ok "a server that demands TLS, in clear" refused "TLS\|require\|policy" "$uri"
+nbdkit_serves file "$tmp/image"
+ok "a server without TLS is refused" refused "TLS" "$(tls good)"
+ok "credentials in clear are a mistake" refused "are for TLS" \
+	"nbd(\"$uri\", credentials=good)"
