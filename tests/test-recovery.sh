@@ -82,6 +82,25 @@ survived "the daemon is killed: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
 ok "the worker ends" is_gone "$orphan"
 
+# --- What is temporary -------------------------------------------------------------
+# It is gone after a detach, whoever has died before.
+truncate -s 32M "$tmp/top.img"
+blocks() { stat -c %b "$tmp/top.img"; }
+is_empty() { [ "$(blocks)" = 0 ]; }
+is_written() { ! is_empty; }
+for death in worker broker both; do
+	ok "attach cow on a file" toolstack attach "$d" xvdb \
+		"cow($tmp/gold.img, raw($tmp/top.img))"
+	ok "write" guest "$d" xvdb script <<< "write 0 1M 0x11"
+	ok "it is on top" is_written
+	orphan=$(worker_of "$d")
+	[ $death = worker ] || kill_daemon
+	[ $death = broker ] || kill -9 "$orphan"
+	[ $death = worker ] || daemon_start
+	ok "$death killed: detach" toolstack detach "$d" xvdb
+	ok "... leaves nothing on top" eventually 5 is_empty
+done
+
 # --- Another configuration ---------------------------------------------------------
 # A disk that is attached stays what it is; so its memory is not lost.
 configure()

@@ -55,6 +55,10 @@ struct marking {
 	bool clears; /* asked for by the operator, not by the process */
 };
 
+/* Kept as long as the disk is attached, once a guest may have written to what
+ * is temporary. */
+#define USED "used"
+
 struct host {
 	struct broker *broker;
 	struct msg_identity id;
@@ -161,6 +165,22 @@ static void reopened(void *ctx, struct errand_result *results)
 		send_answer(host, 0, false, results[0].fd, "");
 }
 
+/* ... and what a guest wrote must not be there after a detach, whoever the
+ * broker is by then.  Without the file only this one knows. */
+static void note_use(struct host *host, struct grant *grant)
+{
+	bool kept;
+	int fd;
+
+	if (grant->temporary && !grant->in_use) {
+		fd = keep_file(host->broker->keep, &host->id, MSG_LAYER_NONE,
+			       USED, XD_KEEP_STATE, 1, 0, &kept);
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	grant->in_use = true;
+}
+
 static void serve_open(struct host *host)
 {
 	const struct msg_service *request = &host->request;
@@ -182,7 +202,7 @@ static void serve_open(struct host *host)
 		r = opener_reopen(&host->opening, host->broker, grant->fd,
 				  (int)request->flags, reopened, host);
 	if (r == 0 && host->is_open && (request->flags & O_ACCMODE) == O_RDWR)
-		grant->in_use = true;
+		note_use(host, grant);
 	if (r < 0)
 		answer_error(host, r, "%s: %s", grant->path, explain_open(r));
 }
@@ -599,6 +619,21 @@ static void recount(struct host *host)
 		      keep_pages(keep, host->id.domid, host->id.devid));
 }
 
+/* A guest of an earlier broker's has written, and may not come back before the
+ * disk is detached. */
+static void remember_use(struct host *host)
+{
+	int fd = keep_read(host->broker->keep, host->id.domid, host->id.devid,
+			   USED);
+
+	if (fd < 0)
+		return;
+	(void)close(fd);
+	for (size_t i = 0; i < host->nr_grants; i++)
+		if (!host->grants[i].read_only)
+			host->grants[i].in_use = true;
+}
+
 /* Has every path been looked up, and found? */
 static bool has_grants(const struct host *host)
 {
@@ -637,6 +672,7 @@ int host_begin(struct host *host, const struct layer *root,
 		r = prepare_grants(host, root);
 	if (r < 0)
 		return r;
+	remember_use(host);
 	recount(host);
 	return 0;
 }
