@@ -101,15 +101,23 @@ dies()
 	does "$(deed_of "$2")" || return
 	if [ "$(fault "done")" != "$(wc -w <<< "$orders")" ]; then
 		echo "nobody came to $1 for the ${3}th time"
-		return 1
+		return 2
 	fi
+}
+# What exists already is not made again: what makes it is met on a new disk.
+dies_at_last()
+{
+	local rc=0
+	dies "${@:2}" || rc=$?
+	[ $rc = 2 ] || return $rc
+	attach "$1" && dies "${@:2}"
 }
 attach_failed() { cat "$tmp/out"; return 1; }
 # try DISK PLACE DEED NTH
 try()
 {
 	ready "$1" || { ok "attach $1" attach_failed; on=""; return; }
-	ok "$1, $3: killed at $2${4:+, pass $4}" dies "$2" "$3" "${4:-1}"
+	ok "$1, $3: killed at $2${4:+, pass $4}" dies_at_last "$1" "$2" "$3" "${4:-1}"
 	deaths=$((deaths + 1))
 	! is_script "$3" || on_another # the model knows nothing of it
 }
