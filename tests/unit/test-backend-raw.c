@@ -543,6 +543,44 @@ static void another_device_of_the_name_is_refused(void **state)
 	refused(rig, loop, -ESTALE, "is no longer what was attached");
 }
 
+static void set_device_size(struct rig *rig, uint64_t size)
+{
+	cleanup_free char *line = xasprintf("losetup -c %s", loop);
+
+	assert_int_equal(truncate(rig_file(rig, "image", 0), (off_t)size), 0);
+	assert_int_equal(system(line), 0);
+}
+
+/* By whoever made them; the disk follows. */
+static void devices_grow(void **state)
+{
+	struct rig *rig = *state;
+
+	if (!loop[0])
+		LEAVE_OUT("no loop device");
+	open_ok(rig, loop);
+	assert_int_equal(rig_resize(rig, 2 * MiB), -EOPNOTSUPP);
+	check_why(rig, "is a block device");
+	set_device_size(rig, 2 * MiB);
+	assert_int_equal(rig_resize(rig, 0), 0);
+	assert_int_equal(rig_size(rig), 2 * MiB);
+	memset(buf, 6, 8192);
+	io_ok(rig, XD_WRITE, XD_FUA, 2 * MiB - 8192, 8192);
+	memset(buf, 0, 8192);
+	io_ok(rig, XD_READ, 0, 2 * MiB - 8192, 8192);
+	memset(expected, 6, 8192);
+	assert_memory_equal(buf, expected, 8192);
+	/* One that shrinks is not followed. */
+	set_device_size(rig, MiB);
+	assert_int_equal(rig_resize(rig, 0), -EPERM);
+	check_why(rig, "has shrunk to 1048576 bytes");
+	assert_int_equal(rig_size(rig), 2 * MiB);
+	for (enum xd_op op = XD_READ; op <= XD_WRITE; op++)
+		assert_int_equal(rig_io(rig, 0, op, 0, MiB, 8192, buf), -EIO);
+	io_ok(rig, XD_READ, 0, MiB - 8192, 8192);
+	assert_int_equal(rig_close(rig), 0);
+}
+
 #define LOOP(f) cmocka_unit_test_setup_teardown(f, setup_loop, teardown_loop)
 
 /* --- A file system that fails on command --------------------------------- */
@@ -695,6 +733,7 @@ int main(void)
 		LOOP(devices_are_served),
 		LOOP(claimed_devices_are_refused),
 		LOOP(another_device_of_the_name_is_refused),
+		LOOP(devices_grow),
 		FAILFS_TEST(a_failed_flush_is_told)
 			FAILFS_TEST(errors_of_the_storage_are_told) FAILFS_TEST(
 				storage_without_holes_is_zeroed_by_hand)
