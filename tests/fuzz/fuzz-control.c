@@ -35,6 +35,11 @@ static void stop(void)
 	fixture_free(fixture);
 }
 
+void fuzz_leave(void)
+{
+	fixture_free(fixture);
+}
+
 static void start(void)
 {
 	log_init("fuzz-control", LOG_LEVEL_ERROR);

@@ -39,6 +39,11 @@ static void remove_folder(void)
 	(void)nftw(main_file, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+void fuzz_leave(void)
+{
+	remove_folder();
+}
+
 static void make_folder(void)
 {
 	char path[64] = "/dev/shm/xendisk-fuzz-XXXXXX";

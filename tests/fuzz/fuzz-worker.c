@@ -244,6 +244,11 @@ static void stop(void)
 	expr_env_free();
 }
 
+void fuzz_leave(void)
+{
+	fixture_free(fixture);
+}
+
 static void start(void)
 {
 	log_init("fuzz-worker", LOG_LEVEL_ERROR);

@@ -17,6 +17,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Of a fuzzer that has files: removes them, once a promise is broken. */
+void fuzz_leave(void) __attribute__((weak));
+
+static inline _Noreturn void fuzz_found(void)
+{
+	if (fuzz_leave)
+		fuzz_leave();
+	abort();
+}
+
 /* A promise; if it is broken, this input has found a bug. */
 #define HOLDS(condition, ...)                                                  \
 	do {                                                                   \
@@ -25,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 				      __LINE__, #condition);                   \
 			(void)fprintf(stderr, __VA_ARGS__);                    \
 			(void)fputc('\n', stderr);                             \
-			abort();                                               \
+			fuzz_found();                                          \
 		}                                                              \
 	} while (0)
 
