@@ -217,7 +217,7 @@ static bool ended(const struct io_lane *io)
  */
 static bool spin(struct lane *lane)
 {
-	uint64_t begin = now_ns(), now = begin, before;
+	uint64_t begin = now_ns(), now = begin, away = 0;
 	bool good = false;
 
 	do {
@@ -229,11 +229,13 @@ static bool spin(struct lane *lane)
 			break;
 		(void)sched_yield();
 		good = io_pending(&lane->io);
-		before = now;
-		now = now_ns();
-	} while (!good && now - before < SPIN_TAKEN_NS &&
-		 now - begin < SPIN_NS);
-	spin_tried(&lane->spin, good);
+		away = now_ns() - now;
+		now += away;
+	} while (!good && now - begin < SPIN_NS);
+	if (away >= SPIN_TAKEN_NS)
+		spin_taken(&lane->spin);
+	else
+		spin_tried(&lane->spin, good);
 	return good;
 }
 

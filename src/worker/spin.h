@@ -7,7 +7,8 @@
  * than the wait.  But a guest that has nothing to send, or needs this CPU to send
  * it, is waited for in vain.  So a try is only made while more than two of three
  * are good; else the next sleeps go without, twice as many after each try that
- * fails.  Pure: no time but what it is told.
+ * fails.  And where others want the CPU no more is made for long: to offer it is to
+ * stand behind them.  Pure: no time but what it is told.
  */
 #ifndef XENDISK_SPIN_H
 #define XENDISK_SPIN_H
@@ -52,6 +53,14 @@ static inline void spin_tried(struct spin *spin, bool good)
 	else if (spin->last_skip < SPIN_SKIP_MOST)
 		spin->last_skip *= 2;
 	spin->skip = spin->last_skip;
+}
+
+/* Somebody else had the CPU meanwhile, for longer than a guest's turn. */
+static inline void spin_taken(struct spin *spin)
+{
+	spin->credit = 0;
+	spin->last_skip = SPIN_SKIP_MOST;
+	spin->skip = SPIN_SKIP_MOST;
 }
 
 #endif

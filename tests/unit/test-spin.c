@@ -81,12 +81,25 @@ static void test_changes(void **state)
 	assert_int_equal(tries(&spin, 1, never), 1);
 }
 
+/* One that was away too long is none too many: the next comes much later. */
+static void test_taken(void **state)
+{
+	struct spin spin = { 0 };
+
+	(void)state;
+	(void)tries(&spin, 100, always);
+	spin_taken(&spin);
+	assert_int_equal(tries(&spin, SPIN_SKIP_MOST, always), 0);
+	assert_int_equal(tries(&spin, 100, always), 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pays),
 		cmocka_unit_test(test_does_not_pay),
 		cmocka_unit_test(test_changes),
+		cmocka_unit_test(test_taken),
 	};
 
 	return cmocka_run_group_tests_name("spin", tests, NULL, NULL);
