@@ -65,6 +65,7 @@ struct services {
 	struct msg_service_done answer; /* when !outstanding && waited_for */
 	int answer_fd;
 	struct order *inbox;
+	struct order *spare; /* for one that comes when there is no memory */
 };
 
 int services_new(struct services **ret, int sock, int listener)
@@ -78,6 +79,11 @@ int services_new(struct services **ret, int sock, int listener)
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
+	s->spare = malloc(sizeof(*s->spare) + MSG_MAX);
+	if (!s->spare) {
+		free(s);
+		return -ENOMEM;
+	}
 	s->sock = sock;
 	s->listener = listener;
 	s->answer_fd = -1;
@@ -99,6 +105,7 @@ void services_free(struct services *s)
 		return;
 	DL_FOREACH_SAFE(s->inbox, order, next)
 		free(order);
+	free(s->spare);
 	if (s->answer_fd >= 0)
 		(void)close(s->answer_fd);
 	pthread_cond_destroy(&s->news);
@@ -153,6 +160,9 @@ static int keep_order(struct services *s, const void *buf, size_t length)
 {
 	struct order *order = malloc(sizeof(*order) + length);
 
+	/* The broker sends the next order when this one is answered. */
+	if (!order)
+		order = TAKE_PTR(s->spare);
 	if (!order)
 		return -ENOMEM;
 	order->length = length;
@@ -222,6 +232,8 @@ int services_next(struct services *s, void *buf, size_t *ret_length,
 		DL_DELETE(s->inbox, order);
 		memcpy(buf, order->msg, order->length);
 		*ret_length = order->length;
+		if (!s->spare)
+			s->spare = malloc(sizeof(*s->spare) + MSG_MAX);
 		free(order);
 		r = 0;
 	} else if (s->lost) {
