@@ -44,13 +44,16 @@ field() { xendisk --json show "$dom" xvdb | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/
 worker() { field worker_pid; }
 nr_fds() { find "/proc/$(worker)/fd" -mindepth 1 | wc -l; }
 is_poisoned() { xendisk --json show "$dom" xvdb | grep -q '"poisoned"'; }
+# A map in kept state that cannot be written although its place is reserved: cow
+# leaves the write to the next worker.
+may_die() { [ "$on" = cow ] && [ "$failing" = pwrite ]; }
 has_fds() { [ "$(nr_fds)" = "$1" ]; }
 left() { [ "$(state_of "$dom" xvdb)" != connected ]; }
 # unharmed RESTARTS: no new worker, and nothing left open.
 unharmed()
 {
 	eventually 10 left || return
-	if [ "$(field restarts)" != "$1" ]; then
+	if [ "$(field restarts)" != "$1" ] && ! may_die; then
 		echo "the worker died"
 		return 1
 	fi
@@ -89,7 +92,7 @@ forgive() { ! is_poisoned || xendisk resume "$dom" xvdb --accept-loss; }
 # fails_well PHASE NAME NTH VALUE: status 2 when there was no such call.
 fails_well()
 {
-	local restarts orders=("fail:$2:$3:$4")
+	local failing=$2 restarts orders=("fail:$2:$3:$4")
 	restarts=$(field restarts)
 	[ "$1" != data ] || orders=(pass:lanes_started:1 "${orders[@]}")
 	fault orders "${orders[@]}"
