@@ -24,25 +24,63 @@ struct children {
 	struct event *sigchld;
 };
 
-/* One SIGCHLD may stand for many deaths: ask for everybody. */
+/* Tells of it; fn may watch and forget others, and frees none of them. */
+static void finish(struct children *children, struct child *child, int status)
+{
+	DL_DELETE(children->list, child);
+	if (child->fn)
+		child->fn(child->ctx, status);
+	free(child);
+}
+
+static struct child *find_child(struct children *children, pid_t pid)
+{
+	struct child *child;
+
+	DL_FOREACH(children->list, child)
+		if (child->pid == pid)
+			return child;
+	return NULL;
+}
+
+static void ask_for_all(struct children *children)
+{
+	struct child *child;
+	struct child *next;
+	int status;
+
+	DL_FOREACH_SAFE(children->list, child, next)
+		if (waitpid(child->pid, &status, WNOHANG) == child->pid)
+			finish(children, child, status);
+}
+
+/*
+ * One SIGCHLD may stand for many deaths, and there may be many children: who is
+ * dead is asked, until nobody is.  A dead stranger (a library's) is left to whom
+ * it belongs, and hides the others: then each of ours is asked for.
+ */
 static void on_sigchld(evutil_socket_t sig, short what, void *arg)
 {
 	struct children *children = arg;
-	struct child *child;
-	struct child *next;
 
 	(void)sig;
 	(void)what;
-	DL_FOREACH_SAFE(children->list, child, next) {
+	for (;;) {
+		siginfo_t info = { .si_pid = 0 };
+		struct child *child;
 		int status;
 
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+		    info.si_pid == 0)
+			return;
+		child = find_child(children, info.si_pid);
+		if (!child) {
+			ask_for_all(children);
+			return;
+		}
 		if (waitpid(child->pid, &status, WNOHANG) != child->pid)
-			continue;
-		DL_DELETE(children->list, child);
-		/* fn may watch and forget others; it frees none of them. */
-		if (child->fn)
-			child->fn(child->ctx, status);
-		free(child);
+			return;
+		finish(children, child, status);
 	}
 }
 

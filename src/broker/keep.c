@@ -8,6 +8,9 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+/* The usual one falls through its cases, which clang takes ill. */
+#define HASH_FUNCTION HASH_SAX
+#include <uthash.h>
 
 #include "broker/broker.h"
 #include "common/util.h"
@@ -18,7 +21,21 @@
 #define FILE_NAME_MAX (40 + KEEP_NAME_MAX)
 #define OWNER_MAX     (MSG_EXPR_MAX + 256)
 
+/* The files of a disk, so that nobody has to look through all disks' folders
+ * for them: what there was at the start, and what has been made since. */
+struct kept {
+	struct {
+		uint32_t domid;
+		uint32_t devid;
+	} disk;
+	unsigned int files;
+	bool pages; /* some of them in the second folder */
+	UT_hash_handle hh;
+};
+
 struct keep {
+	struct kept *kept; /* by disk */
+	bool unsure; /* there was no memory for that: look */
 	/* Indexed by enum xd_keep_kind. */
 	int dirs[2];
 	char *pages_path; /* of the second */
@@ -30,6 +47,51 @@ struct keep {
 static void print_prefix(char *buf, size_t len, uint32_t domid, uint32_t devid)
 {
 	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".", domid, devid);
+}
+
+/* --- Which disks have files ---------------------------------------------- */
+
+static struct kept *find_kept(struct keep *keep, uint32_t domid, uint32_t devid)
+{
+	struct kept key = { .disk = { domid, devid } };
+	struct kept *kept;
+
+	HASH_FIND(hh, keep->kept, &key.disk, sizeof(key.disk), kept);
+	return kept;
+}
+
+static void count_new(struct keep *keep, uint32_t domid, uint32_t devid,
+		      bool pages)
+{
+	struct kept *kept = find_kept(keep, domid, devid);
+
+	if (!kept) {
+		kept = calloc(1, sizeof(*kept));
+		if (!kept) {
+			keep->unsure = true;
+			return;
+		}
+		kept->disk.domid = domid;
+		kept->disk.devid = devid;
+		HASH_ADD(hh, keep->kept, disk, sizeof(kept->disk), kept);
+	}
+	kept->files++;
+	kept->pages |= pages;
+}
+
+static void forget_kept(struct keep *keep, struct kept *kept)
+{
+	HASH_DEL(keep->kept, kept);
+	free(kept);
+}
+
+static void forget_all_kept(struct keep *keep)
+{
+	struct kept *kept;
+	struct kept *next;
+
+	HASH_ITER(hh, keep->kept, kept, next)
+		forget_kept(keep, kept);
 }
 
 /* --- The two folders ----------------------------------------------------- */
@@ -83,6 +145,8 @@ static int link_pages(const char *run_dir, const char *pages)
 	return symlink(pages, path) < 0 ? -errno : 0;
 }
 
+static int load_kept(struct keep *keep);
+
 int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
 {
 	cleanup_free char *path = xasprintf("%s/keep", run_dir);
@@ -102,6 +166,8 @@ int keep_new(struct keep **ret, const char *run_dir, uint64_t mem_limit)
 	}
 	if (r >= 0)
 		r = link_pages(run_dir, keep->pages_path);
+	if (r >= 0)
+		r = load_kept(keep);
 	if (r < 0)
 		goto failed;
 	*ret = keep;
@@ -122,6 +188,7 @@ void keep_free(struct keep *keep)
 			(void)close(keep->dirs[i]);
 	if (keep->pages_path)
 		(void)rmdir(keep->pages_path);
+	forget_all_kept(keep);
 	free(keep->pages_path);
 	free(keep);
 }
@@ -184,19 +251,31 @@ static void count_file(void *ctx, int dir, const char *name)
 	walk->bytes += (uint64_t)st.st_blocks * 512;
 }
 
-void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid)
+static void discard(struct keep *keep, uint32_t domid, uint32_t devid)
 {
+	struct kept *kept = find_kept(keep, domid, devid);
 	struct walk walk = { .only = -1 };
 
+	if (kept)
+		forget_kept(keep, kept);
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
 	(void)each_file(keep, remove_file, &walk);
+}
+
+void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid)
+{
+	if (keep->unsure || find_kept(keep, domid, devid))
+		discard(keep, domid, devid);
 }
 
 static unsigned int count_files(struct keep *keep, uint32_t domid,
 				uint32_t devid)
 {
+	const struct kept *kept = find_kept(keep, domid, devid);
 	struct walk walk = { .only = -1 };
 
+	if (!keep->unsure)
+		return kept ? kept->files : 0;
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
 	(void)each_file(keep, count_file, &walk);
 	return walk.files;
@@ -204,11 +283,31 @@ static unsigned int count_files(struct keep *keep, uint32_t domid,
 
 uint64_t keep_pages(struct keep *keep, uint32_t domid, uint32_t devid)
 {
+	const struct kept *kept = find_kept(keep, domid, devid);
 	struct walk walk = { .only = keep->dirs[XD_KEEP_PAGES] };
 
+	if (!keep->unsure && (!kept || !kept->pages))
+		return 0;
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
 	(void)each_file(keep, count_file, &walk);
 	return walk.bytes;
+}
+
+static void load_file(void *ctx, int dir, const char *name)
+{
+	struct keep *keep = ctx;
+	unsigned int domid;
+	unsigned int devid;
+
+	if (sscanf(name, "%u-%u.", &domid, &devid) == 2)
+		count_new(keep, domid, devid, dir == keep->dirs[XD_KEEP_PAGES]);
+}
+
+/* What there is, whoever has made it. */
+static int load_kept(struct keep *keep)
+{
+	forget_all_kept(keep);
+	return each_file(keep, load_file, keep);
 }
 
 struct sweep {
@@ -236,6 +335,8 @@ void keep_sweep(struct keep *keep,
 	struct sweep sweep = { exists, ctx };
 
 	(void)each_file(keep, sweep_file, &sweep);
+	if (load_kept(keep) < 0)
+		keep->unsure = true;
 }
 
 /* --- Whose state it is ---------------------------------------------------- */
@@ -317,7 +418,11 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 		*ret_kept = count_files(keep, id->domid, id->devid) > 1;
 		return 0;
 	}
-	keep_discard(keep, id->domid, id->devid);
+	if (found)
+		discard(keep, id->domid, id->devid);
+	else
+		keep_discard(keep, id->domid, id->devid);
+	count_new(keep, id->domid, id->devid, false);
 	r = write_owner(dir, name, owner);
 	if (r < 0)
 		return r;
@@ -438,8 +543,10 @@ int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 	if (count_files(keep, id->domid, id->devid) >= KEEP_MAX_FILES)
 		return -EDQUOT;
 	fd = make_file(keep->dirs[kind], path, size, owner);
-	if (fd >= 0)
+	if (fd >= 0) {
 		*ret_kept = false;
+		count_new(keep, id->domid, id->devid, kind == XD_KEEP_PAGES);
+	}
 	return fd;
 }
 

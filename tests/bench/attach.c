@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * attach COMMAND...: guests, one for each line DOMID of stdin, that get a disk
+ * attach COMMAND...: guests that get a disk for each line "DOMID DEVID" of stdin
  * and keep it, idle, until stdin ends.
  *
- * For each, one after the other, `COMMAND DOMID` attaches xvdb; the guest takes
+ * For each, one after the other, `COMMAND DOMID` attaches one; the guest takes
  * the disk as soon as it is in xenstore.  Printed per line: the time in us from
  * the start of the command, and from the moment at which the guest saw the disk,
  * until it was connected.
@@ -21,7 +21,6 @@
 #include "simabi.h"
 #include "simfront.h"
 
-#define XVDB	  51728u
 #define TIMEOUT_S 30
 
 extern char **environ;
@@ -55,14 +54,14 @@ static pid_t start(char **command, int nr, char *domid)
 }
 
 /* The disk appears while we look for it. */
-static struct simfront *find_disk(uint32_t domid)
+static struct simfront *find_disk(uint32_t domid, uint32_t devid)
 {
 	const struct timespec moment = { .tv_nsec = 500000 };
 	uint64_t end = now_us() + TIMEOUT_S * 1000000ull;
 	struct simfront *front;
 
 	for (;;) {
-		int r = simfront_open(domid, XVDB, TIMEOUT_S, &front);
+		int r = simfront_open(domid, devid, TIMEOUT_S, &front);
 
 		if (r == 0)
 			return front;
@@ -78,7 +77,7 @@ static struct simfront *find_disk(uint32_t domid)
 }
 
 /* The guest stays; the end of this program is its end. */
-static bool attach(char **command, int nr, char *domid)
+static bool attach(char **command, int nr, char *domid, uint32_t devid)
 {
 	const struct simfront_shape shape = {
 		.abi = simabi_by_name("x86_64"),
@@ -93,7 +92,7 @@ static bool attach(char **command, int nr, char *domid)
 		perror("attach: the command");
 		return false;
 	}
-	front = find_disk((uint32_t)strtoul(domid, NULL, 10));
+	front = find_disk((uint32_t)strtoul(domid, NULL, 10), devid);
 	seen = now_us();
 	if (front && simfront_connect(front, &shape) < 0)
 		fprintf(stderr, "attach: domain %s: %s\n", domid,
@@ -115,8 +114,15 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	while (fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (!attach(argv + 1, argc - 1, line))
+		char *devid = strchr(line, ' ');
+
+		if (!devid) {
+			fprintf(stderr, "attach: no DEVID: %s", line);
+			return 2;
+		}
+		*devid++ = '\0';
+		if (!attach(argv + 1, argc - 1, line,
+			    (uint32_t)strtoul(devid, NULL, 10)))
 			return 1;
 	}
 	return 0;

@@ -270,6 +270,9 @@ static void next_broker(void **state)
 	struct broker *broker = &seen->fixture->broker;
 
 	supervisor_free(broker->supervisor);
+	keep_free(broker->keep); /* it knows what there was when it began */
+	assert_int_equal(keep_new(&broker->keep, seen->fixture->dir, 1 << 20),
+			 0);
 	assert_int_equal(supervisor_new(&broker->supervisor, broker), 0);
 }
 
