@@ -45,12 +45,20 @@ script_of()
 # Deaths one after the other make the broker wait longer and longer: a disk is
 # good for a few.
 dom="" on="" deaths=0
+# On a busy machine the broker now and then does not notice a disk that is attached
+# right after another was detached: that is tried once more, and told.
+attach_again()
+{
+	echo "# $1 was not attached at once" >&2
+	toolstack detach "$dom" xvdb || :
+	toolstack attach "$dom" xvdb "${disks[$1]}"
+}
 attach()
 {
 	[ -z "$on" ] || toolstack detach "$dom" xvdb
 	on=$1 deaths=0
 	fault orders
-	toolstack attach "$dom" xvdb "${disks[$1]}" || return
+	toolstack attach "$dom" xvdb "${disks[$1]}" || attach_again "$1" || return
 	rm -f "$tmp/model"
 	guest "$dom" xvdb verify --persist "$tmp/model" --size 1M --requests 1
 }

@@ -27,7 +27,15 @@ attach()
 		on=""
 		toolstack detach "$dom" xvdb || return
 	fi
-	toolstack attach "$dom" xvdb "${disks[$1]}" || return
+	toolstack attach "$dom" xvdb "${disks[$1]}" || attach_again "$1"
+}
+# On a busy machine the broker now and then does not notice a disk that is attached
+# right after another was detached: that is tried once more, and told.
+attach_again()
+{
+	echo "# $1 was not attached at once" >&2
+	toolstack detach "$dom" xvdb || :
+	toolstack attach "$dom" xvdb "${disks[$1]}"
 }
 ready()
 {
