@@ -25,6 +25,9 @@
 
 #define FIRST_PAUSE_MS 20
 #define MAX_PAUSE_MS   30000
+/* After one that served, if not for long: a request that kills is tried only
+ * INFLIGHT_MAX_TRIES times, and a guest waits. */
+#define SERVED_PAUSE_MS 160
 /* Also what keeps a guest that has found out how to kill its worker from having
  * one made more often than this. */
 #define CALM_NS	  (250ull * 1000000)
@@ -105,12 +108,12 @@ static void pause_for(struct target *target, unsigned int ms)
 	(void)event_add(target->timer, &tv);
 }
 
-static void pause_longer(struct target *target)
+static void pause_longer(struct target *target, unsigned int most)
 {
 	if (target->pause_ms == 0)
 		target->pause_ms = FIRST_PAUSE_MS;
 	else
-		target->pause_ms = MIN(target->pause_ms * 2, MAX_PAUSE_MS);
+		target->pause_ms = MIN(target->pause_ms * 2, most);
 	pause_for(target, target->pause_ms);
 }
 
@@ -152,7 +155,7 @@ static void open_failed(struct target *target, int err, const char *why)
 	}
 	set_condition(target, MSG_RECOVERING, why);
 	log_disk(&target->who, LOG_LEVEL_ERROR, "opening it again: %s", why);
-	pause_longer(target);
+	pause_longer(target, MAX_PAUSE_MS);
 }
 
 static void start_worker(struct target *target)
@@ -230,7 +233,7 @@ static void on_connected(void *ctx, int err, const char *why)
 		set_condition(target, MSG_RECOVERING, why);
 		log_disk(&target->who, LOG_LEVEL_ERROR,
 			 "connecting it again: %s", why);
-		pause_longer(target);
+		pause_longer(target, MAX_PAUSE_MS);
 	} else if (err == -EBUSY) {
 		target->link = TARGET_DOWN;
 		if (!target->condition[MSG_PAUSED])
@@ -357,7 +360,7 @@ static void replace_worker(struct target *target, const char *how)
 	if (calm)
 		pause_for(target, 0);
 	else
-		pause_longer(target);
+		pause_longer(target, served ? SERVED_PAUSE_MS : MAX_PAUSE_MS);
 }
 
 static void on_died(void *ctx, const char *how)
