@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Processes die under a guest at work: it may notice nothing but a delay.
 
-t '20 kill -9 of worker, daemon and both, under load: no error' AB xendisk kills
+t '20 kill -9 of worker, daemon and both, under load: no error' AB xendisk kills 600
 t 'the daemon is stopped: detach waits for the next one' AB xendisk stopped_detach
 
 worker_is_new() {
