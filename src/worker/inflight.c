@@ -127,16 +127,29 @@ void inflight_clear(struct inflight *log)
 	STORE(header(log)->magic, 0);
 }
 
+bool inflight_left_failure(const struct inflight *log,
+			   const struct inflight_id *id)
+{
+	struct inflight_header head;
+
+	return pread_all(log->fd, &head, sizeof(head), 0) == 0 &&
+	       head.magic == INFLIGHT_MAGIC &&
+	       head.version == INFLIGHT_VERSION &&
+	       head.id.storage == id->storage &&
+	       head.notes & INFLIGHT_FLUSH_FAILED;
+}
+
 void inflight_start(struct inflight *log, const struct inflight_id *id,
 		    const uint32_t *rsp_prod)
 {
 	struct inflight_header *head = header(log);
+	bool failed = inflight_left_failure(log, id);
 
 	inflight_clear(log);
 	head->version = INFLIGHT_VERSION;
 	head->entry_bytes = INFLIGHT_ENTRY_BYTES;
 	head->id = *id;
-	head->notes = 0;
+	head->notes = failed ? INFLIGHT_FLUSH_FAILED : 0;
 	for (unsigned int i = 0; i < id->nr_rings; i++) {
 		struct inflight_ring ring = inflight_ring(log, i);
 

@@ -76,9 +76,13 @@ struct inflight;
 int inflight_open(struct inflight **ret, int fd);
 void inflight_free(struct inflight *log);
 
-/* A new connection: nothing is in flight. */
+/* A new connection: nothing is in flight.  A failed flush of this storage that
+ * is noted and not marked yet stays noted. */
 void inflight_start(struct inflight *log, const struct inflight_id *id,
 		    const uint32_t *rsp_prod);
+/* Of the connection before, whichever that was: is such a failure noted? */
+bool inflight_left_failure(const struct inflight *log,
+			   const struct inflight_id *id);
 /* The connection has ended; nothing is to be recovered. */
 void inflight_clear(struct inflight *log);
 struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring);
@@ -123,7 +127,8 @@ struct inflight_image {
 /*
  * Reads and checks the header.  -ENOENT: nothing was in flight; -ESTALE: it
  * belongs to another connection; -EXDEV: to this one, but to other storage;
- * -EPROTO: it is none of ours, or of another version.  ret_why: MSG_TEXT_MAX bytes.
+ * -EPROTO: it is none of ours, or of another version.  ret_why: MSG_TEXT_MAX
+ * bytes.
  */
 int inflight_load(const struct inflight *log, const struct inflight_id *id,
 		  struct inflight_image **ret, char *ret_why);

@@ -14,6 +14,8 @@ void recover_nothing(struct io_disk *disk, struct io_ring **rings,
 
 	for (unsigned int i = 0; i < nr_rings; i++)
 		rsp_prod[i] = rings[i]->ring.rsp_prod;
+	if (inflight_left_failure(disk->log, id))
+		flush_recover(disk, INFLIGHT_FLUSH_FAILED);
 	inflight_start(disk->log, id, rsp_prod);
 	CRASH_POINT(log_started);
 	for (unsigned int i = 0; i < nr_rings; i++)

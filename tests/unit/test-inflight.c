@@ -77,6 +77,40 @@ static void test_header(void **state)
 	close(fd);
 }
 
+/* A flush of this storage has failed and no mark could be made: a guest that
+ * connects anew must not make it forgotten. */
+static void test_failure_outlives_connection(void **state)
+{
+	struct inflight_id id = an_id(), next = an_id(), other = an_id();
+	struct inflight_image *image = NULL;
+	char why[MSG_TEXT_MAX];
+	uint32_t rsp_prod = 0;
+	int fd;
+	struct inflight *log = new_log(&fd);
+
+	(void)state;
+	next.ring[0].ref[0] = 9;
+	other.storage++;
+	assert_false(inflight_left_failure(log, &id));
+	inflight_start(log, &id, &rsp_prod);
+	assert_false(inflight_left_failure(log, &id));
+	inflight_note(log, INFLIGHT_FLUSH_FAILED, true);
+	inflight_note(log, INFLIGHT_WRITE_THROUGH, true);
+	inflight_start(log, &next, &rsp_prod);
+	assert_true(inflight_left_failure(log, &next));
+	assert_int_equal(inflight_load(log, &next, &image, why), 0);
+	assert_int_equal(image->notes, INFLIGHT_FLUSH_FAILED);
+	free(image);
+	assert_false(inflight_left_failure(log, &other));
+	inflight_start(log, &other, &rsp_prod);
+	assert_false(inflight_left_failure(log, &other));
+	inflight_note(log, INFLIGHT_FLUSH_FAILED, true);
+	inflight_clear(log);
+	assert_false(inflight_left_failure(log, &other));
+	inflight_free(log);
+	close(fd);
+}
+
 static void test_other_version(void **state)
 {
 	struct inflight_id id = an_id();
@@ -373,6 +407,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_failure_outlives_connection),
 		cmocka_unit_test(test_other_version),
 		cmocka_unit_test(test_short_file),
 		cmocka_unit_test(test_every_death),
