@@ -89,6 +89,13 @@ exec 7<>"/dev/tcp/127.0.0.1/$port"
 nonsense() { head -c 100000 /dev/urandom > "/dev/tcp/127.0.0.1/$port" || :; }
 ok "nonsense" nonsense
 ok "... does not keep it from others" nbdinfo "nbd://127.0.0.1:$port"
+# Each would keep one of 256 places for the ten seconds that a handshake may take.
+come_and_go()
+{
+	for _ in {1..300}; do : > "/dev/tcp/127.0.0.1/$port"; done
+	timeout 5 nbdinfo --size "nbd://127.0.0.1:$port"
+}
+ok "300 clients that have left take nobody's place" says 1048576 come_and_go
 exec 7>&-
 stop
 ok "it ends well" test $rc = 0

@@ -13,8 +13,8 @@
  *
  * A connection ends when the client says so, goes away or breaks the protocol:
  * `dead` is set and the socket shut down, which makes its polls come back.  The
- * struct stays until those, the timer and the commands under way are done with
- * it (conn_is_over()).
+ * struct stays until those and the commands under way are done with it
+ * (conn_is_over()).
  */
 #include "config.h"
 
@@ -65,6 +65,10 @@ static void end(struct conn *conn)
 	if (conn->dead)
 		return;
 	conn->dead = true;
+	/* Else it would take a client's place until then. */
+	if (conn->timing)
+		engine_drop_timer(conn->engine, &conn->timer);
+	conn->timing = false;
 	if (conn->tls && !conn->handshaking)
 		nbd_tls_bye(conn->tls);
 	(void)shutdown(conn->fd, SHUT_RDWR);
@@ -337,5 +341,5 @@ void conn_stop(struct conn *conn)
 bool conn_is_over(const struct conn *conn)
 {
 	return conn->dead && !conn->polling_in && !conn->polling_out &&
-	       !conn->timing && !conn_is_pending(conn);
+	       !conn_is_pending(conn);
 }

@@ -113,6 +113,13 @@ void engine_sys(struct engine *engine, struct xd_sys *sys)
 		hand_over(engine, call_of(sys));
 }
 
+void engine_drop_timer(struct engine *engine, struct xd_sys *sys)
+{
+	struct call *call = call_of(sys);
+
+	DL_DELETE(engine->timers, call);
+}
+
 void engine_done(struct engine *engine, struct call *call, int64_t res)
 {
 	struct xd_sys *sys = sys_of(call);

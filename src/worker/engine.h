@@ -29,6 +29,8 @@ bool engine_is_uring(const struct engine *engine);
 
 /* Queues a call (see xd_sys() in the public header). */
 void engine_sys(struct engine *engine, struct xd_sys *sys);
+/* A timer that has not ended is forgotten; its done() is not called. */
+void engine_drop_timer(struct engine *engine, struct xd_sys *sys);
 
 /*
  * Starts what was queued, waits until something has completed, wait_ns has

@@ -282,6 +282,20 @@ static void test_poll_moves(void **state)
 	close(fds[1]);
 }
 
+static void test_dropped_timer(void **state)
+{
+	struct fixture *f = *state;
+	struct probe dropped = { 0 }, later = { 0 };
+
+	dropped.sys = (struct xd_sys){ .op = XD_SYS_TIMER, .length = 1000000 };
+	later.sys = (struct xd_sys){ .op = XD_SYS_TIMER, .length = 5000000 };
+	start(f->engine, &dropped);
+	start(f->engine, &later);
+	engine_drop_timer(f->engine, &dropped.sys);
+	finish(f->engine, &later);
+	assert_int_equal(dropped.done, 0);
+}
+
 static void test_timers(void **state)
 {
 	struct fixture *f = *state;
@@ -490,13 +504,21 @@ static void test_choice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(test_read_write),	   BOTH(test_other_calls),
-		BOTH(test_errors),	   BOTH(test_more_than_entries),
-		BOTH(test_poll),	   BOTH(test_poll_moves),
-		BOTH(test_timers),	   BOTH(test_wait),
-		BOTH(test_wake),	   BOTH(test_chain),
-		BOTH(test_cancel),	   BOTH(test_poll_of_dead_thread),
-		BOTH(test_another_thread), cmocka_unit_test(test_choice),
+		BOTH(test_read_write),
+		BOTH(test_other_calls),
+		BOTH(test_errors),
+		BOTH(test_more_than_entries),
+		BOTH(test_poll),
+		BOTH(test_poll_moves),
+		BOTH(test_dropped_timer),
+		BOTH(test_timers),
+		BOTH(test_wait),
+		BOTH(test_wake),
+		BOTH(test_chain),
+		BOTH(test_cancel),
+		BOTH(test_poll_of_dead_thread),
+		BOTH(test_another_thread),
+		cmocka_unit_test(test_choice),
 	};
 
 	unsetenv("XENDISK_ENGINE");
