@@ -143,7 +143,7 @@ ok "... a stranger's is refused" fails 1 nbdinfo secured \
 	"/?tls-verify-peer=false&tls-certificates=$certs/other&" --tls-certs "$certs"
 ok "no such folder" fails 1 "server-cert.pem: No such file" \
 	serve 'mem(1M)' --run true --tls-certs "$tmp/none"
-ok "one or the other" fails 1 "not both" serve 'mem(1M)' --run true \
+ok "one or the other" fails 2 "not both" serve 'mem(1M)' --run true \
 	--tls-certs "$certs" --tls-psk "$psk"
 copies_in_tls() { serve "$raw" --tls-psk "$psk" --run "nbdcopy --connections=2 \
 	$tmp/data \"nbds+unix://alice@/?tls-psk-file=$psk&socket=\$socket\""; }
@@ -172,6 +172,12 @@ mkfifo "$tmp/fifo"
 ok "a FIFO" fails 1 "neither a file nor a block device" with true "$tmp/fifo"
 ok "no such address" fails 1 "not an address" \
 	serve 'mem(1M)' --tcp "not an address:1"
+ok "a port beyond the last" fails 2 '"65537": a port is' serve null --tcp 65537
+ok "no port" fails 2 '"::1:": a port is' serve null --tcp '::1:'
+ok "no socket" fails 2 'socket: an empty path' serve null --socket ''
+ok "one name twice" fails 1 'a: two exports are called that' \
+	with true 'a=null' 'a=mem(1M)'
+ok "... also by its number" fails 1 '1: two exports' with true '1=null' 'null'
 ok "the command's exit status" fails 7 '' with 'exit 7' 'mem(1M)'
 ok "a writer on a read-only export" fails 1 'Permission denied' with \
 	'qemu-io -f raw -c "write 0 512" "$uri"' "$raw" --readonly

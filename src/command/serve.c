@@ -29,15 +29,46 @@ static char *find_daemon(void)
 	return strdup(SBINDIR "/xendiskd");
 }
 
-static enum status check(const struct invocation *call)
+/* getaddrinfo() takes a number modulo 65536, and nothing for any port. */
+static bool is_port(const char *where)
 {
-	bool has_place = option(call, "socket") || option(call, "tcp") ||
-			 option(call, "run") || getenv("LISTEN_FDS");
+	const char *colon = strrchr(where, ':');
+	const char *port = colon ? colon + 1 : where;
+	uint32_t number;
 
-	if (!has_place)
+	if (port[strspn(port, "0123456789")])
+		return true; /* a service: it is looked up */
+	return parse_u32(port, UINT16_MAX, &number) == 0 && number > 0;
+}
+
+static enum status check_place(const struct invocation *call)
+{
+	const char *path = option(call, "socket");
+	const char *tcp = option(call, "tcp");
+
+	if (!path && !tcp && !option(call, "run") && !getenv("LISTEN_FDS"))
 		return fail(STATUS_USAGE,
 			    "serve: where? --socket PATH, --tcp PORT or "
 			    "--run COMMAND");
+	if (path && !*path)
+		return fail(STATUS_USAGE, "serve: --socket: an empty path");
+	if (tcp && !is_port(tcp))
+		return fail(STATUS_USAGE,
+			    "serve: --tcp: \"%s\": a port is a number from 1 "
+			    "to 65535",
+			    tcp);
+	return STATUS_DONE;
+}
+
+static enum status check(const struct invocation *call)
+{
+	enum status status = check_place(call);
+
+	if (status != STATUS_DONE)
+		return status;
+	if (option(call, "tls-certs") && option(call, "tls-psk"))
+		return fail(STATUS_USAGE,
+			    "serve: --tls-certs or --tls-psk, not both");
 	for (int i = 0; i < call->nr_args; i++)
 		if (!*call->args[i])
 			return fail(STATUS_USAGE, "serve: an empty expression");

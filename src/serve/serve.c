@@ -142,6 +142,13 @@ static int open_disk(struct server *server, const char *word)
 	}
 	if (!name)
 		return -ENOMEM;
+	for (unsigned int i = 0; i < server->nr_disks; i++) {
+		if (strcmp(serve_disk_export(server->disks[i])->name, name) ==
+		    0) {
+			complain("%s: two exports are called that", name);
+			return -EEXIST;
+		}
+	}
 	r = serve_disk_open(&server->disks[server->nr_disks], &server->context,
 			    name, word);
 	server->nr_disks += r == 0;
