@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * main.c - one program, five processes.
+ * main.c - one program, five processes (workers run xendiskd-worker instead
+ * where that is beside it).
  *
  *     xendiskd [OPTIONS]                the broker
  *     xendiskd --worker DOMID/DEVID     a disk's worker, started by the broker;
@@ -114,6 +115,20 @@ static int take_option(struct invocation *inv, int id, const char *value)
 	return 0;
 }
 
+/* What getopt_long() has answered id to; a letter may be one of several in a
+ * word that it has not done with. */
+static int bad_option(int id, char **argv)
+{
+	const char letter[] = { '-', (char)optopt, '\0' };
+	const char *word = optopt >= ' ' ? letter : argv[optind - 1];
+
+	return usage_error(id == ':'	     ? "an argument is needed" :
+			   strchr(word, '=') ? "no such option, or it takes no "
+					       "argument" :
+					       "no such option",
+			   word);
+}
+
 /* Returns -1 to go on, or the exit status. */
 static int parse_options(int argc, char **argv, struct invocation *inv)
 {
@@ -130,11 +145,8 @@ static int parse_options(int argc, char **argv, struct invocation *inv)
 	while ((id = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
 		int status;
 
-		if (id == '?')
-			return usage_error("no such option", argv[optind - 1]);
-		if (id == ':')
-			return usage_error("an argument is needed",
-					   argv[optind - 1]);
+		if (id == '?' || id == ':')
+			return bad_option(id, argv);
 		if (id == OPTION_HELP)
 			return print_help();
 		if (id == OPTION_VERSION) {

@@ -100,6 +100,24 @@ hostile() (
 ok "a guest cannot command the terminal" eval '
 	hostile && says "protocol = ?\[31mx86??\$" xendisk show web1 xvda &&
 	xenstore-rm "/local/domain/$dom/device/vbd/51712/protocol"'
+
+# completes CANDIDATES WORD...: what the shell offers for the last word.
+completes()
+{
+	local offered
+	offered=$(xendisk complete -- "${@:2}" | tr '\n' ' ')
+	[ "$offered" = "$1" ] || { echo "$offered"; return 1; }
+}
+ok "completion: verbs" completes 'show stats serve ' s
+ok "completion: verbs behind an option" completes 'show stats serve ' --json s
+ok "completion: domains" completes 'web1 web2 ' show w
+ok "completion: a domain's disks" completes 'xvda xvdb ' detach web1 x
+ok "completion: no other's" completes '' detach web2 x
+ok "completion: not an option's argument" \
+	completes 'raw readonly ' attach --vdev xvdb web1 r
+ok "completion: options" completes '--force ' detach web1 xvdb --f
+ok "completion: the daemon that was named" \
+	completes '' --run-dir /nonexistent detach web1 x
 ok "the guest uses it" guest "$dom" xvda verify --seconds 1
 ok "detach" xendisk detach web1 xvdb
 ok "detach the other" xendisk detach web1 xvda
@@ -123,6 +141,11 @@ ok "ill-typed, by the command" fails 1 'at 8: cow writes' \
 	xendisk attach web1 'cow(/a, readonly(/b))'
 ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
 ok "no such disk" fails 4 'no disk' xendisk detach web1 xvdq
+ok "... of the daemon's" fails 4 "$dom has no disk xvdq" xendisk show web1 xvdq
+ok "no such option" fails 2 '^xendisk: list: --colour: there' xendisk list --colour
+ok "no such letter" fails 2 '^xendisk: list: -x: there' xendisk list -xy
+ok "no such letter before the verb" fails 2 '^xendisk: -x: there' xendisk -xy list
+ok "an option without an argument" fails 2 'json=1: it takes' xendisk list --json=1
 ok "check" says 'cow(raw(/a), mem())' xendisk check 'cow(/a, mem)'
 ok "check finds the mistake" fails 1 'at 0: mem: size is missing' \
 	xendisk check mem

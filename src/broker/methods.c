@@ -13,6 +13,7 @@
 #include "broker/stats.h"
 #include "broker/view.h"
 #include "common/util.h"
+#include "common/vdev.h"
 
 /* --- Errors ------------------------------------------------------------------ */
 
@@ -69,7 +70,8 @@ static struct vbd *get_disk(struct call *call, const json_t *params)
 	struct vbd *vbd = NULL;
 	uint32_t domid;
 	uint32_t devid;
-	char message[64];
+	char message[80];
+	char vdev[32];
 
 	if (get_u32(params, "domid", &domid) < 0) {
 		wrong_parameter(call, "domid");
@@ -81,9 +83,10 @@ static struct vbd *get_disk(struct call *call, const json_t *params)
 	}
 	vbd = bus_find(call_broker(call)->bus, domid, devid);
 	if (!vbd) {
+		vdev_print(vdev, sizeof(vdev), devid);
 		snprintf(message, sizeof(message),
-			 "domain %" PRIu32 " has no disk %" PRIu32 " of ours",
-			 domid, devid);
+			 "domain %" PRIu32 " has no disk %s of ours", domid,
+			 vdev);
 		fail(call, "io.xendisk.NoSuchDisk", message);
 	}
 	return vbd;

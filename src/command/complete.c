@@ -26,6 +26,7 @@ static void offer_verbs(const char *typed)
 		if (!v->hidden)
 			offer(v->name, typed);
 	offer("--run-dir", typed);
+	offer("--json", typed);
 	offer("--help", typed);
 	offer("--version", typed);
 }
@@ -39,6 +40,7 @@ static void offer_options(const struct verb *v, const char *typed)
 			offer(text, typed);
 	}
 	offer("--json", typed);
+	offer("--run-dir", typed);
 	offer("--help", typed);
 }
 
@@ -60,9 +62,21 @@ static void offer_domains(const char *typed)
 	xs_close(store);
 }
 
-/* The key of every element of the array that METHOD answers with. */
+static bool is_of(json_t *item, const char *dom)
+{
+	const char *name = json_string_value(json_object_get(item, "domain"));
+	char id[24];
+
+	snprintf(id, sizeof(id), "%lld",
+		 (long long)json_integer_value(json_object_get(item, "domid")));
+	return strcmp(dom, id) == 0 || (name && strcmp(dom, name) == 0);
+}
+
+/* The key of every element of the array that METHOD answers with; dom: of this
+ * domain only. */
 static void offer_reply(const struct invocation *call, const char *method,
-			const char *array, const char *key, const char *typed)
+			const char *array, const char *key, const char *dom,
+			const char *typed)
 {
 	cleanup_free char *why = NULL;
 	json_t *reply = NULL;
@@ -77,15 +91,16 @@ static void offer_reply(const struct invocation *call, const char *method,
 		const char *text =
 			json_string_value(json_object_get(item, key));
 
-		if (text)
+		if (text && (!dom || is_of(item, dom)))
 			offer(text, typed);
 	}
 	json_decref(reply);
 }
 
-/* The n-th word of the verb's synopsis says what belongs there. */
+/* The n-th word of the verb's synopsis says what belongs there; dom is the
+ * first argument, if there is one. */
 static void offer_argument(const struct invocation *call, const struct verb *v,
-			   int n, const char *typed)
+			   int n, const char *dom, const char *typed)
 {
 	const char *word = v->synopsis;
 
@@ -100,32 +115,63 @@ static void offer_argument(const struct invocation *call, const struct verb *v,
 	if (strncmp(word, "DOM", 3) == 0)
 		offer_domains(typed);
 	else if (strncmp(word, "VDEV", 4) == 0)
-		offer_reply(call, "List", "disks", "vdev", typed);
+		offer_reply(call, "List", "disks", "vdev", dom, typed);
 	else if (strncmp(word, "EXPR", 4) == 0 || strncmp(word, "NAME", 4) == 0)
-		offer_reply(call, "Backends", "backends", "name", typed);
+		offer_reply(call, "Backends", "backends", "name", NULL, typed);
+}
+
+/* Does this word take the next one as its argument?  v is NULL before the
+ * verb. */
+static bool takes_next(const struct verb *v, const char *word)
+{
+	if (strcmp(word, "--run-dir") == 0)
+		return true;
+	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++)
+		if (v->options[i].arg && strncmp(word, "--", 2) == 0 &&
+		    strcmp(word + 2, v->options[i].name) == 0)
+			return true;
+	return false;
+}
+
+static const struct verb *find_verb(const char *name)
+{
+	for (const struct verb *v = verbs; v->name; v++)
+		if (!v->hidden && strcmp(v->name, name) == 0)
+			return v;
+	return NULL;
 }
 
 enum status verb_complete(const struct invocation *call)
 {
 	int last = call->nr_args - 1;
 	const char *typed = last < 0 ? "" : call->args[last];
+	struct invocation asked = *call; /* of which daemon */
+	const struct verb *v = NULL;
+	const char *first = NULL;
 	int arguments = 0;
 
-	if (last <= 0) {
-		offer_verbs(typed);
-		return STATUS_DONE;
-	}
-	for (const struct verb *v = verbs; v->name; v++) {
-		if (strcmp(v->name, call->args[0]) != 0)
-			continue;
-		if (typed[0] == '-') {
-			offer_options(v, typed);
-			break;
+	for (int i = 0; i < last; i++) {
+		const char *word = call->args[i];
+
+		if (takes_next(v, word)) {
+			if (++i >= last)
+				return STATUS_DONE; /* the shell has files */
+			if (strcmp(word, "--run-dir") == 0)
+				asked.run_dir = call->args[i];
+		} else if (word[0] != '-' && !v) {
+			v = find_verb(word);
+			if (!v)
+				return STATUS_DONE;
+		} else if (word[0] != '-') {
+			first = first ? first : word;
+			arguments++;
 		}
-		for (int i = 1; i < last; i++)
-			arguments += call->args[i][0] != '-';
-		offer_argument(call, v, arguments, typed);
-		break;
 	}
+	if (!v)
+		offer_verbs(typed);
+	else if (typed[0] == '-')
+		offer_options(v, typed);
+	else
+		offer_argument(&asked, v, arguments, first, typed);
 	return STATUS_DONE;
 }

@@ -20,6 +20,7 @@
 #define DEFAULT_TIMEOUT_S 10
 #define MAX_TIMEOUT_S	  3600
 #define CLOSE_TIMEOUT_S	  38
+#define VERSION_TIMEOUT_S 2
 
 struct detach {
 	const struct invocation *call;
@@ -69,6 +70,25 @@ static void hotplug_remove(const struct detach *d)
 		json_decref(reply);
 }
 
+/* Time is over: because of the guest, or because nobody asks it. */
+static enum status not_closed(const struct detach *d)
+{
+	json_t *reply = NULL;
+	cleanup_free char *why = NULL;
+	enum status status = client_try(d->call, "Version", NULL,
+					VERSION_TIMEOUT_S, &reply, &why);
+
+	json_decref(reply);
+	if (status == STATUS_NO_DAEMON)
+		return fail(status,
+			    "detach: %s; it will close the disk when it runs",
+			    why ? why : "xendiskd does not answer");
+	return fail(STATUS_REFUSED,
+		    "detach: the guest has not let go of the disk within "
+		    "%" PRIu32 " s; it stays asked to",
+		    d->timeout_s);
+}
+
 static enum status detach_direct(struct detach *d)
 {
 	int r = device_ask_to_close(d->store, &d->device, d->force);
@@ -79,10 +99,7 @@ static enum status detach_direct(struct detach *d)
 	if (!store_wait(d->store, d->device.backend, d->timeout_s, -1,
 			is_closed, d) &&
 	    !d->force)
-		return fail(STATUS_REFUSED,
-			    "detach: the guest has not let go of the disk "
-			    "within %" PRIu32 " s; it stays asked to",
-			    d->timeout_s);
+		return not_closed(d);
 	hotplug_remove(d);
 	device_remove_nodes(d->store, &d->device);
 	return STATUS_DONE;

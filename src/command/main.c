@@ -171,6 +171,9 @@ static void print_verb(const struct verb *v)
 	}
 }
 
+/* Values of long options; below them are letters, which no option has. */
+#define FIRST_LONG 256
+
 /* The options that every verb takes, behind its own. */
 enum { OPT_JSON = MAX_OPTIONS, OPT_RUN_DIR, OPT_HELP, NR_OPTIONS };
 
@@ -181,11 +184,26 @@ static void fill_long_options(const struct verb *v, struct option *opts)
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++)
 		opts[n++] = (struct option){ v->options[i].name,
 					     v->options[i].arg != NULL, NULL,
-					     i + 256 };
-	opts[n++] = (struct option){ "json", 0, NULL, OPT_JSON + 256 };
-	opts[n++] = (struct option){ "run-dir", 1, NULL, OPT_RUN_DIR + 256 };
-	opts[n++] = (struct option){ "help", 0, NULL, OPT_HELP + 256 };
+					     i + FIRST_LONG };
+	opts[n++] = (struct option){ "json", 0, NULL, OPT_JSON + FIRST_LONG };
+	opts[n++] =
+		(struct option){ "run-dir", 1, NULL, OPT_RUN_DIR + FIRST_LONG };
+	opts[n++] = (struct option){ "help", 0, NULL, OPT_HELP + FIRST_LONG };
 	opts[n] = (struct option){ NULL, 0, NULL, 0 };
+}
+
+/* What getopt_long() has answered c to; a letter may be one of several in a
+ * word that it has not done with. */
+static enum status bad_option(int c, char **argv, const char *verb)
+{
+	const char letter[] = { '-', (char)optopt, '\0' };
+	bool is_letter = optopt > 0 && optopt < FIRST_LONG;
+
+	return fail(STATUS_USAGE, "%s%s%s: %s", verb ? verb : "",
+		    verb ? ": " : "", is_letter ? letter : argv[optind - 1],
+		    c == ':'		 ? "an argument is missing" :
+		    optopt >= FIRST_LONG ? "it takes no argument" :
+					   "there is no such option");
 }
 
 /* argv[0] is the verb. */
@@ -200,11 +218,8 @@ static enum status run_verb(struct invocation *call, int argc, char **argv)
 	optind = 0; /* glibc: start over, with another table */
 	while ((c = getopt_long(argc, argv, ":", opts, NULL)) != -1) {
 		if (c == '?' || c == ':')
-			return fail(STATUS_USAGE, "%s: %s: %s", v->name,
-				    argv[optind - 1],
-				    c == '?' ? "there is no such option" :
-					       "an argument is missing");
-		c -= 256;
+			return bad_option(c, argv, v->name);
+		c -= FIRST_LONG;
 		if (c == OPT_HELP) {
 			print_verb(v);
 			return STATUS_DONE;
@@ -232,8 +247,10 @@ static int global_options(int argc, char **argv, struct invocation *call,
 			  enum status *ret_status)
 {
 	static const struct option opts[] = {
-		{ "json", 0, NULL, 'j' },    { "run-dir", 1, NULL, 'r' },
-		{ "version", 0, NULL, 'V' }, { "help", 0, NULL, 'h' },
+		{ "json", 0, NULL, FIRST_LONG + 'j' },
+		{ "run-dir", 1, NULL, FIRST_LONG + 'r' },
+		{ "version", 0, NULL, FIRST_LONG + 'V' },
+		{ "help", 0, NULL, FIRST_LONG + 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -242,23 +259,20 @@ static int global_options(int argc, char **argv, struct invocation *call,
 	*ret_status = STATUS_DONE;
 	while ((c = getopt_long(argc, argv, "+:", opts, NULL)) != -1) {
 		switch (c) {
-		case 'j':
+		case FIRST_LONG + 'j':
 			call->json = true;
 			break;
-		case 'r':
+		case FIRST_LONG + 'r':
 			call->run_dir = optarg;
 			break;
-		case 'V':
+		case FIRST_LONG + 'V':
 			printf("xendisk %s\n", PACKAGE_VERSION);
 			return 0;
-		case 'h':
+		case FIRST_LONG + 'h':
 			print_verbs();
 			return 0;
 		default:
-			*ret_status =
-				fail(STATUS_USAGE, "%s: %s", argv[optind - 1],
-				     c == ':' ? "an argument is missing" :
-						"there is no such option");
+			*ret_status = bad_option(c, argv, NULL);
 			return 0;
 		}
 	}
