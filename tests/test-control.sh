@@ -45,6 +45,9 @@ ok "no folder of backends" \
 echo 'mem-limit = "much"' > "$tmp/bad.conf"
 ok "wrong configuration" \
 	start_fails "bad\.conf:1: " --config "$tmp/bad.conf"
+mkdir "$tmp/folder.conf"
+ok "a folder as configuration" \
+	start_fails "folder\.conf: Is a directory" --config "$tmp/folder.conf"
 echo 'disk "bad" { expr = "memm" }' > "$tmp/bad-disk.conf"
 ok "a disk that is wrong is said where it stands" eval '
 	timeout 2 "$top_builddir/xendiskd" --foreground --run-dir "$tmp/r2" \

@@ -246,9 +246,16 @@ static int load_file(struct settings *settings, const char *path)
 		CFG_STR("mem-limit", NULL, CFGF_NODEFAULT),
 		CFG_END(),
 	};
-	cfg_t *cfg = cfg_init(options, CFGF_NONE);
+	struct stat st;
+	cfg_t *cfg;
 	int r;
 
+	/* libconfuse ends the process when it cannot read. */
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		keep_error("%s: %s", path, strerror(EISDIR));
+		return -EISDIR;
+	}
+	cfg = cfg_init(options, CFGF_NONE);
 	if (!cfg)
 		return -ENOMEM;
 	cfg_set_error_function(cfg, on_error);
