@@ -149,6 +149,8 @@ ok "an option without an argument" fails 2 'json=1: it takes' xendisk list --jso
 ok "check" says 'cow(raw(/a), mem())' xendisk check 'cow(/a, mem)'
 ok "check finds the mistake" fails 1 'at 0: mem: size is missing' \
 	xendisk check mem
+ok "a relative path" fails 1 'no backend "web1"; a path begins with /' \
+	xendisk check web1.img
 ok "check --json" fails 1 '"position": 0' xendisk check mem --json
 ok "backends" says 'readonly' xendisk backends
 ok "a backend's parameters" says 'writethrough' xendisk backends raw

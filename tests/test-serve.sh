@@ -166,6 +166,8 @@ ok "the image can be served again" with 'nbdcopy "$uri" null:' "$raw"
 ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \
 	with true "cow(memm, mem)"
+ok "no folder of backends" fails 1 "backends in /nonexistent: No such" \
+	with true --backend-dir /nonexistent null
 ok "no such file" fails 1 "none.img: No such file" with true "$tmp/none.img"
 ok "a folder" fails 1 "Is a directory" with true "$tmp"
 mkfifo "$tmp/fifo"

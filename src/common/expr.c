@@ -356,6 +356,12 @@ static int short_form(struct parser *p, struct layer *layer)
 
 /* --- expr ------------------------------------------------------------------ */
 
+/* Behind a name, somebody has forgotten the folder. */
+static bool is_path(const char *rest)
+{
+	return *rest == '.' || *rest == '/';
+}
+
 static int by_name(struct parser *p, size_t n, struct layer **ret)
 {
 	cleanup_free char *name = strndup(p->text + p->at, n);
@@ -372,7 +378,10 @@ static int by_name(struct parser *p, size_t n, struct layer **ret)
 		info = p->env->backend(p->env->ctx, name);
 	if (!info)
 		return expr_fail(p->error, position,
-				 "there is no backend \"%.60s\"", name);
+				 "there is no backend \"%.60s\"%s", name,
+				 is_path(p->text + p->at + n) ?
+					 "; a path begins with /" :
+					 "");
 	if (info == expr_disk_info() && p->level > 0)
 		return expr_fail(p->error, position,
 				 "disk(...) may only stand outermost");

@@ -85,6 +85,12 @@ static int begin_reading(struct reading *reading,
 		complain("%s", why);
 		return r;
 	}
+	if (access(context->backend_dir, R_OK | X_OK) < 0) {
+		r = -errno;
+		complain("backends in %s: %s", context->backend_dir,
+			 strerror(-r));
+		return r;
+	}
 	reading->modules = modules_new(context->backend_dir);
 	return reading->modules ? 0 : -ENOMEM;
 }
