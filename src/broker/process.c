@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/pidfd.h>
+#include <sys/wait.h>
 #include <utlist.h>
 
 #include "broker/broker.h"
@@ -103,7 +104,7 @@ static void on_exit_of_process(void *ctx, int status)
 		supervisor->stopped(supervisor->stopped_ctx);
 }
 
-/* Starts it and sees to it that it will be reaped and can be found. */
+/* Starts it and sees to it that it will be reaped. */
 static int launch(struct process *process, const struct process_spec *spec)
 {
 	struct broker *broker = process->supervisor->broker;
@@ -123,12 +124,12 @@ static int launch(struct process *process, const struct process_spec *spec)
 		r = spawn_worker(&spawn, &process->pid);
 	if (r < 0)
 		return r;
-	r = process_note(process, spec->note);
-	if (r == 0)
-		r = child_watch(broker->children, process->pid,
-				on_exit_of_process, process, &process->child);
-	if (r < 0)
+	r = child_watch(broker->children, process->pid, on_exit_of_process,
+			process, &process->child);
+	if (r < 0) {
 		(void)kill(process->pid, SIGKILL);
+		(void)waitpid(process->pid, NULL, 0); /* nobody else will */
+	}
 	return r;
 }
 
@@ -156,6 +157,13 @@ int process_start(struct process **ret, struct supervisor *supervisor,
 		return r;
 	}
 	DL_APPEND(supervisor->processes, process);
+	r = process_note(process, spec->note);
+	if (r < 0) {
+		/* The next broker would not find it. */
+		process_kill(process);
+		process_forget(process);
+		return r;
+	}
 	*ret = process;
 	return 0;
 }

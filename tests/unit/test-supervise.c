@@ -11,9 +11,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <event2/event.h>
 
 #include "broker/poison.h"
 #include "supervise-fixture.h"
@@ -339,6 +341,45 @@ static void test_death_and_restart(void **state)
 	assert_int_equal(worker_restarts(seen->worker), 1);
 }
 
+static bool has_children(void)
+{
+	siginfo_t info;
+
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+static void run_shortly(struct fixture *fixture)
+{
+	struct timeval tick = { .tv_usec = 100000 };
+
+	(void)event_base_loopexit(fixture->broker.base, &tick);
+	(void)event_base_loop(fixture->broker.base, EVLOOP_ONCE);
+}
+
+/* RUNDIR is full: a process that cannot be noted is ended, and reaped. */
+static void test_no_note(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = start(state, "fake(die)");
+	const char *path;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "died", 0);
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		; /* what earlier tests have left */
+	path = fixture_path(seen->fixture, "workers/new");
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(worker_open(seen->worker), -EISDIR);
+	assert_int_equal(worker_pid(seen->worker), 0);
+	for (int i = 0; i < 50 && has_children(); i++)
+		run_shortly(seen->fixture);
+	assert_false(has_children());
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", 0);
+}
+
 static void test_rubbish(void **state)
 {
 	static const char *const kinds[] = { "bytes",	"descriptor",
@@ -634,6 +675,7 @@ int main(int argc, char **argv)
 		TEST(test_failed_open),
 		TEST(test_crash_while_opening),
 		TEST(test_death_and_restart),
+		TEST(test_no_note),
 		TEST(test_rubbish),
 		TEST(test_resize),
 		TEST(test_wrong_size),
