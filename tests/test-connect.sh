@@ -186,6 +186,24 @@ await
 ok "it ends, and says so" ends 0 "domain $other is gone"
 ok "with figures" grep -q '^requests [1-9][0-9]*, OK' "$said"
 
+# --- Nobody reads what it says ------------------------------------------------------------
+
+mkfifo "$tmp/pipe"
+cat "$tmp/pipe" > "$said" & reader=$!
+env --default-signal=INT,PIPE "$top_builddir/xendisk" --run-dir "$tmp/run" \
+	connect web1 'mem(32M)' --vdev xvdb > "$tmp/pipe" 2> "$tmp/err" &
+connect_pid=$!
+cleanup_pids+=("$connect_pid")
+saying 'attached'
+end_process "$reader"
+ok "a guest" guest "$dom" xvdb script < <(echo "write 0 4096 1")
+ok "the closed pipe does not end it" is_running
+interrupt
+await
+ok "Ctrl-C does" ends 1 'xendisk: stdout: '
+ok "it is detached" detached
+ok "nothing is left in xenstore" no_nodes
+
 # --- JSON; refused -----------------------------------------------------------------------
 
 connect web1 'mem(1M)' --vdev xvdb --json

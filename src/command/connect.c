@@ -274,6 +274,7 @@ static int catch_signals(void)
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
+	(void)signal(SIGPIPE, SIG_IGN); /* nobody reads what we say */
 	if (sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler != SIG_IGN)
 		(void)sigaddset(&set, SIGHUP); /* no nohup */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
