@@ -96,6 +96,17 @@ come_and_go()
 	timeout 5 nbdinfo --size "nbd://127.0.0.1:$port"
 }
 ok "300 clients that have left take nobody's place" says 1048576 come_and_go
+# By hand, since no client does it: EXPORT_NAME, then READ of 512 bytes, FUA.
+read_with_fua()
+{
+	exec 8<> "/dev/tcp/127.0.0.1/$port"
+	timeout 5 head -c 18 <&8 > /dev/null
+	printf '\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0\0' >&8
+	timeout 5 head -c 10 <&8 > /dev/null
+	printf '\x25\x60\x95\x13\0\1\0\0acookie.\0\0\0\0\0\0\0\0\0\0\2\0' >&8
+	timeout 5 head -c 528 <&8 | wc -c
+}
+ok "FUA on a read" says '^528$' read_with_fua
 exec 7>&-
 stop
 ok "it ends well" test $rc = 0

@@ -122,13 +122,17 @@ static uint64_t piece(const struct op *op)
 	}
 }
 
+/* A client may ask for FUA with every command, if it is offered at all; the
+ * stack has it for writes and zeroes. */
 static uint32_t flags_of(const struct op *op)
 {
 	const struct nbd_command *c = &op->command;
+	bool writes = c->type == NBD_CMD_WRITE ||
+		      c->type == NBD_CMD_WRITE_ZEROES;
 	uint32_t flags = 0;
 
 	if (c->flags & NBD_CMD_FLAG_FUA && op->channel->disk->limits->fua &&
-	    c->type != NBD_CMD_TRIM)
+	    writes)
 		flags |= XD_FUA;
 	if (c->flags & NBD_CMD_FLAG_NO_HOLE)
 		flags |= XD_NO_HOLE;
