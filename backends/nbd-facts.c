@@ -54,7 +54,7 @@ void nbd_printable(char *text)
 			*text = '?';
 }
 
-/* --- Reading them ------------------------------------------------------------ */
+/* --- Reading them --------------------------------------------------------- */
 
 static uint32_t block_size(struct nbd_handle *h, int which, uint32_t otherwise)
 {
@@ -115,7 +115,7 @@ int nbd_facts_read(struct nbd_handle *h, struct nbd_facts *ret, char *ret_why)
 	return check(ret, ret_why);
 }
 
-/* --- At open() ------------------------------------------------------------------ */
+/* --- At open() ------------------------------------------------------------ */
 
 static int wait_for(int fd, short events, uint64_t deadline)
 {
@@ -212,7 +212,7 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 	return MIN(r, 0);
 }
 
-/* --- At reconnect ------------------------------------------------------------------ */
+/* --- At reconnect --------------------------------------------------------- */
 
 int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 		      char *ret_why)

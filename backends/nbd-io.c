@@ -68,7 +68,7 @@ static bool changes(const struct xd_request *req)
 	       req->op == XD_DISCARD;
 }
 
-/* --- Commands ------------------------------------------------------------------- */
+/* --- Commands ------------------------------------------------------------- */
 
 static int on_answer(void *data, int *error)
 {
@@ -165,7 +165,7 @@ static void data_commands(struct nbd_io *io, const struct xd_request *req)
 	}
 }
 
-/* --- Parts of blocks -------------------------------------------------------------- */
+/* --- Parts of blocks ------------------------------------------------------ */
 
 static void copy(struct nbd_io *io, const struct xd_request *req, bool out)
 {
@@ -211,7 +211,7 @@ static void part_commands(struct nbd_io *io, const struct xd_request *req)
 			 io->begin, io->link->facts.maximum);
 }
 
-/* --- The end ------------------------------------------------------------------------ */
+/* --- The end -------------------------------------------------------------- */
 
 static void complete(struct nbd_io *io, int err)
 {
@@ -287,7 +287,7 @@ void nbd_io_reap(struct nbd_link *link)
 		retry_blocked(link);
 }
 
-/* --- The beginning -------------------------------------------------------------------- */
+/* --- The beginning -------------------------------------------------------- */
 
 static bool is_blocked(const struct nbd_link *link, const struct nbd_io *io)
 {
@@ -432,7 +432,7 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 	nbd_link_pump(link);
 }
 
-/* --- Up and down --------------------------------------------------------------------------- */
+/* --- Up and down ---------------------------------------------------------- */
 
 void nbd_io_up(struct nbd_link *link)
 {

@@ -59,7 +59,7 @@ static void PRINTF(2, 3) set_why(struct nbd_link *link, const char *fmt, ...)
 	nbd_printable(link->why);
 }
 
-/* --- Polls and timers ----------------------------------------------------------- */
+/* --- Polls and timers ----------------------------------------------------- */
 
 static void arm_in(struct nbd_link *link)
 {
@@ -98,7 +98,7 @@ static void start_timer(struct nbd_link *link, struct xd_sys *timer,
 	xd_sys(link->ch, timer);
 }
 
-/* --- The end of a connection ------------------------------------------------------ */
+/* --- The end of a connection ---------------------------------------------- */
 
 static void drop(struct nbd_link *link)
 {
@@ -164,7 +164,7 @@ static void begin_ending(struct nbd_link *link)
 	end_if_quiet(link);
 }
 
-/* --- The handshake ------------------------------------------------------------------ */
+/* --- The handshake -------------------------------------------------------- */
 
 static void greeted(struct nbd_link *link)
 {
@@ -221,7 +221,7 @@ static void on_limit(struct xd_sys *sys, int64_t res)
 	begin_ending(link);
 }
 
-/* --- Calling ----------------------------------------------------------------------------- */
+/* --- Calling -------------------------------------------------------------- */
 
 static void call(struct nbd_link *link)
 {
@@ -263,7 +263,7 @@ static void called(struct nbd_link *link)
 		greet(link, fd);
 }
 
-/* --- Hearing from it ------------------------------------------------------------------------ */
+/* --- Hearing from it ------------------------------------------------------ */
 
 static bool readable(int fd)
 {
@@ -341,7 +341,7 @@ static void on_out(struct xd_sys *sys, int64_t res)
 	nbd_link_pump(link);
 }
 
-/* --- The channel ------------------------------------------------------------------------------- */
+/* --- The channel ---------------------------------------------------------- */
 
 int nbd_link_open(struct xd_channel *ch)
 {

@@ -57,7 +57,7 @@ struct nbd_disk {
 	_Atomic(unsigned int) nr_fences;
 };
 
-/* --- nbd-facts.c: a handle, and what it learned ------------------------------ */
+/* --- nbd-facts.c: a handle, and what it learned --------------------------- */
 
 /* A handle for the disk's export, not connected yet; NULL: see
  * nbd_get_error(). */
@@ -78,7 +78,7 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret);
 int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 		      char *ret_why);
 
-/* --- nbd-link.c: a connection ------------------------------------------------- */
+/* --- nbd-link.c: a connection --------------------------------------------- */
 
 enum nbd_phase {
 	NBD_DOWN, /* the timer `again` runs */
@@ -123,7 +123,7 @@ void nbd_link_close(struct xd_channel *ch);
 /* After commands were given to the handle: has it broken, what to poll for? */
 void nbd_link_pump(struct nbd_link *link);
 
-/* --- nbd-io.c: requests ---------------------------------------------------------- */
+/* --- nbd-io.c: requests --------------------------------------------------- */
 
 void nbd_io_submit(struct xd_channel *ch, struct xd_request *req);
 /* The connection is up: what waited goes out. */
@@ -135,7 +135,7 @@ void nbd_io_down(struct nbd_link *link);
 /* It does not come back: what waits ends with -EAGAIN. */
 void nbd_io_give_up(struct nbd_link *link);
 
-/* --- nbd-fence.c ------------------------------------------------------------------- */
+/* --- nbd-fence.c ---------------------------------------------------------- */
 
 /* Any lane. */
 void nbd_fence_add(struct nbd_disk *nbd, uint64_t begin, uint64_t end);

@@ -268,7 +268,8 @@ extern XD_API const struct xd_backend xendisk_backend_v1;
 
 /* Was it given, or does it have a preset? */
 XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
-/* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER, XD_CREDENTIALS; NULL when not set.  Lives as long as disk. */
+/* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER, XD_CREDENTIALS; NULL when not set.
+ * Lives as long as disk. */
 XD_API const char *xd_arg_string(const struct xd_disk *disk, const char *name);
 /* XD_SIZE, XD_TIME, XD_UINT; 0 when not set. */
 XD_API uint64_t xd_arg_u64(const struct xd_disk *disk, const char *name);
@@ -341,7 +342,8 @@ XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);
 
 /* Lane or main thread.  Takes (more > 0) or returns (more < 0) bytes of the
  * memory that mem-limit in the configuration allows.  A worker begins with
- * what the kept pages take already.  May wait a moment for the broker.  -ENOSPC: the limit is reached; -EAGAIN: no answer. */
+ * what the kept pages take already.  May wait a moment for the broker.
+ * -ENOSPC: the limit is reached; -EAGAIN: no answer. */
 XD_API int xd_budget(struct xd_disk *disk, int64_t more);
 
 /* Lane or main thread.  Begins to connect to the server in the XD_SERVER

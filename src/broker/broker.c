@@ -33,7 +33,7 @@
 #include "common/log.h"
 #include "common/util.h"
 
-/* --- The parser's view ----------------------------------------------------- */
+/* --- The parser's view ---------------------------------------------------- */
 
 static const struct backend_info *env_backend(void *ctx, const char *name)
 {
@@ -64,7 +64,7 @@ struct expr_env broker_expr_env(struct broker *broker)
 				  .named = env_named };
 }
 
-/* --- Signals ---------------------------------------------------------------- */
+/* --- Signals -------------------------------------------------------------- */
 
 static void on_workers_stopped(void *ctx)
 {
@@ -109,7 +109,7 @@ static void stop_signals(struct broker *broker)
 			event_free(broker->signals[i]);
 }
 
-/* --- Bringing up ------------------------------------------------------------ */
+/* --- Bringing up ---------------------------------------------------------- */
 
 static int start_loop(struct broker *broker)
 {
@@ -338,7 +338,7 @@ static const struct step {
 	{ "control socket", start_control, stop_control },
 };
 
-/* --- Ready ------------------------------------------------------------------ */
+/* --- Ready ---------------------------------------------------------------- */
 
 /* A daemon has said all that its terminal had to hear. */
 static void leave_terminal(int ready_fd)

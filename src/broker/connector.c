@@ -14,7 +14,7 @@
 /* Some addresses of one host, each with a time of its own. */
 #define CONNECT_TIMEOUT_S 20
 
-/* --- In the child ----------------------------------------------------------- */
+/* --- In the child --------------------------------------------------------- */
 
 /* A name is looked up with the help of half the C library, which may not be
  * used after a fork of a program with threads: so it is started afresh. */
@@ -45,7 +45,7 @@ int connector_main(const char *uri)
 	return 0;
 }
 
-/* --- In the broker ----------------------------------------------------------- */
+/* --- In the broker -------------------------------------------------------- */
 
 int connector_start(struct errand **ret, struct broker *broker, const char *uri,
 		    int *ret_pending,

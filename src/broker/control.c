@@ -71,7 +71,7 @@ struct control {
 	bool stopped;
 };
 
-/* --- Clients come and go ---------------------------------------------------- */
+/* --- Clients come and go -------------------------------------------------- */
 
 /* Is there an answer that must go out first? */
 static bool busy(struct client *client)
@@ -150,7 +150,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 				    "silent for too long");
 }
 
-/* --- Answers ---------------------------------------------------------------- */
+/* --- Answers -------------------------------------------------------------- */
 
 struct broker *call_broker(struct call *call)
 {
@@ -204,7 +204,7 @@ void call_error(struct call *call, const char *error, json_t *parameters)
 				       NULL);
 }
 
-/* --- Calls ------------------------------------------------------------------ */
+/* --- Calls ---------------------------------------------------------------- */
 
 /* The members of a call.  Returns what is wrong, or NULL. */
 static const char *read_call(const json_t *object, const char **ret_method,
@@ -374,7 +374,7 @@ static void on_trouble(struct bufferevent *bev, short what, void *arg)
 				    NULL);
 }
 
-/* --- Listening --------------------------------------------------------------- */
+/* --- Listening ------------------------------------------------------------ */
 
 static bool may_connect(int fd)
 {

@@ -207,7 +207,7 @@ static void serve_open(struct host *host)
 		answer_error(host, r, "%s: %s", grant->path, explain_open(r));
 }
 
-/* --- CONNECT --------------------------------------------------------------- */
+/* --- CONNECT -------------------------------------------------------------- */
 
 static void end_calling(struct calling *calling)
 {

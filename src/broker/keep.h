@@ -7,8 +7,9 @@
  *     /dev/shm/xendiskd/...                 XD_KEEP_PAGES, the same names
  *
  * A run directory other than the usual has /dev/shm/xendiskd-HASH, so that
- * daemons do not meet there; RUNDIR/pages is a link to it.  Domain ids are used again: state is handed out
- * only to the guest and the expression it was made for, see keep_claim().
+ * daemons do not meet there; RUNDIR/pages is a link to it.  Domain ids are used
+ * again: state is handed out only to the guest and the expression it was made
+ * for, see keep_claim().
  *
  * Here is also the account of the memory that all guests' pages take
  * (mem-limit).  Broker thread only.

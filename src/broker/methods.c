@@ -15,7 +15,7 @@
 #include "common/util.h"
 #include "common/vdev.h"
 
-/* --- Errors ------------------------------------------------------------------ */
+/* --- Errors --------------------------------------------------------------- */
 
 static void fail(struct call *call, const char *error, const char *message)
 {
@@ -46,7 +46,7 @@ static void wrong_parameter(struct call *call, const char *name)
 		   json_pack("{s:s}", "parameter", name));
 }
 
-/* --- Parameters -------------------------------------------------------------- */
+/* --- Parameters ----------------------------------------------------------- */
 
 /* Checked for its type already; -ERANGE when it is no uint32_t. */
 static int get_u32(const json_t *params, const char *name, uint32_t *ret)
@@ -92,7 +92,7 @@ static struct vbd *get_disk(struct call *call, const json_t *params)
 	return vbd;
 }
 
-/* --- io.xendisk -------------------------------------------------------------- */
+/* --- io.xendisk ----------------------------------------------------------- */
 
 struct listing {
 	struct broker *broker;
@@ -346,7 +346,7 @@ static void run_hotplug_remove(struct call *call, const json_t *params)
 			   operation_done, call);
 }
 
-/* --- org.varlink.service ----------------------------------------------------- */
+/* --- org.varlink.service -------------------------------------------------- */
 
 #define SERVICE "org.varlink.service"
 
@@ -387,7 +387,7 @@ static void run_get_description(struct call *call, const json_t *params)
 			   json_pack("{s:s}", "interface", interface));
 }
 
-/* --- The table --------------------------------------------------------------- */
+/* --- The table ------------------------------------------------------------ */
 
 #define INT(name, required)                  \
 	{                                    \

@@ -31,10 +31,10 @@ static int open_folder(const char *run_dir)
 	return fd < 0 ? -errno : fd;
 }
 
-/* --- Notes ----------------------------------------------------------------- */
+/* --- Notes ---------------------------------------------------------------- */
 
-/* When a living process started, in clock ticks: field 22 of its stat (proc(5)).  The
- * name in field 2 may hold anything, so fields are counted from its end. */
+/* When a living process started, in clock ticks: field 22 of its stat (proc(5)).
+ * The name in field 2 may hold anything, so fields are counted from its end. */
 static int start_time(pid_t pid, uint64_t *ret)
 {
 	char path[40];
@@ -185,7 +185,7 @@ int orphans_each(const char *run_dir, void (*fn)(void *ctx, pid_t pid),
 	return 0;
 }
 
-/* --- Sockets --------------------------------------------------------------- */
+/* --- Sockets -------------------------------------------------------------- */
 
 static int make_socket(int dir, unsigned int slot, struct sockaddr_un *ret)
 {

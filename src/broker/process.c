@@ -56,7 +56,7 @@ struct supervisor {
 	struct event *claim_timer;
 };
 
-/* --- User ids ---------------------------------------------------------------- */
+/* --- User ids ------------------------------------------------------------- */
 
 static int take_slot(struct supervisor *supervisor, unsigned int *ret)
 {
@@ -75,7 +75,7 @@ static uint32_t slot_uid(unsigned int slot)
 	return geteuid() == 0 ? FIRST_UID + slot : 0;
 }
 
-/* --- A process ---------------------------------------------------------------- */
+/* --- A process ------------------------------------------------------------ */
 
 static void stop_watching(struct process *process)
 {
@@ -203,7 +203,7 @@ uint32_t process_uid(const struct process *process)
 	return slot_uid(process->slot);
 }
 
-/* --- What a broker that died has left -------------------------------------------- */
+/* --- What a broker that died has left ------------------------------------- */
 
 static void on_gone(evutil_socket_t fd, short what, void *arg)
 {
@@ -351,7 +351,7 @@ static void on_claim_timeout(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* --- The supervisor ------------------------------------------------------------ */
+/* --- The supervisor ------------------------------------------------------- */
 
 static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
 {

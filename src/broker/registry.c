@@ -203,7 +203,7 @@ static int fill_entry(struct entry *entry, json_t *json)
 	return 0;
 }
 
-/* --- The folder ------------------------------------------------------------ */
+/* --- The folder ----------------------------------------------------------- */
 
 static int is_module(const struct dirent *entry)
 {

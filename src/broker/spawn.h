@@ -3,9 +3,9 @@
  * spawn.h - starting a worker's process.
  *
  * It is this program again, or xendiskd-worker, which is smaller, as `xendiskd
- * --worker DOMID/DEVID`: the command line says no more, for that is what ps shows.
- * The rest of what it must know is in its environment; worker/start.c takes it
- * from there:
+ * --worker DOMID/DEVID`: the command line says no more, for that is what ps
+ * shows.  The rest of what it must know is in its environment; worker/start.c
+ * takes it from there:
  *
  *     XENDISK_WORKER_SOCKET          the descriptor of its end of the socket
  *     XENDISK_WORKER_LISTENER        ... of one where the next broker calls

@@ -31,7 +31,7 @@ static void end_question(struct question *question)
 	(void)evtimer_del(question->timer);
 }
 
-/* --- Resume ---------------------------------------------------------------- */
+/* --- Resume --------------------------------------------------------------- */
 
 static int ask_resume(struct worker *worker, bool accept_loss)
 {
@@ -128,7 +128,7 @@ bool worker_take_resumed(struct worker *worker, const void *msg)
 	return true;
 }
 
-/* --- Resize ---------------------------------------------------------------- */
+/* --- Resize --------------------------------------------------------------- */
 
 static void end_resize(struct worker *worker, int err, const char *why)
 {
@@ -188,7 +188,7 @@ bool worker_take_grew(struct worker *worker, const void *msg)
 	return true;
 }
 
-/* --- Life ------------------------------------------------------------------ */
+/* --- Life ----------------------------------------------------------------- */
 
 int worker_asks_init(struct worker *worker)
 {

@@ -52,7 +52,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg);
 static void answer_service(void *ctx, struct msg_service_done *done, int fd);
 static void open_instead(struct worker *worker, const char *why);
 
-/* --- Making and freeing ---------------------------------------------------- */
+/* --- Making and freeing --------------------------------------------------- */
 
 int worker_new(struct worker **ret, struct broker *broker,
 	       const struct worker_spec *spec,
@@ -156,7 +156,7 @@ unsigned int worker_restarts(const struct worker *worker)
 	return worker->starts > 1 ? worker->starts - 1 : 0;
 }
 
-/* --- Its end --------------------------------------------------------------- */
+/* --- Its end -------------------------------------------------------------- */
 
 bool worker_told(const struct worker *worker)
 {
@@ -236,7 +236,7 @@ void worker_exited(void *ctx, int status)
 	finish_if_dead(worker);
 }
 
-/* --- Talking --------------------------------------------------------------- */
+/* --- Talking -------------------------------------------------------------- */
 
 int worker_ask(struct worker *worker, void *msg, size_t length,
 	       enum msg_type type, uint32_t *ret_seq)
@@ -324,7 +324,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	finish_if_dead(worker);
 }
 
-/* --- What it says ---------------------------------------------------------- */
+/* --- What it says --------------------------------------------------------- */
 
 static bool sane_limits(const struct xd_limits *limits)
 {
@@ -603,7 +603,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* --- Starting a process ---------------------------------------------------- */
+/* --- Starting a process --------------------------------------------------- */
 
 int worker_hear(struct worker *worker, int sock)
 {

@@ -11,7 +11,7 @@
 #include "broker/store.h"
 #include "common/util.h"
 
-/* --- A disk ----------------------------------------------------------------- */
+/* --- A disk --------------------------------------------------------------- */
 
 static const char *const condition_words[MSG_NR_CONDITIONS] = {
 	[MSG_PAUSED] = "paused",
@@ -85,7 +85,7 @@ json_t *view_disk(struct broker *broker, const struct vbd *vbd)
 		(json_int_t)view.restarts);
 }
 
-/* --- A stack ---------------------------------------------------------------- */
+/* --- A stack -------------------------------------------------------------- */
 
 /* The lines that begin with this layer's number. */
 static json_t *notes_of(const struct layer *layer, const char *notes)
@@ -141,7 +141,7 @@ json_t *view_stack(struct broker *broker, const struct vbd *vbd)
 	return tree;
 }
 
-/* --- A backend --------------------------------------------------------------- */
+/* --- A backend ------------------------------------------------------------ */
 
 static const char *const type_words[] = {
 	[XD_DISK] = "disk",	[XD_PATH] = "path",
@@ -198,7 +198,7 @@ json_t *view_backend(const struct registry_entry *entry)
 			 entry->error ? any_text(entry->error) : NULL);
 }
 
-/* --- xenstore ---------------------------------------------------------------- */
+/* --- xenstore ------------------------------------------------------------- */
 
 /* Exact names only: a guest may fill its folder with anything. */
 static const char *const backend_keys[] = {

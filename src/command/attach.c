@@ -34,7 +34,7 @@ static const char *verb_name(const struct attach *a)
 	return a->call->verb->name;
 }
 
-/* --- Which vdev? ------------------------------------------------------------ */
+/* --- Which vdev? ---------------------------------------------------------- */
 
 static bool list_has(char **entries, unsigned int count, uint32_t index)
 {
@@ -80,7 +80,7 @@ static int first_free(struct attach *a, xs_transaction_t t)
 	return 0;
 }
 
-/* --- Writing xenstore ourselves --------------------------------------------- */
+/* --- Writing xenstore ourselves ------------------------------------------- */
 
 struct pair {
 	const char *key;
@@ -268,7 +268,7 @@ enum status attach_direct(struct attach *a)
 	return status;
 }
 
-/* --- By xl ------------------------------------------------------------------- */
+/* --- By xl ---------------------------------------------------------------- */
 
 static enum status attach_by_xl(struct attach *a)
 {
@@ -287,7 +287,7 @@ static enum status attach_by_xl(struct attach *a)
 						      domid, spec, NULL });
 }
 
-/* --- The verb ------------------------------------------------------------------ */
+/* --- The verb ------------------------------------------------------------- */
 
 static enum status check_first(const struct attach *a)
 {

@@ -74,7 +74,7 @@ static void say(const struct connect *c, const char *fmt, ...)
 	(void)fflush(out);
 }
 
-/* --- The daemon's answer ------------------------------------------------------ */
+/* --- The daemon's answer -------------------------------------------------- */
 
 static void say_unanswered(struct connect *c, const char *why)
 {
@@ -117,7 +117,7 @@ static void take_answer(struct connect *c)
 	json_decref(reply);
 }
 
-/* --- What happens to the disk ------------------------------------------------- */
+/* --- What happens to the disk --------------------------------------------- */
 
 static void say_state(struct connect *c, int state)
 {
@@ -217,7 +217,7 @@ static void serve(struct connect *c)
 	}
 }
 
-/* --- The end ------------------------------------------------------------------ */
+/* --- The end -------------------------------------------------------------- */
 
 static void say_end(const struct connect *c)
 {
@@ -241,7 +241,7 @@ static enum status print_end(struct connect *c)
 	return STATUS_DONE;
 }
 
-/* --- The beginning ------------------------------------------------------------ */
+/* --- The beginning -------------------------------------------------------- */
 
 /* An absolute path in quotes, whatever bytes it has. */
 static char *path_expr(const char *path)

@@ -122,7 +122,7 @@ enum status verb_list(const struct invocation *call)
 	return status;
 }
 
-/* --- show --------------------------------------------------------------------- */
+/* --- show ----------------------------------------------------------------- */
 
 static void print_keys(const char *side, json_t *keys)
 {

@@ -21,7 +21,7 @@ static long long number_at(json_t *object, const char *key)
 	return (long long)json_integer_value(json_object_get(object, key));
 }
 
-/* --- The table -------------------------------------------------------------- */
+/* --- The table ------------------------------------------------------------ */
 
 static int add_operation(struct table *table, json_t *disk, json_t *queue,
 			 const char *name)
@@ -95,7 +95,7 @@ static enum status print_stats(json_t *disks)
 	return table_print(table);
 }
 
-/* --- Histograms ------------------------------------------------------------- */
+/* --- Histograms ----------------------------------------------------------- */
 
 /* Over all rings; the keys are numbers. */
 static json_t *add_up(json_t *disk, const char *name)
@@ -171,7 +171,7 @@ void stats_print_histograms(json_t *disk)
 	print_totals(disk);
 }
 
-/* --- The verb ---------------------------------------------------------------- */
+/* --- The verb ------------------------------------------------------------- */
 
 enum status verb_stats(const struct invocation *call)
 {

@@ -354,7 +354,7 @@ static int short_form(struct parser *p, struct layer *layer)
 	return 0;
 }
 
-/* --- expr ------------------------------------------------------------------ */
+/* --- expr ----------------------------------------------------------------- */
 
 /* Behind a name, somebody has forgotten the folder. */
 static bool is_path(const char *rest)

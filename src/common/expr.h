@@ -48,7 +48,7 @@ struct expr_env {
 struct expr_value {
 	bool given; /* written in the expression: printed again */
 	bool set; /* given, or preset */
-	char *text; /* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER; always canonical text */
+	char *text; /* of those that are no number; always canonical */
 	uint64_t number; /* XD_SIZE, XD_TIME, XD_UINT, XD_BOOL */
 };
 

@@ -43,7 +43,7 @@ static int PRINTF(3, 4) fail(char *ret_why, int err, const char *fmt, ...)
 	return err;
 }
 
-/* --- Parsing ---------------------------------------------------------------- */
+/* --- Parsing -------------------------------------------------------------- */
 
 static int hex(char c)
 {
@@ -262,7 +262,7 @@ void server_print(const struct server *server, char *buf, size_t size)
 	}
 }
 
-/* --- Connecting ------------------------------------------------------------- */
+/* --- Connecting ----------------------------------------------------------- */
 
 static int connect_to(const struct sockaddr *address, socklen_t length)
 {

@@ -42,8 +42,8 @@ void server_print(const struct server *server, char *buf, size_t size);
 
 /*
  * Connects; may block for long.  A socket, or -errno and why in ret_why
- * (SERVER_TEXT_MAX bytes), without the place.  A peer that is gone without a word is noticed
- * after a while.
+ * (SERVER_TEXT_MAX bytes), without the place.  A peer that is gone without a
+ * word is noticed after a while.
  */
 int server_connect(const struct server *server, char *ret_why);
 

@@ -113,7 +113,7 @@ static int check_credentials(cfg_t *cfg, cfg_opt_t *opt)
 	return -1;
 }
 
-/* --- Merging --------------------------------------------------------------- */
+/* --- Merging -------------------------------------------------------------- */
 
 /* disk(EXPR, on-error=..., flush-error=...) when there is a setting. */
 static char *wrap(cfg_t *disk)

@@ -16,7 +16,7 @@
 
 #define CONTEXT "base:allocation"
 
-/* --- Replies ------------------------------------------------------------------ */
+/* --- Replies -------------------------------------------------------------- */
 
 /* Where the data of a reply goes; NULL: no memory. */
 static uint8_t *reply(struct nbd_session *s, uint32_t option, uint32_t type,
@@ -61,7 +61,7 @@ static int reply_text(struct nbd_session *s, uint32_t option,
 	return 0;
 }
 
-/* --- What the client sent -------------------------------------------------------- */
+/* --- What the client sent ------------------------------------------------- */
 
 struct cursor {
 	const uint8_t *p;
@@ -120,7 +120,7 @@ static const struct nbd_export *find(const struct nbd_session *s,
 	return NULL;
 }
 
-/* --- The end of the handshake ------------------------------------------------------ */
+/* --- The end of the handshake --------------------------------------------- */
 
 static void choose(struct nbd_session *s, const struct nbd_export *export)
 {
@@ -151,7 +151,7 @@ static int take_export_name(struct nbd_session *s, const uint8_t *data,
 	return 0;
 }
 
-/* --- INFO and GO ---------------------------------------------------------------------- */
+/* --- INFO and GO ---------------------------------------------------------- */
 
 static int reply_export(struct nbd_session *s, uint32_t option,
 			const struct nbd_export *export)
@@ -226,7 +226,7 @@ static int take_info(struct nbd_session *s, uint32_t option, struct cursor *c)
 	return r;
 }
 
-/* --- LIST ------------------------------------------------------------------------------ */
+/* --- LIST ----------------------------------------------------------------- */
 
 static int take_list(struct nbd_session *s, uint32_t option)
 {
@@ -248,7 +248,7 @@ static int take_list(struct nbd_session *s, uint32_t option)
 	return ack(s, option);
 }
 
-/* --- Metadata contexts -------------------------------------------------------------------- */
+/* --- Metadata contexts ---------------------------------------------------- */
 
 /* What one query asks for.  Namespaces of others are ignored, as they must
  * be. */
@@ -332,7 +332,7 @@ static int take_meta_context(struct nbd_session *s, uint32_t option,
 	return r ? r : ack(s, option);
 }
 
-/* --- Kinds of headers, TLS ------------------------------------------------------------------ */
+/* --- Kinds of headers, TLS ------------------------------------------------ */
 
 static int take_headers(struct nbd_session *s, uint32_t option)
 {
@@ -376,7 +376,7 @@ static int take_abort(struct nbd_session *s, uint32_t option)
 	return ack(s, option);
 }
 
-/* --- One option ------------------------------------------------------------------------------- */
+/* --- One option ----------------------------------------------------------- */
 
 int nbd_take_flags(struct nbd_session *s, uint32_t flags)
 {

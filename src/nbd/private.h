@@ -77,7 +77,7 @@ struct nbd_session {
 	size_t memory; /* of their buffers */
 };
 
-/* --- handshake.c: one option, complete ------------------------------------- */
+/* --- handshake.c: one option, complete ------------------------------------ */
 
 int nbd_take_flags(struct nbd_session *s, uint32_t flags);
 int nbd_take_option(struct nbd_session *s, uint32_t option, const uint8_t *data,
@@ -85,7 +85,7 @@ int nbd_take_option(struct nbd_session *s, uint32_t option, const uint8_t *data,
 /* One that is too long to be looked at. */
 int nbd_refuse_option(struct nbd_session *s, uint32_t option);
 
-/* --- request.c ------------------------------------------------------------- */
+/* --- request.c ------------------------------------------------------------ */
 
 struct nbd_request {
 	uint16_t flags;
@@ -107,7 +107,7 @@ uint16_t nbd_transmission_flags(const struct nbd_export *export,
 				enum nbd_headers headers);
 enum nbd_error nbd_error_of(int err);
 
-/* --- reply.c: output -------------------------------------------------------- */
+/* --- reply.c: output ------------------------------------------------------ */
 
 /* Queues bytes, given later by the caller at the returned place; NULL: no
  * memory. */
@@ -117,7 +117,7 @@ int nbd_reply_error(struct nbd_session *s, const struct nbd_request *request,
 		    enum nbd_error error, const char *why);
 void nbd_free_output(struct nbd_session *s);
 
-/* --- session.c --------------------------------------------------------------- */
+/* --- session.c ------------------------------------------------------------ */
 
 void nbd_free_command(struct nbd_command *command);
 

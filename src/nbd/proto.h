@@ -66,7 +66,7 @@ enum nbd_info {
 
 #define NBD_MAX_STRING 4096u
 
-/* --- What an export can do (transmission flags) ---------------------------- */
+/* --- What an export can do (transmission flags) --------------------------- */
 
 #define NBD_FLAG_HAS_FLAGS	   (1u << 0)
 #define NBD_FLAG_READ_ONLY	   (1u << 1)
@@ -79,7 +79,7 @@ enum nbd_info {
 #define NBD_FLAG_SEND_CACHE	   (1u << 10)
 #define NBD_FLAG_SEND_FAST_ZERO	   (1u << 11)
 
-/* --- Transmission ----------------------------------------------------------- */
+/* --- Transmission --------------------------------------------------------- */
 
 #define NBD_REQUEST_MAGIC	   0x25609513u
 #define NBD_EXTENDED_REQUEST_MAGIC 0x21e41c71u
@@ -138,7 +138,7 @@ enum nbd_error {
 	NBD_ESHUTDOWN = 108,
 };
 
-/* --- Big endian, at any address ---------------------------------------------- */
+/* --- Big endian, at any address ------------------------------------------- */
 
 static inline uint16_t nbd_get16(const uint8_t *p)
 {

@@ -12,7 +12,7 @@
 
 #include "common/util.h"
 
-/* --- Pieces ----------------------------------------------------------------- */
+/* --- Pieces --------------------------------------------------------------- */
 
 static struct nbd_out *add_out(struct nbd_session *s, size_t length)
 {
@@ -97,7 +97,7 @@ void nbd_session_sent(struct nbd_session *session, size_t length)
 	}
 }
 
-/* --- Replies ------------------------------------------------------------------ */
+/* --- Replies -------------------------------------------------------------- */
 
 static struct nbd_out *simple_reply(struct nbd_session *s, uint64_t cookie,
 				    enum nbd_error error)

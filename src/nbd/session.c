@@ -24,7 +24,7 @@
 
 #define BUFFER_ALIGNMENT 4096u
 
-/* --- Commands ----------------------------------------------------------------- */
+/* --- Commands ------------------------------------------------------------- */
 
 static size_t memory_of(const struct nbd_command *command)
 {
@@ -82,7 +82,7 @@ static void submit(struct nbd_session *s, struct nbd_command *command)
 		s->events->submit(s->ctx, command);
 }
 
-/* --- Requests ------------------------------------------------------------------- */
+/* --- Requests ------------------------------------------------------------- */
 
 /* Its payload is not wanted.  Nobody waits for one of terabytes to pass. */
 static int skip_payload(struct nbd_session *s,
@@ -145,7 +145,7 @@ static int parse_request(const struct nbd_session *s, const uint8_t *p,
 	return 0;
 }
 
-/* --- Input ------------------------------------------------------------------------ */
+/* --- Input ---------------------------------------------------------------- */
 
 static size_t waiting(const struct nbd_session *s)
 {
@@ -308,7 +308,7 @@ int nbd_session_take(struct nbd_session *session, size_t length)
 	return take_input(s);
 }
 
-/* --- Life ---------------------------------------------------------------------------- */
+/* --- Life ----------------------------------------------------------------- */
 
 static int greet(struct nbd_session *s)
 {

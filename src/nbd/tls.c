@@ -47,7 +47,7 @@ static int fail(char *ret_why, const char *what, int error)
 	return error == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EINVAL;
 }
 
-/* --- Credentials ------------------------------------------------------------- */
+/* --- Credentials ---------------------------------------------------------- */
 
 static struct nbd_credentials *new_credentials(const char *priority)
 {
@@ -170,7 +170,7 @@ int nbd_credentials_certs(struct nbd_credentials **ret, const char *dir,
 	return 0;
 }
 
-/* --- A connection --------------------------------------------------------------- */
+/* --- A connection --------------------------------------------------------- */
 
 int nbd_tls_new(struct nbd_tls_conn **ret,
 		const struct nbd_credentials *credentials, int fd)

@@ -125,7 +125,7 @@ void conn_free(struct conn *conn)
 	free(conn);
 }
 
-/* --- Moving bytes ------------------------------------------------------------- */
+/* --- Moving bytes --------------------------------------------------------- */
 
 static ssize_t take(struct conn *conn, void *room, size_t length)
 {
@@ -205,7 +205,7 @@ static bool transmit(struct conn *conn)
 	return moved;
 }
 
-/* --- TLS ------------------------------------------------------------------------- */
+/* --- TLS ------------------------------------------------------------------ */
 
 static void begin_tls(struct conn *conn)
 {

@@ -19,7 +19,7 @@
 #include "serve/private.h"
 #include "worker/module.h"
 
-/* --- Understanding it -------------------------------------------------------------- */
+/* --- Understanding it ----------------------------------------------------- */
 
 struct reading {
 	const struct serve_context *context;
@@ -133,7 +133,7 @@ static int understand(struct serve_disk *disk,
 	return r;
 }
 
-/* --- Opening it ----------------------------------------------------------------------- */
+/* --- Opening it ----------------------------------------------------------- */
 
 static void fill_export(struct serve_disk *disk)
 {
@@ -219,7 +219,7 @@ unsigned int serve_disk_channels(const struct serve_disk *disk)
 	return disk->limits->max_channels;
 }
 
-/* --- Channels ------------------------------------------------------------------------------ */
+/* --- Channels ------------------------------------------------------------- */
 
 int serve_channel_open(struct serve_channel **ret, struct serve_disk *disk,
 		       struct engine *engine, unsigned int lane)

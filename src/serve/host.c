@@ -30,7 +30,7 @@ struct local_host {
 	bool running;
 };
 
-/* --- Files ----------------------------------------------------------------------- */
+/* --- Files ---------------------------------------------------------------- */
 
 static int add_grant(struct local_host *host, const struct layer *layer,
 		     unsigned int i)
@@ -148,7 +148,7 @@ static int serve_keep(const struct msg_service *request)
 	return TAKE_FD(fd);
 }
 
-/* --- The thread --------------------------------------------------------------------- */
+/* --- The thread ----------------------------------------------------------- */
 
 static void answer(struct local_host *host, const struct msg_service *request)
 {

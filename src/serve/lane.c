@@ -50,7 +50,7 @@ struct serve_lane {
 	bool running;
 };
 
-/* --- What sessions ask ------------------------------------------------------------- */
+/* --- What sessions ask ---------------------------------------------------- */
 
 static const struct nbd_export *get_export(void *ctx, unsigned int index)
 {
@@ -70,7 +70,7 @@ static void submit(void *ctx, struct nbd_command *command)
 	serve_submit(lane->channels[i], command);
 }
 
-/* --- Clients ------------------------------------------------------------------------- */
+/* --- Clients -------------------------------------------------------------- */
 
 static void drop_client(struct serve_lane *lane, struct client *client)
 {
@@ -145,7 +145,7 @@ unsigned int serve_lane_clients(const struct serve_lane *lane)
 	return atomic_load(&lane->nr_clients);
 }
 
-/* --- The thread -------------------------------------------------------------------------- */
+/* --- The thread ----------------------------------------------------------- */
 
 static bool round_of_work(struct serve_lane *lane)
 {
@@ -218,7 +218,7 @@ static void *run(void *arg)
 	}
 }
 
-/* --- Main thread ---------------------------------------------------------------------------- */
+/* --- Main thread ---------------------------------------------------------- */
 
 int serve_lane_new(struct serve_lane **ret, unsigned int index,
 		   struct serve_disk **disks, unsigned int nr_disks,

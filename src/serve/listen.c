@@ -24,7 +24,7 @@ static int add(struct listeners *listeners, int fd)
 	return 0;
 }
 
-/* --- Unix ---------------------------------------------------------------------- */
+/* --- Unix ----------------------------------------------------------------- */
 
 /* Does anybody answer there? */
 static bool is_alive(const struct sockaddr_un *addr)
@@ -86,7 +86,7 @@ int listen_unix(struct listeners *listeners, const char *path)
 	return add(listeners, fd);
 }
 
-/* --- TCP ------------------------------------------------------------------------ */
+/* --- TCP ------------------------------------------------------------------ */
 
 /* "[::1]:10809", "host:10809", "10809". */
 static int split(const char *where, char **ret_host, char **ret_port)
@@ -165,7 +165,7 @@ int listen_tcp(struct listeners *listeners, const char *where)
 	return r;
 }
 
-/* --- Passed by systemd ------------------------------------------------------------- */
+/* --- Passed by systemd ---------------------------------------------------- */
 
 /* Without libsystemd, which is optional: two environment variables and
  * descriptors from 3 on. */

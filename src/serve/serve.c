@@ -49,7 +49,7 @@ struct server {
 	pid_t child; /* 0: none */
 };
 
-/* --- Options --------------------------------------------------------------------- */
+/* --- Options -------------------------------------------------------------- */
 
 static int take_credentials(struct server *server, int kind, const char *path)
 {
@@ -120,7 +120,7 @@ static int listen_for_run(struct server *server)
 	return path ? listen_unix(&server->listeners, path) : -ENOMEM;
 }
 
-/* --- Disks ------------------------------------------------------------------------ */
+/* --- Disks ---------------------------------------------------------------- */
 
 /* "NAME=EXPR", where no expression begins so; else its number is its name. */
 static int open_disk(struct server *server, const char *word)
@@ -164,7 +164,7 @@ static int open_disks(struct server *server, int argc, char **argv)
 	return r;
 }
 
-/* --- Lanes -------------------------------------------------------------------------- */
+/* --- Lanes ---------------------------------------------------------------- */
 
 static unsigned int nr_lanes(const struct server *server)
 {
@@ -236,7 +236,7 @@ static void accept_one(const struct server *server, int listener)
 	give(server, fd);
 }
 
-/* --- --run ------------------------------------------------------------------------------ */
+/* --- --run ---------------------------------------------------------------- */
 
 /* Runs it with $uri and $socket set, as nbdkit's --run does. */
 static int start_command(struct server *server)
@@ -267,7 +267,7 @@ static int status_of(int status)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* --- The loop ------------------------------------------------------------------------------ */
+/* --- The loop ------------------------------------------------------------- */
 
 static int block_signals(struct server *server)
 {
@@ -338,7 +338,7 @@ static void tell_ready(const struct server *server)
 #endif
 }
 
-/* --- Begin and end ------------------------------------------------------------------------------ */
+/* --- Begin and end -------------------------------------------------------- */
 
 static int begin(struct server *server, int argc, char **argv)
 {

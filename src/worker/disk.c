@@ -47,7 +47,7 @@ static struct progress *progress_of(struct xd_request *req)
 	return (struct progress *)(void *)req->host;
 }
 
-/* --- The contract ---------------------------------------------------------- */
+/* --- The contract --------------------------------------------------------- */
 
 static void check_range(const struct xd_limits *limits,
 			const struct xd_request *req)
@@ -112,7 +112,7 @@ static void check_request(const struct xd_limits *limits,
 	assert(false);
 }
 
-/* --- Down ------------------------------------------------------------------ */
+/* --- Down ----------------------------------------------------------------- */
 
 void xd_submit(struct xd_channel *ch, struct xd_request *req)
 {
@@ -181,7 +181,7 @@ void xd_sys(struct xd_channel *ch, struct xd_sys *sys)
 	engine_sys(host_channel_of(ch)->lane->engine, sys);
 }
 
-/* --- Children -------------------------------------------------------------- */
+/* --- Children ------------------------------------------------------------- */
 
 #define CHILDREN_PER_BLOCK 32
 
@@ -239,7 +239,7 @@ struct xd_request *xd_child(struct xd_channel *ch, struct xd_request *parent)
 	return child;
 }
 
-/* --- Up -------------------------------------------------------------------- */
+/* --- Up ------------------------------------------------------------------- */
 
 void xd_complete(struct xd_request *req, int err)
 {

@@ -52,7 +52,7 @@ static struct threads *threads_of(struct engine *engine)
 	return container_of(engine, struct threads, engine);
 }
 
-/* --- The threads ----------------------------------------------------------- */
+/* --- The threads ---------------------------------------------------------- */
 
 static int64_t make_call(const struct xd_sys *sys)
 {
@@ -129,7 +129,7 @@ static bool start_thread(struct threads *threads)
 	return r == 0;
 }
 
-/* --- Making one ------------------------------------------------------------ */
+/* --- Making one ----------------------------------------------------------- */
 
 static int threads_create(unsigned int entries, struct engine **ret)
 {
@@ -165,7 +165,7 @@ static void threads_destroy(struct engine *engine)
 	free(threads);
 }
 
-/* --- The lane -------------------------------------------------------------- */
+/* --- The lane ------------------------------------------------------------- */
 
 static void threads_start(struct engine *engine, struct call *call)
 {

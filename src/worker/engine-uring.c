@@ -63,7 +63,7 @@ static struct uring *uring_of(struct engine *engine)
 	return container_of(engine, struct uring, engine);
 }
 
-/* --- Making one ------------------------------------------------------------ */
+/* --- Making one ----------------------------------------------------------- */
 
 static const uint8_t allowed_ops[] = {
 	IORING_OP_NOP,	    IORING_OP_READV,	 IORING_OP_WRITEV,
@@ -158,7 +158,7 @@ static void uring_destroy(struct engine *engine)
 	free(uring);
 }
 
-/* --- Calls into the queue -------------------------------------------------- */
+/* --- Calls into the queue ------------------------------------------------- */
 
 static void prepare(struct io_uring_sqe *sqe, const struct xd_sys *sys)
 {
@@ -287,7 +287,7 @@ static void uring_cancel(struct engine *engine, struct call *poll)
 	io_uring_sqe_set_data(sqe, NULL);
 }
 
-/* --- Waiting and completing ------------------------------------------------ */
+/* --- Waiting and completing ----------------------------------------------- */
 
 static int submit_and_wait(struct uring *uring, uint64_t wait_ns)
 {

@@ -96,7 +96,7 @@ void flush_want(struct io *io)
 	io_append(&io->ring->lane->flush.waiting, io);
 }
 
-/* --- Poison -------------------------------------------------------------------- */
+/* --- Poison --------------------------------------------------------------- */
 
 /* Asks the broker to remember it, for each piece of storage in the stack. */
 static int make_mark(struct io_disk *disk)
@@ -210,7 +210,7 @@ void flush_failed(struct io *io, int err)
 	io_append(&lane->flush.failed, io);
 }
 
-/* --- The flush itself ------------------------------------------------------------ */
+/* --- The flush itself ----------------------------------------------------- */
 
 static void flush_done(struct xd_request *req, int err)
 {
@@ -284,7 +284,7 @@ uint64_t flush_next(const struct io_lane *lane)
 	return lane->flush.mark_at ? lane->flush.mark_at : UINT64_MAX;
 }
 
-/* --- Main thread ----------------------------------------------------------------- */
+/* --- Main thread ---------------------------------------------------------- */
 
 struct last_flush {
 	bool done;

@@ -17,7 +17,7 @@
 #include "common/log.h"
 #include "common/util.h"
 
-/* --- Main thread --------------------------------------------------------------- */
+/* --- Main thread ---------------------------------------------------------- */
 
 int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
 		unsigned int nr_pages, enum blkif_layout layout,
@@ -83,7 +83,7 @@ void io_ring_begin(struct io_ring *ring, struct inflight_ring log,
 			ring->free[ring->nr_free++] = (uint16_t)i;
 }
 
-/* --- After a worker has died ------------------------------------------------- */
+/* --- After a worker has died ---------------------------------------------- */
 
 static void republish(struct io_ring *ring)
 {

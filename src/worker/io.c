@@ -62,7 +62,7 @@ static const uint8_t io_steps[BLKIF_NR_ACTIONS] = {
 /* Those that are left out when there is no data. */
 #define DATA_STEPS (STEP(IO_LOCK) | STEP(IO_DATA) | STEP(IO_POSTFLUSH))
 
-/* --- Lists ------------------------------------------------------------------ */
+/* --- Lists ---------------------------------------------------------------- */
 
 void io_append(struct io_list *list, struct io *io)
 {
@@ -91,7 +91,7 @@ struct io_list io_take_all(struct io_list *list)
 	return all;
 }
 
-/* --- Taken off the ring ------------------------------------------------------ */
+/* --- Taken off the ring --------------------------------------------------- */
 
 void io_judge(struct io *io)
 {
@@ -178,7 +178,7 @@ static void take_requests(struct io_ring *ring)
 	}
 }
 
-/* --- The steps --------------------------------------------------------------- */
+/* --- The steps ------------------------------------------------------------ */
 
 static bool step_list(struct io *io)
 {
@@ -535,7 +535,7 @@ void io_returned(struct io_lane *lane)
 	lane->submitted--;
 }
 
-/* --- Answered ---------------------------------------------------------------- */
+/* --- Answered ------------------------------------------------------------- */
 
 /* Its answer is published: the request is over. */
 static void release(struct io *io)
@@ -611,7 +611,7 @@ static void publish(struct io_ring *ring)
 	}
 }
 
-/* --- A round ------------------------------------------------------------------ */
+/* --- A round -------------------------------------------------------------- */
 
 /* All copies that are wanted, in one call; what follows may want more. */
 static void run_copies(struct io_lane *lane)

@@ -172,7 +172,7 @@ void io_ring_free(struct io_ring *ring);
 void io_ring_begin(struct io_ring *ring, struct inflight_ring log,
 		   struct inflight_plan *plan);
 
-/* --- Lane ------------------------------------------------------------------ */
+/* --- Lane ----------------------------------------------------------------- */
 
 /* What a dead worker left: publishes, and begins again. */
 void io_ring_recover(struct io_ring *ring);
@@ -196,7 +196,7 @@ void io_idle(struct io_lane *lane);
 /* Any thread. */
 void io_poke(struct io_lane *lane);
 
-/* --- Between the parts of the data path ------------------------------------ */
+/* --- Between the parts of the data path ----------------------------------- */
 
 /* The struct of an entry that has just been filled; what it asks for. */
 struct io *io_prepare(struct io_ring *ring, uint16_t entry);

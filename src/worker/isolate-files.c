@@ -97,7 +97,7 @@ int isolate_lend_file(const char *path)
 	return r;
 }
 
-/* --- In the handler ---------------------------------------------------------- */
+/* --- In the handler ------------------------------------------------------- */
 
 static long duplicate(struct lent *file)
 {

@@ -34,7 +34,7 @@
 #include "worker/isolate-files.h"
 #include "worker/isolate-seccomp.h"
 
-/* --- Stage 1: limits ------------------------------------------------------- */
+/* --- Stage 1: limits ------------------------------------------------------ */
 
 /*
  * Should: leave no core file (it would hold the guest's data), and keep the
@@ -54,7 +54,7 @@ static int limit_resources(void)
 	return 0;
 }
 
-/* --- Stage 2: the user ----------------------------------------------------- */
+/* --- Stage 2: the user ---------------------------------------------------- */
 
 static int drop_capabilities(void)
 {
@@ -88,7 +88,7 @@ static int become(uint32_t uid)
 	return drop_capabilities();
 }
 
-/* --- Stage 3: no way back -------------------------------------------------- */
+/* --- Stage 3: no way back ------------------------------------------------- */
 
 /*
  * Should: make the losses final, and the process's memory unreadable to others
@@ -104,7 +104,7 @@ static int forbid_return(bool relaxed)
 	return 0;
 }
 
-/* --- Stage 4: Landlock ----------------------------------------------------- */
+/* --- Stage 4: Landlock ---------------------------------------------------- */
 
 /* By number: the headers of older systems lack what newer kernels know. */
 #ifndef SYS_landlock_create_ruleset
@@ -156,7 +156,7 @@ static int restrict_paths(void)
 	return 0;
 }
 
-/* --- All of it ------------------------------------------------------------- */
+/* --- All of it ------------------------------------------------------------ */
 
 static int fail(char *ret_why, const char *what, int err)
 {

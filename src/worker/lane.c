@@ -15,11 +15,11 @@
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
  * once more.  An event only ever means "look": all rings of the lane are looked
- * at, whichever rang.  A guest that rings for nothing, again and again, finds its
- * port unmasked later and later (storm.h); until then its ring is looked at only
- * when something else has woken the lane.  At the start the rings are looked at and the guest is
- * notified without being asked, since either side's event may have been lost
- * with the worker that was here before.
+ * at, whichever rang.  A guest that rings for nothing, again and again, finds
+ * its port unmasked later and later (storm.h); until then its ring is looked at
+ * only when something else has woken the lane.  At the start the rings are
+ * looked at and the guest is notified without being asked, since either side's
+ * event may have been lost with the worker that was here before.
  *
  * The end comes in two steps: disk->stop makes the lane take nothing more and
  * leave once the stack has nothing of it; then the main thread takes apart what
@@ -96,7 +96,7 @@ struct io_lane *lane_io(struct lane *lane)
 	return &lane->io;
 }
 
-/* --- The thread ---------------------------------------------------------------- */
+/* --- The thread ----------------------------------------------------------- */
 
 static void polled(struct xd_sys *sys, int64_t res)
 {
@@ -282,7 +282,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* --- Main thread ----------------------------------------------------------------- */
+/* --- Main thread ---------------------------------------------------------- */
 
 int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 		char *ret_why)

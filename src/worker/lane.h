@@ -19,7 +19,7 @@ void lane_free(struct lane *lane);
 /* False: threads make its calls, where io_uring is forbidden. */
 bool lane_uses_uring(const struct lane *lane);
 
-/* --- Main thread, from connect to disconnect -------------------------------- */
+/* --- Main thread, from connect to disconnect ------------------------------ */
 
 /* The share of the data path; made by lane_attach(), no thread runs yet. */
 struct io_lane *lane_io(struct lane *lane);

@@ -26,7 +26,7 @@ static const struct host_disk *host_disk_const(const struct xd_disk *disk)
 	return (const struct host_disk *)(const void *)disk;
 }
 
-/* --- Parameters ------------------------------------------------------------ */
+/* --- Parameters ----------------------------------------------------------- */
 
 /* A name that is in no table is the backend's mistake. */
 static const struct expr_value *find_value(const struct xd_disk *disk,
@@ -68,7 +68,7 @@ bool xd_readonly(const struct xd_disk *disk)
 	return host_disk_const(disk)->layer->read_only;
 }
 
-/* --- Sentences ------------------------------------------------------------- */
+/* --- Sentences ------------------------------------------------------------ */
 
 void xd_error(struct xd_disk *disk, const char *fmt, ...)
 {
@@ -162,7 +162,7 @@ void layer_forget(struct host_disk *hd)
 	hd->notes = NULL;
 }
 
-/* --- Services -------------------------------------------------------------- */
+/* --- Services ------------------------------------------------------------- */
 
 /* What the broker says about a failure is said on, until the backend says it
  * better.  For the main thread. */

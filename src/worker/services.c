@@ -117,7 +117,7 @@ void services_free(struct services *s)
 	free(s);
 }
 
-/* --- Waiting --------------------------------------------------------------- */
+/* --- Waiting -------------------------------------------------------------- */
 
 static uint64_t deadline_in(uint64_t ns)
 {
@@ -154,7 +154,7 @@ static int wait_news(struct services *s, uint64_t deadline)
 	return -pthread_cond_timedwait(&s->news, &s->lock, &ts);
 }
 
-/* --- Reading --------------------------------------------------------------- */
+/* --- Reading -------------------------------------------------------------- */
 
 static int keep_order(struct services *s, const void *buf, size_t length)
 {
@@ -243,7 +243,7 @@ int services_next(struct services *s, void *buf, size_t *ret_length,
 	return r;
 }
 
-/* --- Sending --------------------------------------------------------------- */
+/* --- Sending -------------------------------------------------------------- */
 
 /* The kernel is short of memory; poll() knows nothing of that. */
 static int wait_for_memory(uint64_t deadline)
@@ -403,7 +403,7 @@ uint64_t services_budget(struct services *s)
 	return budget;
 }
 
-/* --- Another broker -------------------------------------------------------- */
+/* --- Another broker ------------------------------------------------------- */
 
 /* Waits without end; costs nothing meanwhile. */
 static int accept_broker(const struct services *s)

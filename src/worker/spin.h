@@ -7,8 +7,8 @@
  * than the wait.  But a guest that has nothing to send, or needs this CPU to send
  * it, is waited for in vain.  So a try is only made while more than two of three
  * are good; else the next sleeps go without, twice as many after each try that
- * fails.  And where others want the CPU no more is made for long: to offer it is to
- * stand behind them.  Pure: no time but what it is told.
+ * fails.  And where others want the CPU no more is made for long: to offer it is
+ * to stand behind them.  Pure: no time but what it is told.
  */
 #ifndef XENDISK_SPIN_H
 #define XENDISK_SPIN_H

@@ -89,7 +89,7 @@ int xd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
 	return 0;
 }
 
-/* --- For the worker -------------------------------------------------------- */
+/* --- For the worker ------------------------------------------------------- */
 
 static struct host_disk *top_of(struct stack *stack)
 {

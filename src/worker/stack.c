@@ -24,7 +24,7 @@
 
 #include "worker/stack.h"
 
-/* --- From text to disks ---------------------------------------------------- */
+/* --- From text to disks --------------------------------------------------- */
 
 static const struct backend_info *find_backend(void *ctx, const char *name)
 {
@@ -139,7 +139,7 @@ static int add_disk(struct stack *stack, struct layer *layer,
 	return 0;
 }
 
-/* --- Limits ---------------------------------------------------------------- */
+/* --- Limits --------------------------------------------------------------- */
 
 static bool is_power_of_2(uint64_t x)
 {
@@ -206,7 +206,7 @@ static int check_writable(struct host_disk *hd)
 	return -EROFS;
 }
 
-/* --- Open and close -------------------------------------------------------- */
+/* --- Open and close ------------------------------------------------------- */
 
 static void take_size_of_sibling(struct host_disk *hd)
 {
@@ -342,7 +342,7 @@ void stack_close(struct stack *stack)
 	free(stack);
 }
 
-/* --- What it is ------------------------------------------------------------ */
+/* --- What it is ----------------------------------------------------------- */
 
 const struct xd_limits *stack_limits(const struct stack *stack)
 {
@@ -392,7 +392,7 @@ void stack_describe(const struct stack *stack, struct msg_opened *opened)
 	}
 }
 
-/* --- A guest comes and goes ------------------------------------------------ */
+/* --- A guest comes and goes ----------------------------------------------- */
 
 static void say_why(struct host_disk *hd, int err, char *ret_why)
 {
@@ -457,7 +457,7 @@ int stack_deactivate(struct stack *stack, char *ret_why)
 	return first;
 }
 
-/* --- Lanes ----------------------------------------------------------------- */
+/* --- Lanes ---------------------------------------------------------------- */
 
 static void close_lane(struct stack_lane *lane)
 {

@@ -64,7 +64,7 @@ struct worker {
 	struct grow grow;
 };
 
-/* --- Answers ------------------------------------------------------------------- */
+/* --- Answers -------------------------------------------------------------- */
 
 static void answer_text(struct worker *worker, uint32_t seq, enum msg_type type,
 			int result, const char *why)
@@ -88,7 +88,7 @@ static int say(char *ret_why, int err, const char *fmt, ...)
 	return err;
 }
 
-/* --- OPEN ------------------------------------------------------------------------ */
+/* --- OPEN ----------------------------------------------------------------- */
 
 static unsigned int nr_cpus(void)
 {
@@ -223,7 +223,7 @@ static int handle_open(struct worker *worker, const struct msg_open *msg)
 			     MSG_OPENED);
 }
 
-/* --- CONNECT --------------------------------------------------------------------- */
+/* --- CONNECT -------------------------------------------------------------- */
 
 static enum blkif_layout layout_of(uint32_t abi)
 {
@@ -338,7 +338,7 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 	return 0;
 }
 
-/* --- Whose log it is ---------------------------------------------------------------- */
+/* --- Whose log it is ------------------------------------------------------ */
 
 /* FNV-1a over the identities of all storage in the stack. */
 static uint32_t hash_storage(const struct msg_opened *opened)
@@ -376,7 +376,7 @@ static struct inflight_id identify(const struct worker *worker,
 	return id;
 }
 
-/* --- CONNECT, DISCONNECT ------------------------------------------------------------ */
+/* --- CONNECT, DISCONNECT -------------------------------------------------- */
 
 static int connect_all(struct worker *worker, const struct msg_connect *msg,
 		       char *ret_why)
@@ -573,7 +573,7 @@ static void handle_close(struct worker *worker)
 	close_all(worker);
 }
 
-/* --- The life ----------------------------------------------------------------------- */
+/* --- The life ------------------------------------------------------------- */
 
 static int say_hello(struct worker *worker)
 {
@@ -610,7 +610,7 @@ static int handle(struct worker *worker, const void *msg)
 	}
 }
 
-/* --- Another broker ------------------------------------------------------------------ */
+/* --- Another broker ------------------------------------------------------- */
 
 static int introduce(void *ctx)
 {
