@@ -8,7 +8,8 @@ set -euo pipefail
 requires psktool
 
 # Keys: alice's, which the server knows, and another alice's, which it does not.
-# (Readable to all: a build with sanitizers opens it as the worker's user.)
+# (Within reach of all: a build with sanitizers opens it as the worker's user.)
+chmod 711 "$tmp"
 keys() { psktool -u alice -p "$1" >/dev/null 2>&1 && chmod 644 "$1"; }
 keys "$tmp/keys.psk"
 keys "$tmp/other.psk"
