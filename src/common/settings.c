@@ -224,6 +224,52 @@ static int merge(struct settings *settings, const char *path, cfg_t *cfg)
 	return r;
 }
 
+static void on_silent_error(cfg_t *cfg, const char *fmt, va_list ap)
+	PRINTF(2, 0);
+
+static void on_silent_error(cfg_t *cfg, const char *fmt, va_list ap)
+{
+	(void)cfg;
+	(void)fmt;
+	(void)ap;
+}
+
+/* The text and one brace more, which is wrong unless one is missing. */
+static char *read_with_brace(const char *path)
+{
+	cleanup_file FILE *in = fopen(path, "re");
+	char *text = NULL;
+	size_t size;
+	FILE *out = in ? open_memstream(&text, &size) : NULL;
+	int c;
+
+	if (!out)
+		return NULL;
+	while ((c = fgetc(in)) != EOF)
+		(void)fputc(c, out);
+	(void)fputs("\n}\n", out);
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* libconfuse takes the end of a file for the end of a section, too: a file
+ * that was cut short would be good. */
+static bool is_unclosed(const char *path, cfg_opt_t *options)
+{
+	cleanup_free char *text = read_with_brace(path);
+	cfg_t *cfg = text ? cfg_init(options, CFGF_NONE) : NULL;
+	bool unclosed;
+
+	if (!cfg)
+		return false;
+	cfg_set_error_function(cfg, on_silent_error);
+	unclosed = cfg_parse_buf(cfg, text) == CFG_SUCCESS;
+	cfg_free(cfg);
+	return unclosed;
+}
+
 static int load_file(struct settings *settings, const char *path)
 {
 	cfg_opt_t disk[] = {
@@ -246,7 +292,7 @@ static int load_file(struct settings *settings, const char *path)
 		CFG_STR("mem-limit", NULL, CFGF_NODEFAULT),
 		CFG_END(),
 	};
-	struct stat st;
+	struct stat st = { 0 };
 	cfg_t *cfg;
 	int r;
 
@@ -267,6 +313,12 @@ static int load_file(struct settings *settings, const char *path)
 	cfg_set_validate_func(cfg, "mem-limit", check_size);
 	switch (cfg_parse(cfg, path)) {
 	case CFG_SUCCESS:
+		if (S_ISREG(st.st_mode) && is_unclosed(path, options)) {
+			keep_error("%s:%d: \"}\" is missing at the end", path,
+				   cfg->line);
+			r = -EINVAL;
+			break;
+		}
 		r = merge(settings, path, cfg);
 		break;
 	case CFG_FILE_ERROR:

@@ -110,6 +110,7 @@ static const struct {
 	  "duplicate title 'a'" },
 	{ "disk \"a\" { expr = \"/a\"\ndisk \"b\" { expr = \"/b\" }\n",
 	  ":2: no such option 'disk'" },
+	{ "disk \"a\" {\n  expr = \"/a\"\n", "\"}\" is missing at the end" },
 };
 
 static void test_bad(void **state)
