@@ -37,6 +37,7 @@ struct newcomer {
 
 struct serve_lane {
 	struct engine *engine;
+	struct nbd_session_events events;
 	struct serve_disk **disks;
 	struct serve_channel **channels;
 	unsigned int nr_disks;
@@ -82,17 +83,12 @@ static void drop_client(struct serve_lane *lane, struct client *client)
 
 static void add_client(struct serve_lane *lane, int fd)
 {
-	static struct nbd_session_events events = {
-		.export = get_export,
-		.submit = submit,
-	};
 	struct client *client = calloc(1, sizeof(*client));
 	int r = -ENOMEM;
 
-	events.command_size = serve_command_size;
 	if (client)
 		r = conn_new(&client->conn, lane->engine, fd, lane->credentials,
-			     &events, lane, HANDSHAKE_TIMEOUT_NS);
+			     &lane->events, lane, HANDSHAKE_TIMEOUT_NS);
 	if (r < 0) {
 		log_error("a client cannot be served: %s", strerror(-r));
 		(void)close(fd);
@@ -230,6 +226,11 @@ int serve_lane_new(struct serve_lane **ret, unsigned int index,
 	if (!lane)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&lane->lock, NULL);
+	lane->events = (struct nbd_session_events){
+		.export = get_export,
+		.submit = submit,
+		.command_size = serve_command_size,
+	};
 	lane->disks = disks;
 	lane->credentials = credentials;
 	lane->channels = calloc(nr_disks, sizeof(struct serve_channel *));
