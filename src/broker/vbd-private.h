@@ -40,6 +40,7 @@ struct vbd {
 	bool online;
 	bool domain_ended;
 
+	bool begun; /* it has been beyond Initialising */
 	bool driven; /* by us, for certain */
 	bool attached_before; /* by an earlier broker */
 	bool attaching; /* the target's verdict is still to be told */

@@ -99,6 +99,13 @@ void vbd_set_adrift(struct vbd *vbd)
 
 /* --- Reading -------------------------------------------------------------- */
 
+static void set_backend_state(struct vbd *vbd, int state)
+{
+	vbd->backend_state = state;
+	if (state > XenbusStateInitialising)
+		vbd->begun = true;
+}
+
 static int read_backend(struct vbd *vbd)
 {
 	uint32_t state = XenbusStateUnknown, online = 0;
@@ -113,7 +120,7 @@ static int read_backend(struct vbd *vbd)
 		r = store_read_u32(vbd->store, vbd->path, "online", 1, &online);
 	if (r < 0 && r != -ENOENT && r != -EINVAL)
 		return r;
-	vbd->backend_state = (int)state;
+	set_backend_state(vbd, (int)state);
 	vbd->online = online;
 	return 0;
 }
@@ -222,7 +229,7 @@ static int step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
 	int r = store_transact(vbd->store, write_step, &step);
 
 	if (r == 0)
-		vbd->backend_state = state;
+		set_backend_state(vbd, state);
 	else if (r == -ESTALE || r == -EAGAIN)
 		look_in(vbd, RETRY_MS);
 	else if (r != -ENOENT) /* removed: the next look will see it */
@@ -538,17 +545,36 @@ static void remove_orphan(struct vbd *vbd)
 		(void)store_remove_branch(vbd->store, vbd->path, 1);
 }
 
-/* The toolstack writes Initialising into new directories only: this one was
- * removed and made again between two looks. */
-static bool is_made_anew(const struct vbd *vbd, int state_before)
+/* Does the directory still say what has been opened? */
+static bool has_other_target(const struct vbd *vbd)
 {
-	return state_before > XenbusStateInitialising &&
-	       vbd->backend_state == XenbusStateInitialising;
+	struct node node = { 0 };
+	char why[MSG_TEXT_MAX];
+	bool other;
+
+	if (!vbd->node.target ||
+	    node_read(vbd->store, &vbd->at, vbd->path, &node, why) < 0)
+		return false;
+	other = strcmp(node.target, vbd->node.target) != 0 ||
+		node.read_only != vbd->node.read_only;
+	node_clear(&node);
+	return other;
+}
+
+/*
+ * Was the directory removed and made again between two looks?  The toolstack
+ * writes Initialising into new directories only.  A look that came while it
+ * was being removed may have seen Unknown in between, so the state of the look
+ * before does not tell.
+ */
+static bool is_made_anew(const struct vbd *vbd)
+{
+	return vbd->backend_state == XenbusStateInitialising &&
+	       (vbd->begun || has_other_target(vbd));
 }
 
 void vbd_look(struct vbd *vbd)
 {
-	int before = vbd->backend_state;
 	int r = read_states(vbd);
 	int action;
 
@@ -563,7 +589,7 @@ void vbd_look(struct vbd *vbd)
 		return;
 	}
 	vbd->adrift = false;
-	if (r == -ENOENT || vbd->gone || is_made_anew(vbd, before)) {
+	if (r == -ENOENT || vbd->gone || is_made_anew(vbd)) {
 		vbd->gone = true;
 		if (vbd_attach_end(vbd))
 			bus_forget(vbd->broker->bus, vbd);

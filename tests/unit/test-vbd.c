@@ -367,6 +367,46 @@ static void put_backend(const struct disk *disk, const char *key,
 	fake_set(world.store, path, value);
 }
 
+/* A look came in the middle: it has found the directory without a state. */
+static void made_anew_while_it_was_read(void **state)
+{
+	struct disk *disk = world_attach(NODE_XENDISK, 5, "null");
+	char path[128];
+
+	(void)state;
+	world_answer(disk, 0);
+	assert_be(disk, 2);
+	(void)snprintf(path, sizeof(path), "%s/hotplug-status", disk->be);
+	fake_remove(world.store, path);
+	(void)snprintf(path, sizeof(path), "%s/state", disk->be);
+	fake_remove(world.store, path);
+	world_settle();
+	assert_non_null(disk->vbd);
+	put_backend(disk, "params", "null()");
+	put_backend(disk, "state", "1");
+	world_settle();
+	assert_null(disk->vbd); /* nor has it offered its own target */
+	assert_be(disk, 1);
+	world_adopt(disk);
+	assert_asked(disk, ASK_OPEN);
+}
+
+/* Before it was offered. */
+static void made_anew_while_it_opens(void **state)
+{
+	struct disk *disk = world_attach(NODE_XENDISK, 5, "null");
+
+	(void)state;
+	assert_asked(disk, ASK_OPEN);
+	put_backend(disk, "state", "1");
+	world_settle();
+	assert_asked(disk, ASK_OPEN); /* nothing else has changed */
+	put_backend(disk, "params", "null()");
+	put_backend(disk, "state", "1");
+	world_settle();
+	assert_null(disk->vbd);
+}
+
 /* A xenstored that has begun anew knows no directory. */
 static void directory_is_forgotten(void **state)
 {
@@ -568,6 +608,8 @@ int main(void)
 		TEST(frontend_vanishes),
 		TEST(domain_ends_and_leaves_its_keys),
 		TEST(directory_is_torn_out),
+		TEST(made_anew_while_it_was_read),
+		TEST(made_anew_while_it_opens),
 		TEST(directory_is_forgotten),
 		TEST(reconnect_with_less),
 		TEST(crash_without_closing),
