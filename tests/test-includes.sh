@@ -45,7 +45,7 @@ ok "blkif.h and ring.h are the worker's ring's and blkif's business" \
 ok "grants: worker only" only 'worker/[a-z]+\.[ch]' 'xengnttab'
 ok "event channels: worker only" only 'worker/[a-z]+\.[ch]' 'xenevtchn'
 ok "xenstore: the broker's store and the command" \
-	only '(broker/store\.[ch]|command/[a-z]+\.[ch])' 'xenstore'
+	only '(broker/store(-[a-z]+)?\.[ch]|command/[a-z]+\.[ch])' 'xenstore'
 ok "GnuTLS: one file" only 'nbd/tls\.c' 'gnutls'
 ok "libxenctrl: one file of the command" only 'command/domain\.c' 'xenctrl'
 
