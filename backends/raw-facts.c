@@ -73,20 +73,32 @@ int raw_device_facts(int fd, struct raw_facts *facts)
 	return 0;
 }
 
-bool raw_is_local(int fd)
+void raw_find_home(int fd, bool *ret_local, bool *ret_memory)
 {
-	static const long local[] = {
-		EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
-		F2FS_SUPER_MAGIC, TMPFS_MAGIC,	   OVERLAYFS_SUPER_MAGIC,
+	static const struct {
+		long magic;
+		bool memory;
+	} local[] = {
+		{ EXT4_SUPER_MAGIC, false },
+		{ XFS_SUPER_MAGIC, false },
+		{ BTRFS_SUPER_MAGIC, false },
+		{ F2FS_SUPER_MAGIC, false },
+		{ TMPFS_MAGIC, true },
+		{ RAMFS_MAGIC, true },
+		{ OVERLAYFS_SUPER_MAGIC, false },
 	};
 	struct statfs fs;
 
+	*ret_local = false;
+	*ret_memory = false;
 	if (fstatfs(fd, &fs) < 0)
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(local); i++)
-		if ((long)fs.f_type == local[i])
-			return true;
-	return false;
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(local); i++) {
+		if ((long)fs.f_type != local[i].magic)
+			continue;
+		*ret_local = true;
+		*ret_memory = local[i].memory;
+	}
 }
 
 static void discard_facts(struct raw_facts *facts)

@@ -126,11 +126,17 @@ static struct iovec *run_gather(struct xd_request *first, unsigned int iovcnt)
 	return iov;
 }
 
-/* What the page cache gives or takes at once; 0: nothing. */
+/*
+ * What the page cache gives or takes at once; 0: nothing.  Where it is all there
+ * is of a file there is no need to ask, and tmpfs cannot be asked: it refuses
+ * RWF_NOWAIT, and io_uring hands each request to a thread.
+ */
 static size_t try_nowait(struct xd_request *first)
 {
 	struct raw_io *io = io_of(first);
 	struct raw_lane *lane = io->ch->data;
+	bool in_memory = raw_of(io->ch)->in_memory;
+	int flags = in_memory ? 0 : RWF_NOWAIT;
 	struct xd_sys *sys = &io->sys;
 	int iovcnt = (int)sys->iovcnt;
 	ssize_t n;
@@ -139,11 +145,11 @@ static size_t try_nowait(struct xd_request *first)
 		return 0;
 	if (first->op == XD_READ)
 		n = preadv2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			    RWF_NOWAIT);
+			    flags);
 	else
 		n = pwritev2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			     RWF_NOWAIT);
-	if (n < 0 && errno != EAGAIN)
+			     flags);
+	if (n < 0 && errno != EAGAIN && !in_memory)
 		lane->nowait[first->op] = false;
 	return n < 0 ? 0 : (size_t)n;
 }

@@ -222,7 +222,8 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw->dev = raw->is_device ? facts.st.st_rdev : facts.st.st_dev;
 	raw->ino = raw->is_device ? 0 : facts.st.st_ino;
 	raw->diskseq = facts.diskseq;
-	raw->is_local = !raw->is_device && raw_is_local(fd);
+	if (!raw->is_device)
+		raw_find_home(fd, &raw->is_local, &raw->in_memory);
 	raw_set_end(raw, size);
 	raw->keep_space = !xd_arg_bool(disk, "discard");
 	err = check_claim(disk, raw, fd);

@@ -28,6 +28,7 @@ struct raw {
 	 * else UINT64_MAX. */
 	uint64_t end;
 	bool is_local; /* a file that can be asked for its size at any time */
+	bool in_memory; /* a file whose page cache is all there is of it */
 	bool is_device;
 	bool direct; /* O_DIRECT: no page cache */
 	bool keep_space; /* discard=no: zeroing makes no holes either */
@@ -49,8 +50,9 @@ struct raw_facts {
 /* Main thread, in open().  On failure xd_error() has said why. */
 int raw_find_facts(struct xd_disk *disk, int fd, struct raw_facts *facts);
 int raw_identify(struct xd_disk *disk, int fd, const struct raw_facts *facts);
-/* Is it on a file system that tells a file's size without asking anybody? */
-bool raw_is_local(int fd);
+/* The file system of a file.  local: tells its size without asking anybody;
+ * memory: has nothing but memory to keep it in. */
+void raw_find_home(int fd, bool *ret_local, bool *ret_memory);
 /* Main thread, at any time: size, physical and diskseq of a block device. */
 int raw_device_facts(int fd, struct raw_facts *facts);
 
