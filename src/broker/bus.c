@@ -390,7 +390,7 @@ static int watch_all(struct bus *bus)
 		r = store_watch(bus->release, "@releaseDomain", NULL);
 	for (int kind = 0; kind < NODE_NR_KINDS && r == 0; kind++) {
 		print_base(base, bus, kind);
-		r = store_watch(bus->scan, base, is_new);
+		r = store_watch_roof(bus->scan, base, is_new);
 	}
 	return r;
 }

@@ -11,8 +11,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <xenstore.h>
+/* The usual one falls through its cases, which clang takes ill. */
+#define HASH_FUNCTION HASH_SAX
+#include <uthash.h>
 
 #include "broker/store.h"
+
+struct watch;
 
 struct store {
 	struct xs_handle *xs;
@@ -26,6 +31,8 @@ struct store {
 	struct store_mark **marks; /* NULL: a free slot */
 	unsigned int nr_slots;
 	unsigned int generation;
+	struct watch *roofs; /* under lock, as what follows */
+	struct watch *covered; /* hash */
 };
 
 /* store.c: dir/key, or dir where key is NULL.  -ENAMETOOLONG. */

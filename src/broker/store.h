@@ -95,5 +95,9 @@ void store_mark_set_at(struct store_mark *mark, const char *path);
  * watch fires once when it is made.  -EDQUOT: xenstored allows no more. */
 int store_watch(struct store_mark *mark, const char *path,
 		bool (*wanted)(const char *below));
+/* The same; and watches of places below it that are made later cost xenstored
+ * nothing.  Those must not lie below each other, and the mark outlives them. */
+int store_watch_roof(struct store_mark *mark, const char *path,
+		     bool (*wanted)(const char *below));
 
 #endif

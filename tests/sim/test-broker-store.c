@@ -121,6 +121,52 @@ static void only_what_is_wanted(void **state)
 	store_mark_free(mark);
 }
 
+static bool nothing(const char *below)
+{
+	(void)below;
+	return false;
+}
+
+/* Watches that xenstored does not know: the roof's events serve them. */
+static void below_a_roof(void **state)
+{
+	struct world *w = *state;
+	struct store_mark *roof, *covered, *second;
+	unsigned int told_second = 0;
+
+	assert_int_equal(store_mark_new(&roof, w->store, count, &w->told), 0);
+	assert_int_equal(store_watch_roof(roof, "/test/k", nothing), 0);
+	assert_int_equal(
+		store_mark_new(&covered, w->store, count, &w->told_too), 0);
+	assert_int_equal(store_watch(covered, "/test/k/1/d", is_state), 0);
+	quiet(w);
+	assert_int_equal(w->told_too, 1); /* a new watch fires */
+	second = watch(w, "/test/k/1/d", is_state, &told_second);
+	w->told_too = 0;
+	put(w, "/test/k/1/d/sectors", "1");
+	put(w, "/test/k/1/dd/state", "1");
+	put(w, "/test/k/2/d/state", "1");
+	quiet(w);
+	assert_int_equal(w->told_too, 0);
+	put(w, "/test/k/1/d/state", "1");
+	quiet(w);
+	assert_int_equal(w->told_too, 1);
+	assert_int_equal(told_second, 1); /* both are at one place */
+	assert_true(xs_rm(w->other, XBT_NULL, "/test/k/1"));
+	quiet(w);
+	assert_int_equal(w->told_too, 2); /* it is gone with its parent */
+	assert_true(xs_rm(w->other, XBT_NULL, "/test"));
+	quiet(w);
+	assert_int_equal(w->told_too, 3); /* or with the roof's */
+	store_mark_free(covered);
+	put(w, "/test/k/1/d/state", "1");
+	quiet(w);
+	assert_int_equal(w->told_too, 3);
+	assert_int_equal(w->told, 0);
+	store_mark_free(second);
+	store_mark_free(roof);
+}
+
 static void places_are_remembered(void **state)
 {
 	struct world *w = *state;
@@ -414,6 +460,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(changes_are_folded),
 		TEST(only_what_is_wanted),
+		TEST(below_a_roof),
 		TEST(places_are_remembered),
 		TEST(a_freed_mark_is_silent),
 		TEST(reads_and_writes),

@@ -388,6 +388,12 @@ int store_watch(struct store_mark *mark, const char *path,
 	return 0;
 }
 
+int store_watch_roof(struct store_mark *mark, const char *path,
+		     bool (*wanted)(const char *below))
+{
+	return store_watch(mark, path, wanted);
+}
+
 bool fake_take_mark(struct store_mark *mark)
 {
 	bool dirty = mark->dirty;
