@@ -93,7 +93,7 @@ bool flush_needed(const struct io_disk *disk)
 
 void flush_want(struct io *io)
 {
-	io_append(&io->ring->lane->flush.waiting, io);
+	io_append(&io->lane->flush.waiting, io);
 }
 
 /* --- Poison --------------------------------------------------------------- */
@@ -204,7 +204,7 @@ static void settle_failed(struct io_lane *lane)
 
 void flush_failed(struct io *io, int err)
 {
-	struct io_lane *lane = io->ring->lane;
+	struct io_lane *lane = io->lane;
 
 	poison(lane->disk, err);
 	io_append(&lane->flush.failed, io);

@@ -42,8 +42,8 @@ bool hold_wanted(const struct io_disk *disk, int err)
 
 void hold_add(struct io *io, int err)
 {
-	struct hold_lane *hold = &io->ring->lane->hold;
-	struct io_disk *disk = io->ring->lane->disk;
+	struct hold_lane *hold = &io->lane->hold;
+	struct io_disk *disk = io->lane->disk;
 
 	if (!io->held) {
 		io->held = true;
@@ -60,8 +60,8 @@ void hold_add(struct io *io, int err)
 
 void hold_done(struct io *io)
 {
-	struct hold_lane *hold = &io->ring->lane->hold;
-	struct io_disk *disk = io->ring->lane->disk;
+	struct hold_lane *hold = &io->lane->hold;
+	struct io_disk *disk = io->lane->disk;
 
 	io->held = false;
 	hold->delay = 0;

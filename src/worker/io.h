@@ -3,7 +3,8 @@
  * io.h - one request's life, and what the requests of a lane share.
  *
  * Used by the parts of the data path that know what a request is: io.c (its
- * life), flush.c (durability), hold.c (errors that pass), lane.c (the thread).
+ * life), io-guest.c (from and to a ring), io-round.c (all of a lane),
+ * flush.c (durability), hold.c (errors that pass), lane.c (the thread).
  */
 #ifndef XENDISK_IO_H
 #define XENDISK_IO_H
@@ -39,6 +40,7 @@
 #define IO_BROKEN_TEXT \
 	"the guest broke its ring: more requests than it has room for"
 
+struct guest_io;
 struct io_lane;
 struct io_ring;
 
@@ -58,27 +60,25 @@ enum io_step {
 
 #define IO_STEP(step) (uint8_t)(1u << (step))
 
-/* A request between its two visits to the ring.  Made once per ring entry. */
+/*
+ * A request under way.  What is here is the same for all who ask; it stands
+ * within the asker's own struct: struct guest_io of io-guest.h.
+ */
 struct io {
 	struct io *next; /* in whatever list it waits */
-	struct io_ring *ring;
-	uint16_t entry; /* of the in-flight log */
-	uint8_t steps; /* mask of 1 << enum io_step */
-	bool locked; /* range is in the table */
-	bool mapped; /* the data goes to memory that the stack lent */
-	bool held; /* waits for an error to pass, or is being tried again */
-	bool recovered; /* was in flight when a worker died */
-	bool refused; /* by the guest's fault */
-	bool begun; /* and held its range; has not got it back yet */
-	int16_t status; /* the answer */
-	int copy_err; /* see grant_batch_add() */
+	struct io_lane *lane;
+	uint64_t offset, length; /* bytes: what the data step moves */
+	uint64_t done; /* of them, by the data step */
 	void *buffer;
-	uint64_t done; /* bytes of the data step that are done */
-	uint64_t taken_ns; /* when its burst was taken */
+	uint8_t steps; /* mask of 1 << enum io_step */
+	uint8_t op; /* enum xd_op of the data step */
+	bool locked; /* range is in the table */
+	bool held; /* waits for an error to pass, or is being tried again */
+	bool begun; /* had its range when a worker died; has not got it back
+		     * yet */
+	int16_t status; /* the answer */
 	struct iovec iov;
 	struct range range;
-	struct blkif_segment *segments;
-	struct blkif_job job;
 	struct xd_request req;
 };
 
@@ -91,7 +91,7 @@ struct io_ring {
 	unsigned int nr_pages;
 	uint32_t port; /* ours */
 	struct storm storm;
-	struct io *ios; /* one per entry */
+	struct guest_io *ios; /* one per entry */
 	struct blkif_segment *lists; /* BLKIF_INDIRECT_MAX per entry */
 	uint16_t *free; /* stack of entries, the hottest on top */
 	uint32_t nr_free;
@@ -198,16 +198,25 @@ void io_poke(struct io_lane *lane);
 
 /* --- Between the parts of the data path ----------------------------------- */
 
-/* The struct of an entry that has just been filled; what it asks for. */
-struct io *io_prepare(struct io_ring *ring, uint16_t entry);
-void io_judge(struct io *io);
-
 /* Tries the current step (again). */
 void io_advance(struct io *io);
 /* The current step is done. */
 void io_step_done(struct io *io);
 /* No further step: this is the answer. */
 void io_finish(struct io *io, enum blkif_status status);
+
+/* The data step: what the stack has to do, from the beginning; io->buffer holds
+ * a write's data. */
+void io_transfer(struct io *io);
+/* The data step has ended; err: 0 or -errno. */
+void io_data_end(struct io *io, int err);
+
+/* The answer is out: first nothing is held or waited for any more, then others
+ * may write there. */
+void io_settle(struct io *io);
+void io_unlock(struct io *io);
+/* Of io.begun: it has its range again, or no need of it. */
+void io_begun_again(struct io *io);
 
 /* Hands a request to the stack; it ends in done(). */
 void io_submit(struct io_lane *lane, struct xd_request *req);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * io-ring.c - a ring's beginning and end, and its second life after a worker
+ * io-begin.c - a ring's beginning and end, and its second life after a worker
  * has died.
  *
  * Recovery: answers that were written but not published are published; what
@@ -9,7 +9,7 @@
  * begun go before those that waited for them, whichever lane they are on: the
  * guest may have read what they wrote, and then have sent the others.
  */
-#include "worker/io.h"
+#include "worker/io-guest.h"
 
 #include <string.h>
 
@@ -42,6 +42,10 @@ int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
 		io_ring_free(ring);
 		return -ENOMEM;
 	}
+	for (uint32_t i = 0; i < n; i++) {
+		ring->ios[i].io.lane = lane;
+		ring->ios[i].ring = ring;
+	}
 	*ret = ring;
 	return 0;
 }
@@ -70,8 +74,8 @@ void io_ring_begin(struct io_ring *ring, struct inflight_ring log,
 			uint16_t entry = plan->replay[i];
 
 			taken[entry] = 1;
-			ring->ios[entry].begun = log.entries[entry].begun;
-			if (ring->ios[entry].begun)
+			ring->ios[entry].io.begun = log.entries[entry].begun;
+			if (ring->ios[entry].io.begun)
 				atomic_fetch_add(&ring->lane->disk->nr_begun,
 						 1);
 		}
@@ -109,15 +113,15 @@ static void republish(struct io_ring *ring)
 }
 
 /* A request that has killed worker after worker is not tried for ever. */
-static void give_up(struct io *io)
+static void give_up(struct guest_io *guest)
 {
-	struct io_disk *disk = io->ring->lane->disk;
+	struct io *io = &guest->io;
 
-	log_disk(disk->who, LOG_LEVEL_ERROR,
+	log_disk(io->lane->disk->who, LOG_LEVEL_ERROR,
 		 "a request (operation %u, %llu bytes at %llu) was in flight "
 		 "when %u workers died: answered with an error",
-		 io->job.op, (unsigned long long)io->job.length,
-		 (unsigned long long)io->job.offset, INFLIGHT_MAX_TRIES);
+		 guest->job.op, (unsigned long long)guest->job.length,
+		 (unsigned long long)guest->job.offset, INFLIGHT_MAX_TRIES);
 	if (io->steps & IO_STEP(IO_PREFLUSH))
 		flush_failed(io, -EIO);
 	else
@@ -132,16 +136,17 @@ void io_ring_recover(struct io_ring *ring)
 	republish(ring);
 	ring->stats->in_flight = plan->nr_replay;
 	for (uint32_t i = 0; i < plan->nr_replay; i++) {
-		struct io *io = io_prepare(ring, plan->replay[i]);
+		struct guest_io *guest = guest_prepare(ring, plan->replay[i]);
 
-		io->recovered = true;
-		io->taken_ns = now;
-		io_judge(io);
-		if (ring->log.entries[io->entry].tries >= INFLIGHT_MAX_TRIES &&
-		    io->steps)
-			give_up(io);
+		guest->recovered = true;
+		guest->taken_ns = now;
+		guest_judge(guest);
+		if (ring->log.entries[guest->entry].tries >=
+			    INFLIGHT_MAX_TRIES &&
+		    guest->io.steps)
+			give_up(guest);
 		else
-			io_advance(io);
+			io_advance(&guest->io);
 		CRASH_POINT(request_replayed);
 	}
 	free(TAKE_PTR(ring->plan));

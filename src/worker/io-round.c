@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * io-round.c - the work of a lane, round by round.
+ *
+ * Work is done in rounds (io_pump()) so that it comes in bursts: all of a ring
+ * is taken, one batch of copies moves all their data, the stack is kicked once,
+ * all answers are published together and the guest is notified once.
+ *
+ * Runs on the lane's thread.
+ */
+#include "worker/io.h"
+
+#include "common/crash.h"
+#include "common/util.h"
+#include "worker/io-guest.h"
+
+/* A lane that has had nothing to do for this long gives its memory back. */
+#define IDLE_NS (2 * 1000000000ull)
+
+/* The stack works until it has nothing to do at once. */
+static void run_stack(struct io_lane *lane)
+{
+	do {
+		guest_copy(lane);
+		flush_pump(lane);
+		if (lane->unkicked) {
+			lane->unkicked = false;
+			stack_kick(lane->top);
+			CRASH_POINT(kicked);
+		}
+	} while (stack_reap(lane->top) || lane->copying.first ||
+		 lane->unkicked);
+}
+
+static void retry_ranges(struct io_lane *lane)
+{
+	struct io_list waiting = io_take_all(&lane->want_range);
+	struct io *io;
+
+	lane->retry_ranges = false;
+	while ((io = io_pop(&waiting)))
+		io_advance(io);
+}
+
+static void wake_others(struct io_lane *lane)
+{
+	uint32_t mask = lane->wake;
+
+	lane->wake = 0;
+	for (unsigned int i = 0; mask; i++, mask >>= 1) {
+		if (!(mask & 1))
+			continue;
+		if (i == lane->index)
+			lane->retry_ranges = true;
+		else
+			io_poke(lane->disk->lanes[i]);
+	}
+}
+
+static bool may_take(struct io_ring *ring)
+{
+	if (ring->barrier)
+		return false;
+	return !ring->storm.look_at || storm_may_look(&ring->storm, now_ns());
+}
+
+bool io_pump(struct io_lane *lane)
+{
+	struct io_disk *disk = lane->disk;
+	bool more = false;
+
+	lane->again = false;
+	/* Looked at before the flag's cost: a locked exchange. */
+	if (atomic_load_explicit(&lane->poked, memory_order_relaxed) &&
+	    atomic_exchange(&lane->poked, false))
+		lane->retry_ranges = true;
+	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken)) {
+		for (unsigned int i = 0; i < lane->nr_rings; i++)
+			if (may_take(lane->rings[i]))
+				guest_take(lane->rings[i]);
+		hold_pump(lane);
+		if (lane->retry_ranges)
+			retry_ranges(lane);
+		guest_retry_buffers(lane);
+	}
+	run_stack(lane);
+	for (unsigned int i = 0; i < lane->nr_rings; i++)
+		guest_publish(lane->rings[i]);
+	if (lane->wake)
+		wake_others(lane);
+	if (atomic_load(&disk->stop) || atomic_load(&disk->broken))
+		return lane->copying.first != NULL;
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		struct io_ring *ring = lane->rings[i];
+
+		if (ring->answers.first ||
+		    (may_take(ring) && ring_pending(&ring->ring)))
+			more = true;
+	}
+	return more || lane->again || lane->retry_ranges ||
+	       lane->copying.first || lane->unkicked;
+}
+
+bool io_pending(const struct io_lane *lane)
+{
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		const struct io_ring *ring = lane->rings[i];
+
+		if (!ring->barrier && !ring->storm.look_at &&
+		    ring_pending(&ring->ring))
+			return true;
+	}
+	return atomic_load_explicit(&lane->poked, memory_order_relaxed);
+}
+
+bool io_arm(struct io_lane *lane)
+{
+	bool more = false;
+
+	lane->look_at = UINT64_MAX;
+	if (atomic_load(&lane->disk->stop) || atomic_load(&lane->disk->broken))
+		return false;
+	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+		struct io_ring *ring = lane->rings[i];
+
+		if (may_take(ring) && ring_final_check(&ring->ring))
+			more = true;
+		if (ring->storm.look_at)
+			lane->look_at = MIN(lane->look_at, ring->storm.look_at);
+	}
+	return more;
+}
+
+uint64_t io_sleep_ns(struct io_lane *lane)
+{
+	const struct io_disk *disk = lane->disk;
+	uint64_t at = flush_next(lane);
+	uint64_t now;
+
+	/* At the end what is held is not tried any more. */
+	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
+		at = MIN(MIN(at, hold_next(lane)), lane->look_at);
+	if (at == UINT64_MAX)
+		return buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
+	now = now_ns();
+	return at > now ? at - now : 0;
+}
+
+void io_idle(struct io_lane *lane)
+{
+	buffer_trim(lane->arena);
+}
