@@ -37,6 +37,10 @@ enum { BASE, TOP };
 
 #define MAP_NAME "map"
 
+/* What one answer to XD_EXTENTS may cost: pieces, sectors of the map. */
+#define MAX_PIECES 64
+#define MAX_LOOK   (8u << 20)
+
 /* disk->data */
 struct cow {
 	struct kept_map *map;
@@ -54,10 +58,19 @@ struct split_read {
 	struct iovec iov[]; /* of the pieces, one after the other */
 };
 
+/* An XD_EXTENTS, asked of each side in pieces, one after the other. */
+struct query {
+	uint64_t at; /* where the next piece begins */
+	unsigned int pieces;
+	struct xd_extents extents; /* of one piece */
+	struct xd_extent extent[64];
+};
+
 /* req->scratch, as long as the request is not handed down. */
 struct cow_io {
 	struct xd_channel *ch;
 	struct split_read *read;
+	struct query *query;
 };
 _Static_assert(sizeof(struct cow_io) <= XD_SCRATCH, "scratch is too small");
 
@@ -269,7 +282,78 @@ static void cow_submit(struct xd_channel *ch, struct xd_request *req)
 	case XD_FLUSH:
 		xd_submit(ch->below[TOP], req);
 		break;
+	case XD_EXTENTS: /* cow_extents() */
+		break;
 	}
+}
+
+/* --- EXTENTS ------------------------------------------------------------- */
+
+static void query_next(struct xd_channel *ch, struct xd_request *req);
+
+static void query_end(struct xd_request *req, int err)
+{
+	free(io_of(req)->query);
+	xd_complete(req, err);
+}
+
+static void query_done(struct xd_request *piece, int err)
+{
+	struct xd_request *req = piece->owner;
+	const struct query *query = io_of(req)->query;
+	bool more = err == 0;
+
+	for (unsigned int i = 0; more && i < query->extents.nr; i++)
+		more = xd_extent(req, query->extent[i].length,
+				 query->extent[i].flags);
+	if (more && query->extents.told == piece->length &&
+	    query->pieces < MAX_PIECES)
+		query_next(io_of(req)->ch, req);
+	else
+		query_end(req, err);
+}
+
+/* Asks the side that has the next sectors. */
+static void query_next(struct xd_channel *ch, struct xd_request *req)
+{
+	struct query *query = io_of(req)->query;
+	const struct cow *cow = cow_of(ch);
+	struct xd_request *piece = xd_child(ch, req);
+	uint64_t first = query->at / cow->sector;
+	uint64_t n;
+	bool set;
+
+	if (!piece) {
+		query_end(req, -ENOMEM);
+		return;
+	}
+	n = kept_map_run(cow->map, first,
+			 MIN(end_sector(cow, req), first + MAX_LOOK), &set);
+	query->pieces++;
+	piece->op = XD_EXTENTS;
+	piece->offset = query->at;
+	piece->length = n * cow->sector;
+	piece->extents = &query->extents;
+	piece->done = query_done;
+	query->at += piece->length;
+	xd_submit(ch->below[set ? TOP : BASE], piece);
+}
+
+static void cow_extents(struct xd_channel *ch, struct xd_request *req)
+{
+	struct query *query = calloc(1, sizeof(*query));
+	struct cow_io *io = io_of(req);
+
+	io->ch = ch;
+	io->query = query;
+	if (!query) {
+		xd_complete(req, -ENOMEM);
+		return;
+	}
+	query->at = req->offset;
+	query->extents.extent = query->extent;
+	query->extents.max = ARRAY_SIZE(query->extent);
+	query_next(ch, req);
 }
 
 /* --- Lending memory ------------------------------------------------------ */
@@ -446,4 +530,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.unmap = cow_unmap,
 	.resize = cow_resize,
 	.resized = cow_resized,
+	.extents = cow_extents,
 };

@@ -40,6 +40,7 @@ struct nbd_handle *nbd_facts_handle(const struct nbd_disk *nbd)
 	/* libnbd need not clear what the server is about to fill. */
 	if (nbd_set_pread_initialize(h, false) < 0 ||
 	    nbd_set_export_name(h, nbd->server.export_name) < 0 ||
+	    nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
 	    set_tls(h, nbd) < 0) {
 		nbd_close(h);
 		return NULL;
@@ -106,7 +107,10 @@ int nbd_facts_read(struct nbd_handle *h, struct nbd_facts *ret, char *ret_why)
 		.fua = nbd_can_fua(h) > 0,
 		.trim = nbd_can_trim(h) > 0,
 		.zero = nbd_can_zero(h) > 0,
+		.fast_zero = nbd_can_fast_zero(h) > 0,
 		.multi_conn = nbd_can_multi_conn(h) > 0,
+		.extents = nbd_can_meta_context(
+				   h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0,
 	};
 	ret->maximum = MIN(ret->maximum, DEFAULT_MAXIMUM);
 	/* A whole number of blocks, even if the server is sloppy. */

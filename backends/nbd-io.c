@@ -45,6 +45,7 @@ struct nbd_io {
 	int err; /* the first command's that failed */
 	bool lost; /* at least one was not answered */
 	bool sent; /* to a server, at some time: no fence any more */
+	bool told; /* EXTENTS: an answer came */
 	bool filling; /* the bounce buffer of a write */
 };
 _Static_assert(sizeof(struct nbd_io) <= XD_SCRATCH, "scratch is too small");
@@ -87,6 +88,33 @@ static int on_answer(void *data, int *error)
 	return 1; /* libnbd may forget it */
 }
 
+/* What the server says of its blocks, from the first one on.  If the connection
+ * breaks after it has said so, that has been said. */
+static int on_extents(void *data, const char *context, uint64_t offset,
+		      uint32_t *entries, size_t nr_entries, int *error)
+{
+	struct nbd_io *io = data;
+	struct xd_request *req = request_of(io);
+	bool more = *error == 0 && !io->told;
+
+	(void)context;
+	io->told = true;
+	for (size_t i = 0; more && i + 1 < nr_entries; i += 2) {
+		uint64_t end = offset + entries[i];
+		uint64_t from = MAX(offset, req->offset);
+
+		if (end > from)
+			more = xd_extent(req, end - from,
+					 entries[i + 1] & (XD_EXTENT_HOLE |
+							   XD_EXTENT_ZERO));
+		offset = end;
+	}
+	return 0;
+}
+_Static_assert(XD_EXTENT_HOLE == LIBNBD_STATE_HOLE &&
+		       XD_EXTENT_ZERO == LIBNBD_STATE_ZERO,
+	       "the same bits");
+
 static uint32_t flags_of(const struct nbd_io *io, const struct xd_request *req)
 {
 	uint32_t flags = 0;
@@ -96,6 +124,8 @@ static uint32_t flags_of(const struct nbd_io *io, const struct xd_request *req)
 		flags |= LIBNBD_CMD_FLAG_FUA;
 	if (req->flags & XD_NO_HOLE)
 		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
+	if (req->flags & XD_FAST)
+		flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
 	return flags;
 }
 
@@ -106,6 +136,8 @@ static void command(struct nbd_io *io, enum xd_op op, void *data,
 	struct nbd_handle *h = io->link->h;
 	nbd_completion_callback done = { .callback = on_answer,
 					 .user_data = io };
+	nbd_extent_callback extents = { .callback = on_extents,
+					.user_data = io };
 	int64_t cookie = -1;
 
 	io->left++;
@@ -124,6 +156,10 @@ static void command(struct nbd_io *io, enum xd_op op, void *data,
 		break;
 	case XD_ZERO:
 		cookie = nbd_aio_zero(h, length, offset, done, flags);
+		break;
+	case XD_EXTENTS:
+		cookie = nbd_aio_block_status(h, length, offset, extents, done,
+					      0);
 		break;
 	}
 	if (cookie >= 0)
@@ -258,7 +294,8 @@ static void settle(struct nbd_link *link, struct nbd_io *io)
 	} else {
 		if (io->bounce && !io->err && req->op == XD_READ)
 			copy(io, req, true);
-		complete(io, io->err);
+		/* What it cannot tell is data. */
+		complete(io, req->op == XD_EXTENTS ? 0 : io->err);
 	}
 }
 
@@ -366,6 +403,10 @@ static void make_commands(struct nbd_io *io, const struct xd_request *req)
 
 	if (req->op == XD_FLUSH)
 		command(io, XD_FLUSH, NULL, 0, 0, 0);
+	else if (req->op == XD_EXTENTS)
+		command(io, XD_EXTENTS, NULL,
+			MIN(io->end - io->begin, LONGEST_COMMAND), io->begin,
+			0);
 	else if (req->op == XD_DISCARD || req->op == XD_ZERO)
 		commands(io, req->op, NULL, io->end - io->begin, io->begin,
 			 LONGEST_COMMAND);
@@ -404,8 +445,13 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 		complete(io, 0); /* no whole block to discard */
 		return;
 	}
-	if (req->op == XD_DISCARD && !link->facts.trim) {
+	if ((req->op == XD_DISCARD && !link->facts.trim) ||
+	    (req->flags & XD_FAST && !link->facts.fast_zero)) {
 		complete(io, -EOPNOTSUPP);
+		return;
+	}
+	if (req->op == XD_EXTENTS && !link->facts.extents) {
+		complete(io, 0);
 		return;
 	}
 	if (changes(req) && !io->sent)

@@ -122,6 +122,7 @@ static struct xd_limits make_limits(const struct nbd_disk *nbd)
 		.flush = writes && facts->flush,
 		.fua = writes && facts->fua,
 		.zero = writes && facts->zero && whole,
+		.fast_zero = writes && facts->fast_zero && whole,
 	};
 }
 
@@ -243,4 +244,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = nbd_io_submit,
 	.resize = nbd_resize,
 	.resized = nbd_resized,
+	.extents = nbd_io_submit,
 };

@@ -29,6 +29,8 @@ struct nbd_facts {
 	bool fua;
 	bool trim;
 	bool zero;
+	bool fast_zero;
+	bool extents; /* base:allocation */
 	bool multi_conn; /* a flush covers what other connections wrote */
 };
 

@@ -40,6 +40,7 @@ static int null_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 		.memory_alignment = 1,
 		.fua = true,
 		.zero = true,
+		.fast_zero = true,
 		.is_volatile = true,
 	};
 	return 0;
@@ -90,6 +91,13 @@ static void null_unmap(struct xd_channel *ch, struct xd_request *req, int err)
 	(void)ch, (void)req, (void)err;
 }
 
+static void null_extents(struct xd_channel *ch, struct xd_request *req)
+{
+	(void)ch;
+	(void)xd_extent(req, req->length, XD_EXTENT_HOLE | XD_EXTENT_ZERO);
+	xd_complete(req, 0);
+}
+
 static const struct xd_param null_params[] = {
 	{ "size", XD_SIZE, XD_POSITIONAL | XD_WHOLE_SECTORS, NULL, "1G",
 	  "size of the disk" },
@@ -109,4 +117,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = null_submit,
 	.map = null_map,
 	.unmap = null_unmap,
+	.extents = null_extents,
 };

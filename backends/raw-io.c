@@ -352,6 +352,12 @@ static void hole_next(struct raw_io *io)
 	xd_sys(io->ch, &io->sys);
 }
 
+/* To write is the way that is left, and is not wanted. */
+static bool is_too_slow(struct raw_io *io)
+{
+	return io->way == ZERO_WRITE && request_of(io)->flags & XD_FAST;
+}
+
 /* The way was refused: for good, or for this range, which may be unaligned. */
 static bool next_way(struct raw_io *io, int64_t res)
 {
@@ -364,7 +370,7 @@ static bool next_way(struct raw_io *io, int64_t res)
 	io->way++;
 	if (res != -EINVAL)
 		lane->way = MAX(lane->way, io->way);
-	return true;
+	return !is_too_slow(io);
 }
 
 static void hole_done(struct xd_sys *sys, int64_t res)
@@ -380,7 +386,8 @@ static void hole_done(struct xd_sys *sys, int64_t res)
 	if (res > 0 || res == -EINTR || next_way(io, res))
 		hole_next(io);
 	else
-		xd_complete(request_of(io), (int)res);
+		xd_complete(request_of(io),
+			    is_too_slow(io) ? -EOPNOTSUPP : (int)res);
 }
 
 /* Rounds inwards: a partial block would be written, not freed. */
@@ -415,7 +422,10 @@ static void zero_start(struct raw_io *io)
 		io->way = MAX(io->way, ZERO_RANGE);
 	io->sys.offset = req->offset;
 	io->end = req->offset + req->length;
-	hole_next(io);
+	if (is_too_slow(io))
+		xd_complete(req, -EOPNOTSUPP);
+	else
+		hole_next(io);
 }
 
 /* --- A file that has shrunk ---------------------------------------------- */
@@ -465,6 +475,8 @@ void raw_submit(struct xd_channel *ch, struct xd_request *req)
 		break;
 	case XD_ZERO:
 		zero_start(io_of(req));
+		break;
+	case XD_EXTENTS: /* raw_extents() */
 		break;
 	}
 }

@@ -157,6 +157,7 @@ static struct xd_limits make_limits(const struct xd_disk *disk,
 		.flush = !readonly && !raw->sync,
 		.fua = !readonly,
 		.zero = !readonly,
+		.fast_zero = !readonly,
 	};
 }
 
@@ -540,4 +541,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.kick = raw_kick,
 	.resize = raw_resize,
 	.resized = raw_resized,
+	.extents = raw_extents,
 };

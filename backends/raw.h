@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * raw.h - one image file or block device: raw-facts.c finds out what it is,
- * raw.c opens it, raw-io.c moves the data, raw-lock.c keeps others out.
+ * raw.c opens it, raw-io.c moves the data, raw-extents.c knows where there is
+ * some, raw-lock.c keeps others out.
  */
 #ifndef XENDISK_RAW_H
 #define XENDISK_RAW_H
@@ -78,5 +79,6 @@ int raw_channel_open(struct xd_channel *ch);
 void raw_channel_close(struct xd_channel *ch);
 void raw_submit(struct xd_channel *ch, struct xd_request *req);
 void raw_kick(struct xd_channel *ch);
+void raw_extents(struct xd_channel *ch, struct xd_request *req);
 
 #endif

@@ -15,6 +15,7 @@ static int readonly_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	limits.flush = false;
 	limits.fua = false;
 	limits.zero = false;
+	limits.fast_zero = false;
 	*ret_limits = limits;
 	return 0;
 }
@@ -66,4 +67,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.map = readonly_map,
 	.unmap = readonly_unmap,
 	.resize = readonly_resize,
+	.extents = readonly_submit,
 };

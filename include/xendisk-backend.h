@@ -59,6 +59,7 @@ struct xd_limits {
 	bool fua; /* XD_FUA is understood */
 	bool zero; /* XD_ZERO is understood */
 	bool is_volatile; /* content is gone after detach: no durability */
+	bool fast_zero; /* XD_FAST is understood */
 };
 
 enum xd_op {
@@ -67,10 +68,32 @@ enum xd_op {
 	XD_FLUSH, /* offset and length are 0 */
 	XD_DISCARD, /* may round inwards to the granularity; content undefined */
 	XD_ZERO, /* reads as zeroes afterwards */
+	XD_EXTENTS, /* what is where?  Comes to extents(), not to submit() */
 };
 
 #define XD_FUA	   (1u << 0) /* XD_WRITE, XD_ZERO: durable before done */
 #define XD_NO_HOLE (1u << 1) /* XD_ZERO: keep the space allocated */
+/* XD_ZERO: -EOPNOTSUPP at once, if it would take as long as to write them. */
+#define XD_FAST (1u << 2)
+
+/* What a part of a disk is like; 0: data, or nobody knows. */
+#define XD_EXTENT_HOLE (1u << 0) /* no space is kept for it */
+#define XD_EXTENT_ZERO (1u << 1) /* it reads as zeroes */
+
+struct xd_extent {
+	uint64_t length; /* not 0 */
+	uint32_t flags; /* XD_EXTENT_... */
+};
+
+/* The answer to XD_EXTENTS: what lies at the request's offset, then what comes
+ * next, and so on; no two neighbours are alike.  It may end early. */
+struct xd_extents {
+	struct xd_extent *extent; /* whoever asks has room for max, ... */
+	unsigned int max; /* ... at least 1 */
+	unsigned int nr;
+	uint64_t told; /* bytes, in all */
+	uint32_t part, part_flags; /* private to the host */
+};
 
 #define XD_SCRATCH 128
 
@@ -91,6 +114,8 @@ struct xd_request {
 	void *owner; /* belongs to whoever set done */
 	unsigned char scratch[XD_SCRATCH] __attribute__((aligned(16)));
 	void *host[4]; /* private to the host; 0 in a new request */
+	/* EXTENTS: borrowed until done; fill it by xd_extent(). */
+	struct xd_extents *extents;
 };
 
 /* One layer of an open stack.  Made by the host; host members follow. */
@@ -167,6 +192,7 @@ enum xd_sys_op {
 	XD_SYS_FALLOCATE, /* fd, offset, length, flags: FALLOC_FL_... */
 	XD_SYS_POLL, /* fd, flags: POLLIN, ...; res: the events seen */
 	XD_SYS_TIMER, /* length: nanoseconds from now; res: 0 */
+	XD_SYS_SEEK, /* fd, offset, flags: SEEK_DATA, SEEK_HOLE */
 };
 
 struct xd_sys {
@@ -259,6 +285,14 @@ struct xd_backend {
 	 * what resize() said.  No lane runs just now, although requests may be
 	 * in flight: the time to change what lanes use.  Must not block. */
 	void (*resized)(struct xd_disk *disk);
+
+	/* Optional.  Lane.  Takes an XD_EXTENTS as submit() takes the others,
+	 * tells what it knows by xd_extent(), and ends with xd_complete().  What
+	 * was written, and completed, before the request came is never called
+	 * zero.  Work within bounds and tell less rather than keep the lane: who
+	 * asked can ask again for the rest.  Without this member, or when
+	 * nothing was told, all is data. */
+	void (*extents)(struct xd_channel *ch, struct xd_request *req);
 };
 
 /* The one symbol of a module. */
@@ -336,6 +370,12 @@ XD_API void xd_unmap(struct xd_channel *below, struct xd_request *req, int err);
  * memory (complete the parent with -ENOMEM). */
 XD_API struct xd_request *xd_child(struct xd_channel *ch,
 				   struct xd_request *parent);
+
+/* Of an XD_EXTENTS that this layer has: what was not told of yet begins with
+ * length bytes like this.  Parts of a sector become data where they are not
+ * alike; what is beyond the request's end does not count.  False: enough, tell
+ * no more. */
+XD_API bool xd_extent(struct xd_request *req, uint64_t length, uint32_t flags);
 
 /* Starts a system call; sys stays in place until done. */
 XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);

@@ -78,9 +78,11 @@ static void check_flags(const struct xd_limits *limits,
 {
 	bool writes = req->op == XD_WRITE || req->op == XD_ZERO;
 
-	assert(!(req->flags & ~(XD_FUA | XD_NO_HOLE)));
+	assert(!(req->flags & ~(XD_FUA | XD_NO_HOLE | XD_FAST)));
 	assert(!(req->flags & XD_FUA) || (writes && limits->fua));
 	assert(!(req->flags & XD_NO_HOLE) || req->op == XD_ZERO);
+	assert(!(req->flags & XD_FAST) ||
+	       (req->op == XD_ZERO && limits->fast_zero));
 }
 
 static void check_request(const struct xd_limits *limits,
@@ -108,11 +110,25 @@ static void check_request(const struct xd_limits *limits,
 		assert(!limits->readonly && limits->zero);
 		check_range(limits, req);
 		return;
+	case XD_EXTENTS:
+		assert(req->extents && req->extents->max > 0);
+		check_range(limits, req);
+		return;
 	}
 	assert(false);
 }
 
 /* --- Down ----------------------------------------------------------------- */
+
+/* What a layer does not know is data. */
+static void submit_extents(struct xd_channel *ch, struct xd_request *req)
+{
+	extents_begin(req);
+	if (ch->disk->backend->extents)
+		ch->disk->backend->extents(ch, req);
+	else
+		xd_complete(req, 0);
+}
 
 void xd_submit(struct xd_channel *ch, struct xd_request *req)
 {
@@ -129,8 +145,21 @@ void xd_submit(struct xd_channel *ch, struct xd_request *req)
 		xd_complete(req, 0);
 		return;
 	}
+	if (req->op == XD_EXTENTS) {
+		submit_extents(ch, req);
+		return;
+	}
 	hc->lane->unkicked = true;
 	ch->disk->backend->submit(ch, req);
+}
+
+bool xd_extent(struct xd_request *req, uint64_t length, uint32_t flags)
+{
+	const struct progress *progress = progress_of(req);
+
+	assert(progress->state == GIVEN && req->op == XD_EXTENTS);
+	return extents_add(req, progress->at->ch.disk->limits.sector_size,
+			   length, flags);
 }
 
 int xd_map(struct xd_channel *ch, struct xd_request *req, struct iovec *ret_iov,
@@ -234,6 +263,7 @@ struct xd_request *xd_child(struct xd_channel *ch, struct xd_request *parent)
 	child->length = 0;
 	child->iov = NULL;
 	child->iovcnt = 0;
+	child->extents = NULL;
 	child->owner = parent;
 	*progress_of(child) = (struct progress){ .is_child = true };
 	return child;
@@ -247,6 +277,8 @@ void xd_complete(struct xd_request *req, int err)
 	struct stack_lane *lane = progress->at->lane;
 
 	assert(progress->state == GIVEN && err <= 0);
+	if (req->op == XD_EXTENTS && err == 0)
+		extents_end(req);
 	progress->state = DONE;
 	progress->err = err;
 	progress->next = NULL;

@@ -24,6 +24,9 @@
  * one by one pays that for each.  As soon as a call is under way, or the lane
  * does not wait, the polls go into the ring, and stay there until they end.
  *
+ * What io_uring has no operation for (lseek) is made by a thread of a pool,
+ * which wakes the lane as anybody does.
+ *
  * Waking is an eventfd under POLL_ADD and not under READ: a read that loses
  * the race against the ring's end could write into freed memory.
  */
@@ -37,7 +40,7 @@
 #include <time.h>
 #include <utlist.h>
 
-#include "worker/engine-ops.h"
+#include "worker/engine-pool.h"
 
 /* call->res of a poll */
 enum { POLL_HERE, POLL_IN_RING };
@@ -56,6 +59,7 @@ struct uring {
 	bool polls_here; /* some polls may not be in the ring */
 	bool wake_armed;
 	struct engine_polls polls;
+	struct engine_pool pool; /* for XD_SYS_SEEK */
 };
 
 static struct uring *uring_of(struct engine *engine)
@@ -145,6 +149,7 @@ static int uring_create(unsigned int entries, struct engine **ret)
 		return r;
 	}
 	uring->engine.ops = &engine_uring_ops;
+	pool_init(&uring->pool, &uring->engine, 1);
 	*ret = &TAKE_PTR(uring)->engine;
 	return 0;
 }
@@ -153,6 +158,7 @@ static void uring_destroy(struct engine *engine)
 {
 	struct uring *uring = uring_of(engine);
 
+	pool_destroy(&uring->pool);
 	io_uring_queue_exit(&uring->ring);
 	engine_polls_destroy(&uring->polls);
 	free(uring);
@@ -182,6 +188,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct xd_sys *sys)
 		io_uring_prep_poll_add(sqe, sys->fd, (unsigned int)sys->flags);
 		break;
 	case XD_SYS_TIMER: /* kept by engine.c */
+	case XD_SYS_SEEK: /* the pool's */
 		assert(false);
 	}
 }
@@ -208,6 +215,10 @@ static void uring_start(struct engine *engine, struct call *call)
 {
 	struct uring *uring = uring_of(engine);
 
+	if (sys_of(call)->op == XD_SYS_SEEK) {
+		pool_start(&uring->pool, call);
+		return;
+	}
 	if (sys_of(call)->op != XD_SYS_POLL) {
 		into_ring(uring, call);
 		return;
@@ -336,9 +347,9 @@ static unsigned int complete_batch(struct uring *uring, int *io_n)
 	return nr;
 }
 
-static int uring_run(struct engine *engine, uint64_t wait_ns)
+static int run_ring(struct uring *uring, uint64_t wait_ns)
 {
-	struct uring *uring = uring_of(engine);
+	struct engine *engine = &uring->engine;
 	int r, n = 0;
 
 	if (uring->in_ring == 0 && wait_ns > 0)
@@ -360,6 +371,20 @@ static int uring_run(struct engine *engine, uint64_t wait_ns)
 		(void)nanosleep(&(struct timespec){ .tv_nsec = RETRY_NS },
 				NULL);
 	return n;
+}
+
+static int uring_run(struct engine *engine, uint64_t wait_ns)
+{
+	struct uring *uring = uring_of(engine);
+	int n;
+
+	if (uring->pool.under_way == 0)
+		return run_ring(uring, wait_ns);
+	pool_hand_out(&uring->pool);
+	if (wait_ns > 0 && !pool_fall_asleep(&uring->pool))
+		wait_ns = 0;
+	n = run_ring(uring, wait_ns);
+	return n < 0 ? n : n + pool_finish(&uring->pool);
 }
 
 const struct engine_ops engine_uring_ops = {

@@ -89,11 +89,11 @@ struct rule {
 
 static const struct rule allowed[] = {
 	/* Data, where io_uring does not do it: event channels, wake-ups, the
-	 * log, and the threads of engine-threads.c. */
+	 * log, and the threads of engine-pool.c. */
 	CALL(read), CALL(write), CALL(readv), CALL(writev), CALL(pread64),
 	CALL(pwrite64), CALL(preadv), CALL(pwritev), CALL(preadv2),
 	CALL(pwritev2), CALL(fsync), CALL(fdatasync), CALL(fallocate),
-	CALL(lseek), /* SEEK_DATA in kept state */
+	CALL(lseek), /* SEEK_DATA: kept state, extents */
 	CALL(close), CALL(io_uring_enter), CALL(poll), CALL(ppoll),
 
 	/* The broker's socket, and the descriptors that come through it. */

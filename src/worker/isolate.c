@@ -16,7 +16,7 @@
  *
  * All threads are meant.  glibc tells all of them of a change of user, seccomp
  * has TSYNC; the other stages go by inheritance, and no thread of ours is there
- * yet (engine-threads.c starts its own from the lane).
+ * yet (engine-pool.c starts its own from the lane).
  */
 #include "config.h"
 

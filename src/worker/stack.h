@@ -75,6 +75,13 @@ static inline struct host_channel *host_channel_of(struct xd_channel *ch)
 /* disk.c: gives back the memory of a lane's children. */
 void disk_free_children(struct stack_lane *lane);
 
+/* extents.c: an XD_EXTENTS, from when a layer gets it until it is completed
+ * without an error.  sector: the layer's. */
+void extents_begin(struct xd_request *req);
+bool extents_add(struct xd_request *req, uint32_t sector, uint64_t length,
+		 uint32_t flags);
+void extents_end(struct xd_request *req);
+
 /* layer.c: what a disk has been told to remember. */
 void layer_forget(struct host_disk *hd);
 

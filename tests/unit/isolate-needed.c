@@ -56,6 +56,10 @@ static bool use_engine(struct engine *engine)
 			       .fd = have.file,
 			       .length = 8192 };
 	ok = ok && call(engine, sys) == 0;
+	sys = (struct xd_sys){ .op = XD_SYS_SEEK,
+			       .fd = have.file,
+			       .flags = SEEK_DATA };
+	ok = ok && call(engine, sys) == 0;
 	sys = (struct xd_sys){ .op = XD_SYS_TIMER, .length = 1000000 };
 	ok = ok && call(engine, sys) == 0;
 	sys = (struct xd_sys){ .op = XD_SYS_POLL,

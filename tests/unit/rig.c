@@ -317,7 +317,8 @@ static enum xd_op draw_op(struct run *run)
 	enum xd_op op = often[draw(run->model, ARRAY_SIZE(often))];
 
 	if (run->limits->readonly || (op == XD_ZERO && !run->limits->zero) ||
-	    (op == XD_DISCARD && !run->limits->discard_granularity))
+	    (op == XD_DISCARD &&
+	     (!run->limits->discard_granularity || run->model->no_discard)))
 		return XD_READ;
 	return op;
 }

@@ -100,6 +100,7 @@ struct rig_model {
 	unsigned int
 		share; /* of all lanes: this one has sector % share == lane */
 	bool discard_zeroes; /* what was discarded reads as zeroes */
+	bool no_discard; /* there is none, so that all content is known */
 	unsigned char *content; /* size bytes: what the disk holds */
 };
 unsigned int rig_model_run(struct rig_model *model);

@@ -20,7 +20,7 @@
 #include <cmocka.h>
 
 #include "common/util.h"
-#include "rig.h"
+#include "extents-check.h"
 
 #define SIZE (4u << 20)
 
@@ -559,8 +559,42 @@ static void grows(void **state)
 	end(&server);
 }
 
+/* --- Where data is --------------------------------------------------------------- */
+
+/* 32 KiB at 1 MiB, and asked again when the server has forgotten them. */
+static void extents(void **state)
+{
+	static unsigned char buf[32 << 10];
+	const struct setting *setting = *state;
+	struct server server;
+	struct rig rig;
+
+	begin(&server, &rig, setting->args);
+	if (rig_open(&rig, 1, "nbd(" URI ", fence=0s)") < 0)
+		fail_msg("%s", rig.why);
+	memset(buf, 0x31, sizeof(buf));
+	assert_int_equal(
+		rig_io(&rig, 0, XD_WRITE, 0, 1 << 20, sizeof(buf), buf), 0);
+	assert_string_equal(extents_map(&rig), setting->expression);
+	server_kill(&server);
+	server_start(&server);
+	memset(content, 0, SIZE);
+	assert_int_equal(extents_model(&rig, content, false, 11) > 0,
+			 setting->expression[2] == 'h');
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
 int main(void)
 {
+	/* What extents_map() says of them. */
+	static struct setting maps[] = {
+		{ "extents", "0:hz 1048576:d 1081344:hz", 1, "memory 4M" },
+		{ "extents, large blocks", "0:hz 1048576:d 1081344:hz", 1,
+		  "--filter=blocksize-policy memory 4M blocksize-minimum=8192 blocksize-maximum=65536 blocksize-preferred=8192 blocksize-error-policy=error" },
+		{ "extents that the server does not tell", "0:d", 1,
+		  "--filter=noextents memory 4M" },
+	};
 	static struct setting settings[] = {
 		{ "data", "nbd(" URI ")", 1, "memory 4M" },
 		{ "data, lanes", "nbd(" URI ")", 3, "memory 4M" },
@@ -604,6 +638,10 @@ int main(void)
 			(struct CMUnitTest){ .name = settings[i].name,
 					     .test_func = data_is_kept,
 					     .initial_state = &settings[i] };
+	for (size_t i = 0; i < ARRAY_SIZE(maps); i++)
+		tests[n++] = (struct CMUnitTest){ .name = maps[i].name,
+						  .test_func = extents,
+						  .initial_state = &maps[i] };
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		tests[n++] =
 			(struct CMUnitTest){ .name = refusals[i].name,

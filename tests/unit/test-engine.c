@@ -149,6 +149,59 @@ static void test_other_calls(void **state)
 	assert_int_equal(call(f->engine, sys), 0);
 }
 
+/* No other call in the engine, others beside it, and many at once. */
+static void test_seek(void **state)
+{
+	enum { NR = 100 };
+	struct fixture *f = *state;
+	struct probe *probe = calloc(NR, sizeof(*probe));
+	unsigned int order = 0;
+	struct xd_sys sys;
+
+	assert_non_null(probe);
+	assert_int_equal(pwrite(f->fd, "x", 1, 65536), 1);
+	sys = (struct xd_sys){ .op = XD_SYS_SEEK,
+			       .fd = f->fd,
+			       .flags = SEEK_DATA };
+	assert_int_equal(call(f->engine, sys), 65536);
+	sys.offset = 65536;
+	sys.flags = SEEK_HOLE;
+	assert_int_equal(call(f->engine, sys), 65536 + 4096);
+	sys.flags = SEEK_DATA;
+	sys.offset = 1 << 20;
+	assert_int_equal(call(f->engine, sys), -ENXIO);
+	for (unsigned int i = 0; i < NR; i++) {
+		probe[i].sys = sys;
+		probe[i].sys.offset = i % 3 ? 4096 : 1 << 20;
+		if (i % 3 == 2)
+			probe[i].sys = (struct xd_sys){ .op = XD_SYS_FDATASYNC,
+							.fd = f->fd };
+		probe[i].order = &order;
+		start(f->engine, &probe[i]);
+	}
+	while (order < NR)
+		assert_true(engine_run(f->engine, UINT64_MAX) >= 0);
+	for (unsigned int i = 0; i < NR; i++)
+		assert_int_equal(probe[i].res, i % 3 == 2 ? 0 :
+					       i % 3	  ? 65536 :
+							    -ENXIO);
+	free(probe);
+}
+
+/* One that is under way when the engine ends is waited for. */
+static void test_seek_cancelled(void **state)
+{
+	struct fixture *f = *state;
+	struct probe probe = {
+		.sys = { .op = XD_SYS_SEEK, .fd = f->fd, .flags = SEEK_HOLE }
+	};
+
+	start(f->engine, &probe);
+	engine_cancel(f->engine);
+	assert_int_equal(probe.done, 1);
+	assert_int_equal(probe.res, 0);
+}
+
 static void test_errors(void **state)
 {
 	struct fixture *f = *state;
@@ -156,7 +209,8 @@ static void test_errors(void **state)
 	struct iovec iov = { &byte, 1 };
 	struct xd_sys sys = { .fd = -1, .iov = &iov, .iovcnt = 1 };
 	const enum xd_sys_op ops[] = { XD_SYS_READV, XD_SYS_WRITEV,
-				       XD_SYS_FDATASYNC, XD_SYS_FALLOCATE };
+				       XD_SYS_FDATASYNC, XD_SYS_FALLOCATE,
+				       XD_SYS_SEEK };
 
 	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
 		sys.op = ops[i];
@@ -506,6 +560,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_read_write),
 		BOTH(test_other_calls),
+		BOTH(test_seek),
+		BOTH(test_seek_cancelled),
 		BOTH(test_errors),
 		BOTH(test_more_than_entries),
 		BOTH(test_poll),
