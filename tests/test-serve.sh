@@ -28,7 +28,8 @@ ok "nbdinfo: all exports" says 'export="second"' \
 ok "nbdinfo: one of them by its name" says '^1048576$' \
 	with 'nbdinfo --size "nbd+unix:///second?socket=$socket"' \
 	"$raw" 'second=mem(1M)'
-ok "nbdinfo: the map" says '33554432 *0 *data' with 'nbdinfo --map "$uri"' "$raw"
+ok "nbdinfo: the map of a sparse file" says '^ *0 *33554432 *3 *hole,zero$' \
+	with 'nbdinfo --map "$uri"' "$raw"
 for can in multi-conn flush fua trim zero fast-zero cache df; do
 	ok "nbdinfo: can $can" with "nbdinfo --can $can \"\$uri\"" "$raw"
 done

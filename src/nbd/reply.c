@@ -4,7 +4,8 @@
  *
  * Output is a list of pieces in the order in which they are sent.  The data of
  * a read is sent from the command's own buffer, so the command lives until its
- * last byte is gone; its memory counts until then.
+ * last byte is gone; its memory counts until then.  Where it has holes it goes in
+ * several chunks, all of which are there before the first is queued.
  */
 #include "nbd/private.h"
 
@@ -14,27 +15,36 @@
 
 /* --- Pieces --------------------------------------------------------------- */
 
-static struct nbd_out *add_out(struct nbd_session *s, size_t length)
+static struct nbd_out *new_out(size_t length)
 {
 	struct nbd_out *out = calloc(1, sizeof(*out) + length);
 
-	if (!out)
-		return NULL;
-	out->head_length = length;
+	if (out)
+		out->head_length = length;
+	return out;
+}
+
+/* Adds one or more. */
+static void queue(struct nbd_session *s, struct nbd_out *out)
+{
 	if (s->out_first)
 		s->out_last->next = out;
 	else
 		s->out_first = out;
-	s->out_last = out;
-	s->out_bytes += length;
-	return out;
+	for (; out; out = out->next) {
+		s->out_last = out;
+		s->out_bytes += out->head_length;
+	}
 }
 
 uint8_t *nbd_out_bytes(struct nbd_session *s, size_t length)
 {
-	struct nbd_out *out = add_out(s, length);
+	struct nbd_out *out = new_out(length);
 
-	return out ? out->head : NULL;
+	if (!out)
+		return NULL;
+	queue(s, out);
+	return out->head;
 }
 
 static void drop_first(struct nbd_session *s)
@@ -47,6 +57,16 @@ static void drop_first(struct nbd_session *s)
 	if (out->command)
 		nbd_free_command(out->command);
 	free(out);
+}
+
+static void free_outs(struct nbd_out *out)
+{
+	struct nbd_out *next;
+
+	for (; out; out = next) {
+		next = out->next;
+		free(out);
+	}
 }
 
 void nbd_free_output(struct nbd_session *s)
@@ -97,12 +117,11 @@ void nbd_session_sent(struct nbd_session *session, size_t length)
 	}
 }
 
-/* --- Replies -------------------------------------------------------------- */
+/* --- Replies: not queued yet ---------------------------------------------- */
 
-static struct nbd_out *simple_reply(struct nbd_session *s, uint64_t cookie,
-				    enum nbd_error error)
+static struct nbd_out *simple_reply(uint64_t cookie, enum nbd_error error)
 {
-	struct nbd_out *out = add_out(s, NBD_SIMPLE_REPLY_BYTES);
+	struct nbd_out *out = new_out(NBD_SIMPLE_REPLY_BYTES);
 	uint8_t *p;
 
 	if (!out)
@@ -113,16 +132,16 @@ static struct nbd_out *simple_reply(struct nbd_session *s, uint64_t cookie,
 	return out;
 }
 
-/* A chunk, always the only one of its reply.  own: bytes of its payload that
- * stand in the head (*ret_own); more follow elsewhere. */
-static struct nbd_out *chunk(struct nbd_session *s,
+/* A chunk, the last one of its reply.  own: bytes of its payload that stand in
+ * the head (*ret_own); more follow elsewhere. */
+static struct nbd_out *chunk(const struct nbd_session *s,
 			     const struct nbd_command *command,
 			     enum nbd_reply_type type, size_t own, size_t more,
 			     uint8_t **ret_own)
 {
 	bool extended = s->headers == NBD_EXTENDED;
 	size_t head = extended ? NBD_EXTENDED_CHUNK_BYTES : NBD_CHUNK_BYTES;
-	struct nbd_out *out = add_out(s, head + own);
+	struct nbd_out *out = new_out(head + own);
 	uint8_t *p;
 
 	if (!out)
@@ -141,7 +160,14 @@ static struct nbd_out *chunk(struct nbd_session *s,
 	return out;
 }
 
-static struct nbd_out *error_reply(struct nbd_session *s,
+/* Others follow after all; the flags stand where both kinds of headers have
+ * them. */
+static void not_last(struct nbd_out *out)
+{
+	(void)nbd_put16(out->head + 4, 0);
+}
+
+static struct nbd_out *error_reply(const struct nbd_session *s,
 				   const struct nbd_command *command,
 				   enum nbd_error error, const char *why)
 {
@@ -150,7 +176,7 @@ static struct nbd_out *error_reply(struct nbd_session *s,
 	uint8_t *p;
 
 	if (s->headers == NBD_SIMPLE)
-		return simple_reply(s, command->cookie, error);
+		return simple_reply(command->cookie, error);
 	assert(length <= NBD_MAX_STRING);
 	out = chunk(s, command, NBD_REPLY_TYPE_ERROR, 6 + length, 0, &p);
 	if (!out)
@@ -161,39 +187,115 @@ static struct nbd_out *error_reply(struct nbd_session *s,
 	return out;
 }
 
-/* Zeroes need not travel. */
+/* Zeroes need not travel; but each piece of a reply costs its reader something,
+ * so in a long read they count when they are many. */
+#define ZERO_BLOCK ((size_t)4096)
+#define LEAST_HOLE ((size_t)32 << 10)
+
 static bool is_zero(const uint8_t *data, size_t length)
 {
 	return length >= 16 && data[0] == 0 &&
 	       memcmp(data, data + 1, length - 1) == 0;
 }
 
-static struct nbd_out *read_reply(struct nbd_session *s,
-				  const struct nbd_command *command)
+/* The first zeroes from `at` on that are worth a chunk; *ret_end: where they
+ * end.  None: both are the length. */
+static size_t find_hole(const uint8_t *data, size_t length, size_t at,
+			size_t *ret_end)
+{
+	while (at < length) {
+		size_t start = at;
+
+		while (at < length &&
+		       is_zero(data + at, MIN(ZERO_BLOCK, length - at)))
+			at = MIN(at + ZERO_BLOCK, length);
+		if (at - start >= LEAST_HOLE) {
+			*ret_end = at;
+			return start;
+		}
+		at = MIN(at + ZERO_BLOCK, length);
+	}
+	*ret_end = length;
+	return length;
+}
+
+static struct nbd_out *data_chunk(const struct nbd_session *s,
+				  const struct nbd_command *command, size_t at,
+				  size_t length)
 {
 	struct nbd_out *out;
 	uint8_t *p;
 
-	if (s->headers == NBD_SIMPLE) {
-		out = simple_reply(s, command->cookie, NBD_SUCCESS);
-	} else if (!(command->flags & NBD_CMD_FLAG_DF) &&
-		   is_zero(command->buffer, command->length)) {
-		out = chunk(s, command, NBD_REPLY_TYPE_OFFSET_HOLE, 12, 0, &p);
-		if (out)
-			(void)nbd_put32(nbd_put64(p, command->offset),
-					(uint32_t)command->length);
-		return out;
-	} else {
-		out = chunk(s, command, NBD_REPLY_TYPE_OFFSET_DATA, 8,
-			    command->length, &p);
-		if (out)
-			(void)nbd_put64(p, command->offset);
-	}
-	if (out) {
-		out->payload = command->buffer;
-		out->payload_length = command->length;
-	}
+	out = chunk(s, command, NBD_REPLY_TYPE_OFFSET_DATA, 8, length, &p);
+	if (!out)
+		return NULL;
+	(void)nbd_put64(p, command->offset + at);
+	out->payload = (uint8_t *)command->buffer + at;
+	out->payload_length = length;
 	return out;
+}
+
+static struct nbd_out *hole_chunk(const struct nbd_session *s,
+				  const struct nbd_command *command, size_t at,
+				  size_t length)
+{
+	struct nbd_out *out;
+	uint8_t *p;
+
+	out = chunk(s, command, NBD_REPLY_TYPE_OFFSET_HOLE, 12, 0, &p);
+	if (out)
+		(void)nbd_put32(nbd_put64(p, command->offset + at),
+				(uint32_t)length);
+	return out;
+}
+
+/* The read's bytes from `at` on, in chunks. */
+static struct nbd_out *read_chunks(const struct nbd_session *s,
+				   const struct nbd_command *command)
+{
+	struct nbd_out *first = NULL, **end = &first;
+	size_t length = command->length;
+
+	for (size_t at = 0, next; at < length; at = next) {
+		size_t hole = find_hole(command->buffer, length, at, &next);
+
+		if (hole > at) {
+			next = hole;
+			*end = data_chunk(s, command, at, hole - at);
+		} else {
+			*end = hole_chunk(s, command, at, next - at);
+		}
+		if (!*end) {
+			free_outs(first);
+			return NULL;
+		}
+		if (next < length)
+			not_last(*end);
+		end = &(*end)->next;
+	}
+	return first;
+}
+
+static struct nbd_out *read_reply(const struct nbd_session *s,
+				  const struct nbd_command *command)
+{
+	struct nbd_out *out;
+
+	if (s->headers == NBD_SIMPLE) {
+		out = simple_reply(command->cookie, NBD_SUCCESS);
+		if (out) {
+			out->payload = command->buffer;
+			out->payload_length = command->length;
+		}
+		return out;
+	}
+	if (command->flags & NBD_CMD_FLAG_DF)
+		return data_chunk(s, command, 0, command->length);
+	if (command->length > LEAST_HOLE)
+		return read_chunks(s, command);
+	return (is_zero(command->buffer, command->length) ?
+			hole_chunk :
+			data_chunk)(s, command, 0, command->length);
 }
 
 /* 32-bit lengths are for small requests only; a long extent is cut, and the
@@ -206,7 +308,7 @@ static uint8_t *put_extent(const struct nbd_session *s, uint8_t *p,
 	return nbd_put32(nbd_put32(p, (uint32_t)length), state);
 }
 
-static struct nbd_out *status_reply(struct nbd_session *s,
+static struct nbd_out *status_reply(const struct nbd_session *s,
 				    const struct nbd_command *command)
 {
 	bool extended = s->headers == NBD_EXTENDED;
@@ -231,7 +333,7 @@ static struct nbd_out *status_reply(struct nbd_session *s,
 	return out;
 }
 
-static struct nbd_out *good_reply(struct nbd_session *s,
+static struct nbd_out *good_reply(const struct nbd_session *s,
 				  const struct nbd_command *command)
 {
 	uint8_t *p;
@@ -244,7 +346,7 @@ static struct nbd_out *good_reply(struct nbd_session *s,
 	default:
 		if (s->headers == NBD_EXTENDED)
 			return chunk(s, command, NBD_REPLY_TYPE_NONE, 0, 0, &p);
-		return simple_reply(s, command->cookie, NBD_SUCCESS);
+		return simple_reply(command->cookie, NBD_SUCCESS);
 	}
 }
 
@@ -266,7 +368,8 @@ void nbd_command_done(struct nbd_command *command, int err, const char *why)
 		nbd_free_command(command);
 		return;
 	}
-	out->command = command;
+	queue(s, out);
+	s->out_last->command = command;
 }
 
 int nbd_reply_error(struct nbd_session *s, const struct nbd_request *request,
@@ -278,7 +381,12 @@ int nbd_reply_error(struct nbd_session *s, const struct nbd_request *request,
 		.offset = request->offset,
 	};
 
-	return error_reply(s, &command, error, why) ? 0 : -ENOMEM;
+	struct nbd_out *out = error_reply(s, &command, error, why);
+
+	if (!out)
+		return -ENOMEM;
+	queue(s, out);
+	return 0;
 }
 
 bool nbd_command_extent(struct nbd_command *command, uint64_t length,

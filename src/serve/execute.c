@@ -25,6 +25,8 @@
 
 /* Discards in pieces, so that they do not keep the storage from the rest. */
 #define DISCARD_PIECE (64ull << 20)
+/* Of one BLOCK_STATUS. */
+#define MAX_EXTENTS 256u
 
 struct op {
 	struct nbd_command command; /* first: made by the session */
@@ -32,6 +34,7 @@ struct op {
 	uint64_t done; /* bytes */
 	bool flushing;
 	struct iovec iov;
+	struct xd_extents extents;
 	struct xd_request req;
 };
 
@@ -39,8 +42,17 @@ const size_t serve_command_size = sizeof(struct op);
 
 static void step(struct op *op);
 
+/* A trim is a hint; and "not supported" is the answer to FAST_ZERO only. */
+static int error_of(const struct nbd_command *command, int err)
+{
+	if (err != -EOPNOTSUPP || command->flags & NBD_CMD_FLAG_FAST_ZERO)
+		return err;
+	return command->type == NBD_CMD_TRIM ? 0 : -EINVAL;
+}
+
 static void finish(struct op *op, int err)
 {
+	err = error_of(&op->command, err);
 	op->channel->nr_ops--;
 	nbd_command_done(
 		&op->command, err,
@@ -103,6 +115,48 @@ static void flush(struct op *op)
 	submit(op, XD_FLUSH, 0, 0);
 }
 
+/* --- BLOCK_STATUS --------------------------------------------------------- */
+
+/* An error is no reason to say nothing: who reads will hear of it. */
+static void on_extents(struct xd_request *req, int err)
+{
+	struct op *op = req->owner;
+	bool more = err == 0;
+
+	for (unsigned int i = 0; more && i < op->extents.nr; i++)
+		more = nbd_command_extent(&op->command,
+					  op->extents.extent[i].length,
+					  op->extents.extent[i].flags);
+	free(op->extents.extent);
+	finish(op, 0);
+}
+_Static_assert(XD_EXTENT_HOLE == NBD_STATE_HOLE &&
+		       XD_EXTENT_ZERO == NBD_STATE_ZERO,
+	       "the same bits");
+
+static void block_status(struct op *op)
+{
+	struct xd_request *req = &op->req;
+	bool one = op->command.flags & NBD_CMD_FLAG_REQ_ONE;
+
+	op->extents.max = one ? 1 : MAX_EXTENTS;
+	op->extents.extent =
+		calloc(op->extents.max, sizeof(*op->extents.extent));
+	if (!op->extents.extent) {
+		finish(op, -ENOMEM);
+		return;
+	}
+	req->op = XD_EXTENTS;
+	req->offset = op->command.offset;
+	req->length = op->command.length;
+	req->extents = &op->extents;
+	req->done = on_extents;
+	req->owner = op;
+	xd_submit(op->channel->top, req);
+}
+
+/* --- All others ----------------------------------------------------------- */
+
 /* The longest piece that the stack takes at once. */
 static uint64_t piece(const struct op *op)
 {
@@ -136,6 +190,8 @@ static uint32_t flags_of(const struct op *op)
 		flags |= XD_FUA;
 	if (c->flags & NBD_CMD_FLAG_NO_HOLE)
 		flags |= XD_NO_HOLE;
+	if (c->flags & NBD_CMD_FLAG_FAST_ZERO)
+		flags |= XD_FAST;
 	return flags;
 }
 
@@ -172,6 +228,8 @@ static void step(struct op *op)
 void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 {
 	struct op *op = container_of(command, struct op, command);
+	bool too_slow = command->flags & NBD_CMD_FLAG_FAST_ZERO &&
+			!channel->disk->limits->fast_zero;
 	bool reads = command->type == NBD_CMD_READ ||
 		     command->type == NBD_CMD_CACHE ||
 		     command->type == NBD_CMD_BLOCK_STATUS;
@@ -180,11 +238,14 @@ void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 	channel->nr_ops++;
 	if (!reads && atomic_load(&channel->disk->failed))
 		finish(op, -EIO);
+	else if (too_slow)
+		finish(op, -EOPNOTSUPP);
 	else if (command->type == NBD_CMD_FLUSH)
 		flush(op);
-	else if (command->type == NBD_CMD_CACHE ||
-		 command->type == NBD_CMD_BLOCK_STATUS)
-		finish(op, 0); /* nothing is known, nothing is to be done */
+	else if (command->type == NBD_CMD_CACHE)
+		finish(op, 0); /* nothing is to be done */
+	else if (command->type == NBD_CMD_BLOCK_STATUS)
+		block_status(op);
 	else
 		step(op);
 }

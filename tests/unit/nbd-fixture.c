@@ -312,18 +312,33 @@ void fixture_simple(struct nbd_fixture *f, uint64_t cookie, uint32_t error)
 	assert_true(nbd_get64(p + 8) == cookie);
 }
 
-const uint8_t *fixture_chunk(struct nbd_fixture *f, bool extended,
-			     uint16_t type, uint64_t cookie,
-			     uint64_t *ret_length)
+static const uint8_t *take_chunk(struct nbd_fixture *f, bool extended,
+				 unsigned int flags, uint16_t type,
+				 uint64_t cookie, uint64_t *ret_length)
 {
 	const uint8_t *p = fixture_take(f, extended ? NBD_EXTENDED_CHUNK_BYTES :
 						      NBD_CHUNK_BYTES);
 
 	assert_true(nbd_get32(p) == (extended ? NBD_EXTENDED_REPLY_MAGIC :
 						NBD_STRUCTURED_REPLY_MAGIC));
-	assert_int_equal(nbd_get16(p + 4), NBD_REPLY_FLAG_DONE);
+	assert_int_equal(nbd_get16(p + 4), flags);
 	assert_int_equal(nbd_get16(p + 6), type);
 	assert_true(nbd_get64(p + 8) == cookie);
 	*ret_length = extended ? nbd_get64(p + 24) : nbd_get32(p + 16);
 	return fixture_take(f, *ret_length);
+}
+
+const uint8_t *fixture_first_chunk(struct nbd_fixture *f, bool extended,
+				   uint16_t type, uint64_t cookie,
+				   uint64_t *ret_length)
+{
+	return take_chunk(f, extended, 0, type, cookie, ret_length);
+}
+
+const uint8_t *fixture_chunk(struct nbd_fixture *f, bool extended,
+			     uint16_t type, uint64_t cookie,
+			     uint64_t *ret_length)
+{
+	return take_chunk(f, extended, NBD_REPLY_FLAG_DONE, type, cookie,
+			  ret_length);
 }

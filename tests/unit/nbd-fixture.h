@@ -67,6 +67,10 @@ void fixture_request(struct nbd_fixture *f, bool extended, uint16_t flags,
 		     uint64_t length);
 /* A simple reply. */
 void fixture_simple(struct nbd_fixture *f, uint64_t cookie, uint32_t error);
+/* A chunk that others of its reply follow; returns its payload. */
+const uint8_t *fixture_first_chunk(struct nbd_fixture *f, bool extended,
+				   uint16_t type, uint64_t cookie,
+				   uint64_t *ret_length);
 /* A chunk, the last one; returns its payload. */
 const uint8_t *fixture_chunk(struct nbd_fixture *f, bool extended,
 			     uint16_t type, uint64_t cookie,

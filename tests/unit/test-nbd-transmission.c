@@ -107,6 +107,48 @@ static void test_structured_read(void **state)
 	assert_true(fixture_is_empty(&f));
 }
 
+/* A long read: data, a hole, data.  A short run of zeroes is data. */
+static void test_read_with_holes(void **state)
+{
+	enum { KIB = 1024, AT = FIXTURE_HOLE - 96 * KIB };
+	const uint8_t *p;
+	uint64_t length;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_EXTENDED_HEADERS, false);
+	memset(f.disk + AT + 4 * KIB, 0, 28 * KIB);
+	f.disk[FIXTURE_HOLE + 32 * KIB + 511] = 1;
+	fixture_request(&f, true, 0, NBD_CMD_READ, 1, AT, 256 * KIB);
+	p = fixture_first_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_DATA, 1,
+				&length);
+	assert_int_equal(length, 8 + 96 * KIB);
+	assert_true(nbd_get64(p) == AT);
+	assert_memory_equal(p + 8, f.disk + AT, 96 * KIB);
+	p = fixture_first_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_HOLE, 1,
+				&length);
+	assert_int_equal(length, 12);
+	assert_true(nbd_get64(p) == FIXTURE_HOLE);
+	assert_int_equal(nbd_get32(p + 8), 32 * KIB);
+	p = fixture_first_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_DATA, 1,
+				&length);
+	assert_int_equal(length, 8 + 4 * KIB);
+	assert_int_equal(p[8 + 511], 1);
+	p = fixture_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_HOLE, 1, &length);
+	assert_true(nbd_get64(p) == FIXTURE_HOLE + 36 * KIB);
+	assert_int_equal(nbd_get32(p + 8), 124 * KIB);
+	assert_true(fixture_is_empty(&f));
+	/* All of it is zero; some of it is, and the client wants one piece. */
+	fixture_request(&f, true, 0, NBD_CMD_READ, 2, FIXTURE_HOLE + 64 * KIB,
+			100 * KIB);
+	p = fixture_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_HOLE, 2, &length);
+	assert_int_equal(nbd_get32(p + 8), 100 * KIB);
+	fixture_request(&f, true, NBD_CMD_FLAG_DF, NBD_CMD_READ, 3, AT,
+			256 * KIB);
+	p = fixture_chunk(&f, true, NBD_REPLY_TYPE_OFFSET_DATA, 3, &length);
+	assert_memory_equal(p + 8, f.disk + AT, 256 * KIB);
+	assert_true(fixture_is_empty(&f));
+}
+
 static void test_status(void **state)
 {
 	const uint8_t *p;
@@ -381,13 +423,14 @@ static void test_limit_in_buffer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_simple),	       T(test_structured_read),
-		T(test_status),	       T(test_extended),
-		T(test_out_of_order),  T(test_pieces),
-		T(test_judged),	       T(test_refused_write),
-		T(test_readonly),      T(test_bad_magic),
-		T(test_storage_error), T(test_greedy),
-		T(test_many_commands), T(test_limit_in_buffer),
+		T(test_simple),		 T(test_structured_read),
+		T(test_read_with_holes), T(test_status),
+		T(test_extended),	 T(test_out_of_order),
+		T(test_pieces),		 T(test_judged),
+		T(test_refused_write),	 T(test_readonly),
+		T(test_bad_magic),	 T(test_storage_error),
+		T(test_greedy),		 T(test_many_commands),
+		T(test_limit_in_buffer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
