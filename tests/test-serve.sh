@@ -124,6 +124,14 @@ ok "... a wrong one is refused" fails 1 nbdinfo \
 	secured "alice@/?tls-psk-file=$tmp/wrong.psk&" --tls-psk "$psk"
 ok "... and so is a client without" fails 1 TLS \
 	serve 'mem(1M)' --tls-psk "$psk" --run 'nbdinfo "$uri"'
+: > "$tmp/empty.psk"
+echo 'alice:xyz' > "$tmp/bad.psk"
+for file in empty bad; do
+	ok "a file without a key: $file" fails 1 "$file.psk: there is no key" \
+		serve 'mem(1M)' --run true --tls-psk "$tmp/$file.psk"
+done
+ok "no file of keys" fails 1 "none.psk: No such file" \
+	serve 'mem(1M)' --run true --tls-psk "$tmp/none.psk"
 certs=$tmp/certs
 mkdir "$certs" "$certs/other"
 # certificate NAME SIGNER: NAME-key.pem and NAME-cert.pem.
@@ -179,7 +187,8 @@ ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \
 	with true "cow(memm, mem)"
 ok "no folder of backends" fails 1 "backends in /nonexistent: No such" \
-	with true --backend-dir /nonexistent null
+	"$top_builddir/xendisk" serve --config "$tmp/none.conf" \
+	--backend-dir /nonexistent --run true null
 ok "no such file" fails 1 "none.img: No such file" with true "$tmp/none.img"
 ok "a folder" fails 1 "Is a directory" with true "$tmp"
 mkfifo "$tmp/fifo"
@@ -189,6 +198,8 @@ ok "no such address" fails 1 "not an address" \
 ok "a port beyond the last" fails 2 '"65537": a port is' serve null --tcp 65537
 ok "no port" fails 2 '"::1:": a port is' serve null --tcp '::1:'
 ok "no socket" fails 2 'socket: an empty path' serve null --socket ''
+ok "a place twice" fails 2 "tcp: it is given twice" \
+	serve null --tcp 20001 --tcp 20002
 ok "one name twice" fails 1 'a: two exports are called that' \
 	with true 'a=null' 'a=mem(1M)'
 ok "... also by its number" fails 1 '1: two exports' with true '1=null' 'null'

@@ -40,6 +40,7 @@ struct verb {
 	const char *summary;
 	struct verb_option options[MAX_OPTIONS];
 	enum status (*run)(const struct invocation *call);
+	bool once; /* an option given twice is an error; else the last counts */
 	bool hidden; /* for scripts of ours: not in the help */
 };
 

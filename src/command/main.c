@@ -85,6 +85,7 @@ const struct verb verbs[] = {
 		       { "tls-psk", "FILE", "TLS with pre-shared keys" },
 		       { "backend-dir", "DIR", "where the backends are" },
 		       { "config", "FILE", "for @names" } },
+	  .once = true,
 	  .run = verb_serve },
 	{ .name = "resize",
 	  .synopsis = "DOM VDEV [SIZE]",
@@ -228,6 +229,9 @@ static enum status run_verb(struct invocation *call, int argc, char **argv)
 			call->json = true;
 		else if (c == OPT_RUN_DIR)
 			call->run_dir = optarg;
+		else if (call->values[c] && v->once)
+			return fail(STATUS_USAGE, "%s: --%s: it is given twice",
+				    v->name, v->options[c].name);
 		else
 			call->values[c] = optarg ? optarg : "";
 	}

@@ -23,6 +23,7 @@
 
 #define WHY_MAX	     256
 #define RECORD_BYTES 16384u
+#define HEX_DIGITS   "0123456789abcdefABCDEF"
 #define PRIORITY     "NORMAL:-VERS-ALL:+VERS-TLS1.2:+VERS-TLS1.3"
 
 struct nbd_credentials {
@@ -72,8 +73,6 @@ void nbd_credentials_free(struct nbd_credentials *credentials)
 	free(credentials);
 }
 
-/* GnuTLS opens the file at each handshake, and only then says that it is not
- * there. */
 static int check_readable(const char *path, char *ret_why)
 {
 	if (access(path, R_OK) == 0)
@@ -82,11 +81,40 @@ static int check_readable(const char *path, char *ret_why)
 	return -errno;
 }
 
+/* "NAME:HEXKEY", as psktool makes them. */
+static bool is_key(const char *line)
+{
+	const char *key = strchr(line, ':');
+	size_t digits = key ? strspn(key + 1, HEX_DIGITS) : 0;
+
+	return key && key > line && digits > 0 && digits % 2 == 0 &&
+	       key[1 + digits + strspn(key + 1 + digits, "\r\n")] == '\0';
+}
+
+/* GnuTLS looks for a client's key when the client is there; without any key
+ * nobody would ever get in. */
+static int check_has_key(const char *path, char *ret_why)
+{
+	cleanup_file FILE *f = fopen(path, "re");
+	cleanup_free char *line = NULL;
+	bool found = false;
+	size_t size = 0;
+
+	while (f && !found && getline(&line, &size, f) > 0)
+		found = is_key(line);
+	if (found)
+		return 0;
+	(void)snprintf(ret_why, WHY_MAX, "%s: %s", path,
+		       f ? "there is no key in it, a line NAME:HEXKEY" :
+			   strerror(errno));
+	return -EINVAL;
+}
+
 int nbd_credentials_psk(struct nbd_credentials **ret, const char *file,
 			char *ret_why)
 {
 	struct nbd_credentials *c;
-	int r = check_readable(file, ret_why);
+	int r = check_has_key(file, ret_why);
 
 	if (r < 0)
 		return r;
