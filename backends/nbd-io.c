@@ -396,10 +396,20 @@ static bool set_range(struct nbd_link *link, struct nbd_io *io,
 	return true;
 }
 
+/* A command for each piece, so each has to be whole blocks. */
+static bool has_whole_pieces(const struct xd_request *req, uint32_t block)
+{
+	for (unsigned int i = 0; i < req->iovcnt; i++)
+		if (req->iov[i].iov_len & (block - 1))
+			return false;
+	return true;
+}
+
 static void make_commands(struct nbd_io *io, const struct xd_request *req)
 {
 	bool whole = io->begin == req->offset &&
-		     io->end == req->offset + req->length;
+		     io->end == req->offset + req->length &&
+		     has_whole_pieces(req, io->link->facts.minimum);
 
 	if (req->op == XD_FLUSH)
 		command(io, XD_FLUSH, NULL, 0, 0, 0);
