@@ -109,6 +109,8 @@ static enum nbd_error judge_range(const struct nbd_export *export,
 				   ret_why);
 		return NBD_SUCCESS;
 	}
+	if (request->type == NBD_CMD_BLOCK_STATUS && !request->length)
+		return say(NBD_EINVAL, "the status of nothing", ret_why);
 	if (form->moves_data && request->length > NBD_MAX_PAYLOAD)
 		return say(NBD_EINVAL, "more than 32 MiB in a request",
 			   ret_why);

@@ -198,6 +198,9 @@ static void test_extended(void **state)
 	/* A write says that it brings its data. */
 	fixture_request(&f, true, 0, NBD_CMD_WRITE, 4, 0, 512);
 	failed(true, 4, NBD_EINVAL);
+	/* There is no extent without a length. */
+	fixture_request(&f, true, 0, NBD_CMD_BLOCK_STATUS, 7, 0, 0);
+	failed(true, 7, NBD_EINVAL);
 	fixture_request(&f, true, 0, NBD_CMD_TRIM, 5, 0, 1ull << 40);
 	failed(true, 5, NBD_EINVAL);
 	/* Nobody waits for terabytes to be skipped. */
