@@ -27,6 +27,8 @@ static struct {
 	struct chunk_of_memory *memory;
 } now;
 
+static void end_as(int kind, const char *fmt, va_list ap) PRINTF(2, 0);
+
 static void end_as(int kind, const char *fmt, va_list ap)
 {
 	now.verdict.kind = kind;
