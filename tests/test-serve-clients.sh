@@ -1,0 +1,155 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2016,SC2317,SC2119  # $uri is the command's; called by ok
+# What xendisk-nbd-server(7) promises, with the clients that people have: where
+# data is, copies that leave out holes, sockets that are passed, the limits.
+. "$(dirname "$0")/functions.sh"
+requires nbdinfo nbdcopy qemu-img qemu-io nbdkit ss
+
+touch "$tmp/none.conf"
+words=("$top_builddir/xendisk" serve --config "$tmp/none.conf"
+	--backend-dir "$top_builddir/backends/.libs")
+serve() { timeout 120 "${words[@]}" "$@"; }
+# with COMMAND EXPR...: the command runs against it.
+with() { serve --run "$1" "${@:2}"; }
+export tmp
+
+# 1 MiB of data at 4 MiB, the rest of 32 MiB a hole.
+truncate -s 32M "$tmp/raw.img"
+head -c 1M /dev/urandom > "$tmp/data"
+dd if="$tmp/data" of="$tmp/raw.img" bs=1M seek=4 conv=notrunc status=none
+raw="raw($tmp/raw.img, cache=writeback)"
+
+# --- Where data is -------------------------------------------------------------------
+# map EXPR: as nbdinfo tells it, in one line.
+map() { with 'nbdinfo --map "$uri"' "$@" | tr -s ' \n' ' '; }
+sparse=' 0 4194304 3 hole,zero 4194304 1048576 0 data 5242880 28311552 3 hole,zero '
+maps() { local got; got=$(map "${@:2}"); test "$got" = "$1" || { echo "$got"; return 1; }; }
+ok "the map of a sparse file" maps "$sparse" "$raw"
+ok "... read-only" maps "$sparse" "$tmp/raw.img" --readonly
+ok "... under a filter" maps "$sparse" "readonly($tmp/raw.img)"
+ok "... under cow" maps "$sparse" "cow($tmp/raw.img, mem)"
+ok "mem is a hole" maps ' 0 33554432 3 hole,zero ' 'mem(32M)'
+ok "null is a hole of terabytes" says 'hole,zero' with 'nbdinfo --map "$uri"' 'null(1T)'
+wrong() { ! maps "$sparse" 'mem(32M)'; }
+ok "a map that is another is noticed" wrong
+written=' 0 65536 0 data 65536 4128768 3 hole,zero 4194304 1048576 0 data 5242880 28311552 3 hole,zero '
+write_to_top()
+{
+	local got
+	got=$(with 'qemu-io -f raw -c "write 0 64k" "$uri" > $tmp/qemu-io &&
+		nbdinfo --map "$uri"' "cow($tmp/raw.img, mem)" | tr -s ' \n' ' ')
+	test "$got" = "$written" || { echo "$got"; return 1; }
+}
+ok "what is written to cow's top is data" write_to_top
+ok "qemu-img map" says '"start": 4194304, "length": 1048576.*"data": true' \
+	with 'qemu-img map --output=json "$uri"' "$raw"
+ok "qemu-img info" says 'virtual size: 32 MiB' with 'qemu-img info "$uri"' "$raw"
+if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
+	nbdkit -f -U "$tmp/kit" file "$tmp/raw.img" 2> /dev/null &
+	cleanup_pids+=("$!")
+	eventually 20 [ -S "$tmp/kit" ]
+	ok "the map that another server tells" maps "$sparse" \
+		"nbd(\"nbd+unix:///?socket=$tmp/kit\")"
+fi
+
+# --- Copies ----------------------------------------------------------------------------
+# Through nbdkit's nbd plugin, which counts what is read of us.
+reads_only_data()
+{
+	with 'nbdkit -U - --filter=stats nbd uri="$uri" statsfile=$tmp/stats \
+		--run "nbdcopy --connections=1 \"\$uri\" $tmp/copy"' "$raw" || return
+	cmp "$tmp/copy" "$tmp/raw.img" && grep '^read:.* s, 1\.00 MiB,' "$tmp/stats"
+}
+ok "nbdcopy reads what is data, and no more" reads_only_data
+both_ways()
+{
+	with 'nbdcopy --connections=4 --requests=64 $tmp/raw.img "$uri" &&
+		nbdcopy --connections=4 --requests=64 "$uri" $tmp/back &&
+		nbdinfo --map "$uri"' "$1" | tr -s ' \n' ' ' > "$tmp/map" &&
+		cmp "$tmp/back" "$tmp/raw.img"
+}
+truncate -s 32M "$tmp/to.img"
+for expr in "raw($tmp/to.img, cache=writeback)" 'mem(32M)' "cow($tmp/to.img, mem)"; do
+	ok "nbdcopy both ways: ${expr%%(*}" both_ways "$expr"
+	ok "... what was zero has stayed without space" \
+		test "$(cat "$tmp/map")" = "$sparse"
+done
+ok "qemu-img convert, out and in" with 'qemu-img convert -f raw -O raw "$uri" $tmp/out &&
+	cmp $tmp/out $tmp/raw.img && qemu-img convert -n -f raw -O raw $tmp/out "$uri"' "$raw"
+ok "qemu-img compare" says identical \
+	with 'qemu-img compare -f raw -F raw "$uri" $tmp/raw.img' "$raw"
+ok "... notices" fails 1 'Content mismatch' \
+	with 'qemu-img compare -f raw -F raw "$uri" $tmp/raw.img' 'mem(32M)'
+ok "32 MiB in a request" with 'qemu-io -f raw -c "write -P 9 0 32M" -c flush \
+	-c "read -P 9 0 32M" "$uri" > $tmp/qemu-io &&
+	! grep -i "failed" $tmp/qemu-io' 'mem(32M)'
+
+# --- Sockets ------------------------------------------------------------------------------
+ok "a socket that is passed" says '"export-size": 1048576' \
+	timeout 60 nbdinfo --json -- [ "${words[@]}" 'mem(1M)' ]
+start()
+{
+	: > "$tmp/uri"
+	"${words[@]}" "$@" > "$tmp/uri" 2> "$tmp/err" & server=$!
+	cleanup_pids+=("$server")
+	eventually 20 test -s "$tmp/uri"
+}
+# Some port that is free.
+for port in $(shuf -i 20000-29999 -n 10); do
+	start 'mem(1M)' "cow(null(1M), mem)" --tcp "$port" && break
+done 2> /dev/null
+ok "on TCP" nbdinfo "nbd://127.0.0.1:$port"
+connect() { exec {fd}<> "/dev/tcp/127.0.0.1/$port"; }
+# A client that chooses the first export, and stays.
+stay()
+{
+	connect
+	printf '\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0\0' >&"$fd"
+	timeout 20 head -c 28 <&"$fd" > /dev/null
+}
+stay
+first=$fd
+keepalive() { ss -tno state established "( sport = :$port )" | grep keepalive; }
+ok "those that vanish are noticed: keep-alive" eventually 20 keepalive
+
+# --- Limits ---------------------------------------------------------------------------------
+for ((i = 1; i < 256; i++)); do stay; done
+timeout 60 nbdinfo --size "nbd://127.0.0.1:$port" > "$tmp/size" 2>&1 & waiting=$!
+cleanup_pids+=("$waiting")
+sleep 1
+ok "256 clients: one more waits" kill -0 "$waiting"
+# DISC: to close it here would not do, the one that waits has inherited it.
+printf '\x25\x60\x95\x13\0\0\0\2%s\0\0\0\0\0\0\0\0\0\0\0\0' goodbye. >&"$first"
+ok "... until one leaves" eventually 30 grep -qx 1048576 "$tmp/size"
+end_process "$server"
+
+# The slow one was asked first, and answers last.
+if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
+	nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-read=1 2> /dev/null &
+	cleanup_pids+=("$!")
+	eventually 20 [ -S "$tmp/slow" ]
+	for port in $(shuf -i 20000-29999 -n 10); do
+		start "cow(nbd(\"nbd+unix:///?socket=$tmp/slow\"), mem)" \
+			--tcp "$port" && break
+	done 2> /dev/null
+	began=$EPOCHSECONDS
+	connect
+	silent=$fd
+	qemu-io -f raw -c 'write -P 65 0 4k' "nbd://127.0.0.1:$port" > /dev/null
+	out_of_order()
+	{
+		stay
+		printf '\x25\x60\x95\x13\0\0\0\0%s\0\0\0\0\0\0\x20\0\0\0\2\0' slow-one >&"$fd"
+		printf '\x25\x60\x95\x13\0\0\0\0%s\0\0\0\0\0\0\0\0\0\0\2\0' fast-one >&"$fd"
+		timeout 30 head -c 1056 <&"$fd" | tr -cd '[:print:]' |
+			grep -o '[a-z]*-one' | paste -sd ' '
+	}
+	ok "replies come in the order in which they are done" \
+		says 'fast-one .*slow-one$' out_of_order
+	# It has said nothing since the beginning.
+	ended() { timeout 60 cat <&"$silent" | wc -c; }
+	ok "10 s for the handshake: the greeting, and the end" says '^18$' ended
+	ok "... not at once" test $((EPOCHSECONDS - began)) -ge 9
+	end_process "$server"
+fi
