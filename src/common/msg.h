@@ -8,8 +8,8 @@
  * with a NUL, which the receiver checks: the broker takes a worker for an
  * enemy, since it reads what a guest wrote.
  *
- * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLOSE and answers
- * to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
+ * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLIENT, CLOSE and
+ * answers to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
  * one service request outstanding at most; seq ties the answer to it.
  */
 #ifndef XENDISK_MSG_H
@@ -20,12 +20,13 @@
 
 #include "xendisk-backend.h"
 
-#define MSG_VERSION 2
+#define MSG_VERSION 3
 #define MSG_MAX	    8192
 #define MSG_MAX_FDS 4
 
 #define MSG_EXPR_MAX	   4096 /* bytes of an expression, without the NUL */
 #define MSG_TEXT_MAX	   512
+#define MSG_EXPORT_MAX	   64 /* bytes of an export's name, without the NUL */
 #define MSG_NOTES_MAX	   2048
 #define MSG_IDENTITY_MAX   512
 #define MSG_MAX_IDENTITIES 8
@@ -44,6 +45,8 @@ enum msg_type {
 	MSG_CLOSE, /* header only; the worker closes all and exits 0 */
 	MSG_SERVICE_DONE, /* struct msg_service_done, maybe a descriptor */
 	MSG_RESIZE, /* struct msg_resize; answered by RESIZED */
+	MSG_CLIENT, /* struct msg_client, and the NBD client's socket; answered
+		     * by CLIENT_TAKEN */
 
 	/* worker to broker */
 	MSG_HELLO = 32, /* struct msg_hello: the first message */
@@ -60,6 +63,8 @@ enum msg_type {
 	MSG_RESIZED, /* struct msg_text; GREW came before it, if it did */
 	MSG_SERVING, /* struct msg_serving: to a new broker, after HELLO and
 		      * OPENED */
+
+	MSG_CLIENT_TAKEN, /* struct msg_text: or why it was sent away */
 
 	/* what became of MSG_SERVICE_CONNECT, on a socket of its own */
 	MSG_REACHED = 64, /* struct msg_text, and the connection */
@@ -88,6 +93,8 @@ struct msg_hello {
 };
 
 #define MSG_OPEN_READONLY (1u << 0) /* mode=r */
+/* A worker died while the disk was in use: its writes may be under way. */
+#define MSG_OPEN_FENCE (1u << 1)
 
 struct msg_open {
 	struct msg_header h;
@@ -141,6 +148,16 @@ struct msg_resume {
 struct msg_resize {
 	struct msg_header h;
 	uint64_t size; /* bytes; 0: as large as the storage is by now */
+};
+
+#define MSG_CLIENT_READONLY (1u << 0)
+#define MSG_CLIENT_FORCE    (1u << 1) /* it may write beside the guest */
+#define MSG_CLIENT_POISONED (1u << 2) /* an earlier flush failed */
+
+struct msg_client {
+	struct msg_header h;
+	uint32_t flags;
+	char name[MSG_EXPORT_MAX + 1]; /* of the export, or "" */
 };
 
 struct msg_grew {

@@ -18,7 +18,7 @@
 
 #include "common/log.h"
 #include "common/util.h"
-#include "serve/conn.h"
+#include "worker/conn.h"
 
 #define ENGINE_ENTRIES	     64
 #define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)

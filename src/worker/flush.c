@@ -192,7 +192,7 @@ static void settle_failed(struct io_lane *lane)
 		atomic_store(&lane->disk->write_through, true);
 		failed = io_take_all(&flush->failed);
 		while ((io = io_pop(&failed)))
-			io_finish(io, BLKIF_STATUS_FLUSH_FAILED);
+			io_finish(io, BLKIF_STATUS_FLUSH_FAILED, -EIO);
 		return;
 	default: /* forgiven: begin again */
 		failed = io_take_all(&flush->failed);

@@ -5,6 +5,7 @@
 
 #include "common/log.h"
 #include "common/util.h"
+#include "worker/io-client.h"
 #include "worker/services.h"
 
 /* How often storage that may grow by itself is looked at. */
@@ -27,6 +28,8 @@ static void settle(struct grow *grow)
 		stop_lanes(disk);
 	stack_settle(grow->stack);
 	disk->judge.size = stack_limits(grow->stack)->size;
+	for (unsigned int i = 0; i < disk->nr_lanes; i++)
+		clients_resized(disk->lanes[i]);
 	if (running)
 		standstill_end(&disk->still);
 }

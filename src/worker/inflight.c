@@ -139,6 +139,15 @@ bool inflight_left_failure(const struct inflight *log,
 	       head.notes & INFLIGHT_FLUSH_FAILED;
 }
 
+bool inflight_has_rings(const struct inflight *log)
+{
+	struct inflight_header head;
+
+	/* What cannot be read may be anything. */
+	return pread_all(log->fd, &head, sizeof(head), 0) < 0 ||
+	       (head.magic == INFLIGHT_MAGIC && head.id.nr_rings > 0);
+}
+
 void inflight_start(struct inflight *log, const struct inflight_id *id,
 		    const uint32_t *rsp_prod)
 {

@@ -83,6 +83,8 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 /* Of the connection before, whichever that was: is such a failure noted? */
 bool inflight_left_failure(const struct inflight *log,
 			   const struct inflight_id *id);
+/* Does it hold a connection's rings? */
+bool inflight_has_rings(const struct inflight *log);
 /* The connection has ended; nothing is to be recovered. */
 void inflight_clear(struct inflight *log);
 struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring);

@@ -125,7 +125,7 @@ static void give_up(struct guest_io *guest)
 	if (io->steps & IO_STEP(IO_PREFLUSH))
 		flush_failed(io, -EIO);
 	else
-		io_finish(io, BLKIF_STATUS_ERROR);
+		io_finish(io, BLKIF_STATUS_ERROR, -EIO);
 }
 
 void io_ring_recover(struct io_ring *ring)

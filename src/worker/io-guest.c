@@ -171,7 +171,7 @@ static void list_copied(struct guest_io *guest)
 	io->length = guest->job.length;
 	guest->refused = guest->job.status != BLKIF_STATUS_OKAY;
 	if (guest->refused)
-		io_finish(io, guest->job.status);
+		io_finish(io, guest->job.status, err ? err : -EINVAL);
 	else
 		io_step_done(io);
 }

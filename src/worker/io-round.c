@@ -64,6 +64,11 @@ static bool may_take(struct io_ring *ring)
 	return !ring->storm.look_at || storm_may_look(&ring->storm, now_ns());
 }
 
+static bool has_clients(const struct io_lane *lane)
+{
+	return atomic_load_explicit(&lane->clients.nr, memory_order_relaxed);
+}
+
 bool io_pump(struct io_lane *lane)
 {
 	struct io_disk *disk = lane->disk;
@@ -78,6 +83,8 @@ bool io_pump(struct io_lane *lane)
 		for (unsigned int i = 0; i < lane->nr_rings; i++)
 			if (may_take(lane->rings[i]))
 				guest_take(lane->rings[i]);
+		if (has_clients(lane))
+			lane->clients.ops->take(lane);
 		hold_pump(lane);
 		if (lane->retry_ranges)
 			retry_ranges(lane);
@@ -86,6 +93,8 @@ bool io_pump(struct io_lane *lane)
 	run_stack(lane);
 	for (unsigned int i = 0; i < lane->nr_rings; i++)
 		guest_publish(lane->rings[i]);
+	if (has_clients(lane))
+		lane->clients.ops->answer(lane);
 	if (lane->wake)
 		wake_others(lane);
 	if (atomic_load(&disk->stop) || atomic_load(&disk->broken))

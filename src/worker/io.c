@@ -17,7 +17,7 @@
  *              (the stack)       the I/O itself
  *              hold.list         an error to pass; then the step begins again
  *   POSTFLUSH  flush.*
- *   (answer)   ring.answers      the end of the round
+ *   (answer)   ring.answers, clients.answers   the end of the round
  *
  * Nothing waits for a later list while it keeps others from leaving an earlier
  * one, so nothing waits for ever: who drains holds no range, who waits for
@@ -25,8 +25,8 @@
  *
  * What is done here is the same for all.  Where requests come from, how their
  * data gets to this process and away, and how they are answered is the asker's:
- * a guest's ring (io-guest.c).  All of them are in one table of ranges and behind
- * the same flushes.
+ * a guest's ring (io-guest.c), or an NBD client (io-client.c), whose data has come
+ * with it.  All of them are in one table of ranges and behind the same flushes.
  *
  * Runs on the lane's thread.  Allocates nothing, blocks on nothing.
  */
@@ -107,7 +107,8 @@ static bool step_lock(struct io *io)
 		return false;
 	}
 	CRASH_POINT(range_locked);
-	guest_begin(io);
+	if (!io->client)
+		guest_begin(io);
 	CRASH_POINT(begun);
 	if (io->begun)
 		io_begun_again(io);
@@ -133,7 +134,7 @@ static void submit_piece(struct io *io)
 	struct xd_request *req = &io->req;
 
 	req->op = (enum xd_op)io->op;
-	req->flags = 0;
+	req->flags = io->flags;
 	req->offset = io->offset + io->done;
 	req->done = data_submitted;
 	req->owner = io;
@@ -144,6 +145,8 @@ static void submit_piece(struct io *io)
 		uint64_t piece = MAX(DATALESS_PIECE / unit, 1) * unit;
 
 		req->length = MIN(left, piece);
+	} else if (req->op == XD_ZERO) {
+		req->length = MIN(left, DATALESS_PIECE);
 	} else {
 		req->length = limits->max_transfer ?
 				      MIN(left, limits->max_transfer) :
@@ -168,13 +171,13 @@ static bool step_data(struct io *io)
 	const struct io_disk *disk = io->lane->disk;
 
 	if (io->op != XD_READ && atomic_load(&disk->poison) != IO_CLEAN) {
-		io_finish(io, BLKIF_STATUS_ERROR);
+		io_finish(io, BLKIF_STATUS_ERROR, -EIO);
 		return false;
 	}
 	if (io->op != XD_READ &&
 	    atomic_load_explicit(&disk->write_through, memory_order_relaxed))
 		io->steps |= IO_STEP(IO_POSTFLUSH);
-	if (io->op == XD_DISCARD)
+	if (io->client || io->op == XD_DISCARD)
 		io_transfer(io);
 	else
 		guest_data(io);
@@ -196,7 +199,7 @@ static void data_submitted(struct xd_request *req, int err)
 	if (io->done < io->length) {
 		CRASH_POINT(piece_done);
 		submit_piece(io);
-	} else if (io->op == XD_READ) {
+	} else if (io->op == XD_READ && !io->client) {
 		guest_data_read(io);
 	} else {
 		io_data_end(io, 0);
@@ -206,15 +209,16 @@ static void data_submitted(struct xd_request *req, int err)
 void io_data_end(struct io *io, int err)
 {
 	CRASH_POINT(data_ended);
-	guest_data_end(io);
+	if (!io->client)
+		guest_data_end(io);
 	if (!err)
 		io_step_done(io);
 	else if (hold_wanted(io->lane->disk, err))
 		hold_add(io, err);
 	else if (err == -EOPNOTSUPP && io->op == XD_DISCARD)
-		io_finish(io, BLKIF_STATUS_UNSUPPORTED);
+		io_finish(io, BLKIF_STATUS_UNSUPPORTED, err);
 	else
-		io_finish(io, BLKIF_STATUS_ERROR);
+		io_finish(io, BLKIF_STATUS_ERROR, err);
 }
 
 static bool (*const step_run[IO_NR_STEPS])(struct io *io) = {
@@ -223,6 +227,14 @@ static bool (*const step_run[IO_NR_STEPS])(struct io *io) = {
 	[IO_DATA] = step_data,	[IO_POSTFLUSH] = step_flush,
 };
 
+static void answer(struct io *io)
+{
+	if (io->client)
+		io_append(&io->lane->clients.answers, io);
+	else
+		guest_answer(io);
+}
+
 void io_advance(struct io *io)
 {
 	while (io->steps) {
@@ -230,7 +242,7 @@ void io_advance(struct io *io)
 			return;
 		io->steps &= (uint8_t)(io->steps - 1);
 	}
-	guest_answer(io);
+	answer(io);
 }
 
 void io_step_done(struct io *io)
@@ -239,11 +251,12 @@ void io_step_done(struct io *io)
 	io_advance(io);
 }
 
-void io_finish(struct io *io, enum blkif_status status)
+void io_finish(struct io *io, enum blkif_status status, int err)
 {
 	io->steps = 0;
 	io->status = (int16_t)status;
-	guest_answer(io);
+	io->err = err;
+	answer(io);
 }
 
 void io_submit(struct io_lane *lane, struct xd_request *req)

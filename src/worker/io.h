@@ -3,7 +3,8 @@
  * io.h - one request's life, and what the requests of a lane share.
  *
  * Used by the parts of the data path that know what a request is: io.c (its
- * life), io-guest.c (from and to a ring), io-round.c (all of a lane),
+ * life), io-guest.c (from and to a ring), io-client.c (from and to an NBD
+ * client), io-round.c (all of a lane),
  * flush.c (durability), hold.c (errors that pass), lane.c (the thread).
  */
 #ifndef XENDISK_IO_H
@@ -40,6 +41,7 @@
 #define IO_BROKEN_TEXT \
 	"the guest broke its ring: more requests than it has room for"
 
+struct client;
 struct guest_io;
 struct io_lane;
 struct io_ring;
@@ -62,21 +64,25 @@ enum io_step {
 
 /*
  * A request under way.  What is here is the same for all who ask; it stands
- * within the asker's own struct: struct guest_io of io-guest.h.
+ * within the asker's own struct: struct guest_io of io-guest.h, or that of an NBD
+ * client (io-client.c).
  */
 struct io {
 	struct io *next; /* in whatever list it waits */
 	struct io_lane *lane;
 	uint64_t offset, length; /* bytes: what the data step moves */
 	uint64_t done; /* of them, by the data step */
-	void *buffer;
+	void *buffer; /* a client's is its own */
 	uint8_t steps; /* mask of 1 << enum io_step */
 	uint8_t op; /* enum xd_op of the data step */
+	uint8_t flags; /* XD_FUA, XD_NO_HOLE: a client's, else 0 */
+	bool client; /* an NBD client's, not a guest's */
 	bool locked; /* range is in the table */
 	bool held; /* waits for an error to pass, or is being tried again */
 	bool begun; /* had its range when a worker died; has not got it back
 		     * yet */
 	int16_t status; /* the answer */
+	int err; /* why it is not OKAY: -errno */
 	struct iovec iov;
 	struct range range;
 	struct xd_request req;
@@ -132,6 +138,27 @@ struct io_disk {
 	_Atomic(uint32_t) nr_recovered; /* recovered and not answered yet */
 };
 
+/* What io-client.c does for a lane that has clients.  By pointer, so that the
+ * rings can be tested without sockets. */
+struct client_ops {
+	/* Begins what they ask for. */
+	void (*take)(struct io_lane *lane);
+	/* Answers what is done. */
+	void (*answer)(struct io_lane *lane);
+};
+
+/* The NBD clients of a lane: io-client.c. */
+struct client_lane {
+	const struct client_ops *ops;
+	_Atomic(unsigned int) nr; /* clients, those that are new too */
+	pthread_mutex_t lock; /* of newcomers */
+	struct client *newcomers;
+	struct client *list;
+	struct io_list waiting; /* others are being executed, enough of them */
+	unsigned int nr_begun;
+	struct io_list answers; /* to be sent */
+};
+
 /* One thread's share. */
 struct io_lane {
 	struct io_disk *disk;
@@ -154,6 +181,7 @@ struct io_lane {
 	uint64_t look_at; /* when a ring is to be looked at again: storm.h */
 	struct flush_lane flush;
 	struct hold_lane hold;
+	struct client_lane clients;
 	_Atomic(bool) poked; /* look at everything that waits */
 	_Atomic(bool) resume; /* try what is held at once */
 	/* map_data()'s alone.  Not on its stack, where each call would zero
@@ -202,8 +230,8 @@ void io_poke(struct io_lane *lane);
 void io_advance(struct io *io);
 /* The current step is done. */
 void io_step_done(struct io *io);
-/* No further step: this is the answer. */
-void io_finish(struct io *io, enum blkif_status status);
+/* No further step: this is the answer.  err: 0, or why it is not OKAY. */
+void io_finish(struct io *io, enum blkif_status status, int err);
 
 /* The data step: what the stack has to do, from the beginning; io->buffer holds
  * a write's data. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * lane.c - a thread that serves rings.
+ * lane.c - a thread that serves rings, and NBD clients.
  *
  * Theory of operation
  *
  * The thread sleeps in one place, engine_run(): events of the guest come as the
- * completion of a poll on the event-channel handle, I/O as its own completion,
- * the main thread and other lanes by engine_wake().  Each time it wakes it does
+ * completion of a poll on the event-channel handle, a client's bytes as that of
+ * one on its socket, I/O as its own completion, the main thread and other lanes by
+ * engine_wake().  Each time it wakes it does
  * rounds (io_pump()) until nothing is left to do.
  *
  * Before it sleeps it may look at the rings for some microseconds more, where
@@ -35,6 +36,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "worker/io-client.h"
 #include "worker/spin.h"
 
 /* Calls handed to the kernel at once. */
@@ -244,8 +246,9 @@ static bool last_look(struct lane *lane)
 {
 	struct io_lane *io = &lane->io;
 
-	if (io->submitted == 0 && !atomic_load(&io->disk->stop) &&
-	    spin_wanted(&lane->spin) && spin(lane))
+	if (io->nr_rings > 0 && io->submitted == 0 &&
+	    !atomic_load(&io->disk->stop) && spin_wanted(&lane->spin) &&
+	    spin(lane))
 		return true;
 	return io_arm(io);
 }
@@ -298,6 +301,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 	io->index = index;
 	io->engine = lane->engine;
 	io->evtchn = lane->evtchn;
+	clients_init(io);
 	r = buffer_arena_new(&io->arena, IO_ARENA_BYTES);
 	if (!r)
 		r = grant_batch_new(&io->batch, disk->grant);

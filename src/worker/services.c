@@ -42,6 +42,7 @@
 struct order {
 	struct order *prev, *next;
 	size_t length;
+	int fd; /* or -1 */
 	unsigned char msg[] __attribute__((aligned(16)));
 };
 
@@ -103,8 +104,11 @@ void services_free(struct services *s)
 
 	if (!s)
 		return;
-	DL_FOREACH_SAFE(s->inbox, order, next)
+	DL_FOREACH_SAFE(s->inbox, order, next) {
+		if (order->fd >= 0)
+			(void)close(order->fd);
 		free(order);
+	}
 	free(s->spare);
 	if (s->answer_fd >= 0)
 		(void)close(s->answer_fd);
@@ -156,7 +160,9 @@ static int wait_news(struct services *s, uint64_t deadline)
 
 /* --- Reading -------------------------------------------------------------- */
 
-static int keep_order(struct services *s, const void *buf, size_t length)
+/* Takes over fd, but not when it fails. */
+static int keep_order(struct services *s, const void *buf, size_t length,
+		      int fd)
 {
 	struct order *order = malloc(sizeof(*order) + length);
 
@@ -166,6 +172,7 @@ static int keep_order(struct services *s, const void *buf, size_t length)
 	if (!order)
 		return -ENOMEM;
 	order->length = length;
+	order->fd = fd;
 	memcpy(order->msg, buf, length);
 	DL_APPEND(s->inbox, order);
 	return 0;
@@ -177,9 +184,14 @@ static int sort_message(struct services *s, const void *buf, size_t length,
 {
 	const struct msg_header *header = buf;
 	cleanup_close int not_wanted = fd;
+	int r;
 
-	if (header->type != MSG_SERVICE_DONE)
-		return keep_order(s, buf, length);
+	if (header->type != MSG_SERVICE_DONE) {
+		r = keep_order(s, buf, length, fd);
+		if (r == 0)
+			(void)TAKE_FD(not_wanted);
+		return r;
+	}
 	if (!s->outstanding || header->seq != s->seq)
 		return -EPROTO;
 	s->outstanding = false;
@@ -219,7 +231,7 @@ static int read_one(struct services *s, uint64_t deadline)
 }
 
 int services_next(struct services *s, void *buf, size_t *ret_length,
-		  uint64_t deadline_ns)
+		  int *ret_fd, uint64_t deadline_ns)
 {
 	struct order *order;
 	int r = 0;
@@ -232,6 +244,7 @@ int services_next(struct services *s, void *buf, size_t *ret_length,
 		DL_DELETE(s->inbox, order);
 		memcpy(buf, order->msg, order->length);
 		*ret_length = order->length;
+		*ret_fd = order->fd;
 		if (!s->spare)
 			s->spare = malloc(sizeof(*s->spare) + MSG_MAX);
 		free(order);

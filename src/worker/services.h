@@ -23,11 +23,11 @@ struct services;
 int services_new(struct services **ret, int sock, int listener);
 void services_free(struct services *services);
 
-/* The next message that is not a service's answer; waits for it, until
- * deadline_ns of now_ns() (UINT64_MAX: for ever): -ETIMEDOUT.  -ECONNRESET: the
- * broker is gone. */
+/* The next message that is not a service's answer, and the descriptor that came
+ * with it or -1; waits for it, until deadline_ns of now_ns() (UINT64_MAX: for
+ * ever): -ETIMEDOUT.  -ECONNRESET: the broker is gone. */
 int services_next(struct services *services, void *buf, size_t *ret_length,
-		  uint64_t deadline_ns);
+		  int *ret_fd, uint64_t deadline_ns);
 
 /*
  * Main thread, after -ECONNRESET: waits for another broker.  introduce() says

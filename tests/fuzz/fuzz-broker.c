@@ -75,13 +75,16 @@ static void hear_order(struct services *services, int *io_lost)
 {
 	_Alignas(max_align_t) static unsigned char buf[MSG_MAX];
 	size_t length;
-	int r = services_next(services, buf, &length, 0);
+	int fd = -1;
+	int r = services_next(services, buf, &length, &fd, 0);
 
 	if (r < 0) {
 		HOLDS(!*io_lost || r == *io_lost, "%d after %d", r, *io_lost);
 		*io_lost = r == -ETIMEDOUT ? *io_lost : r;
 		return;
 	}
+	if (fd >= 0)
+		(void)close(fd);
 	HOLDS(nr_heard < nr_orders, "no order that was not given");
 	HOLDS(length == orders[nr_heard].length &&
 		      memcmp(buf, orders[nr_heard].bytes, length) == 0,

@@ -73,9 +73,10 @@ static uint32_t next_resume(struct fixture *f)
 	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
 	const struct msg_resume *msg = (const void *)buf;
 	size_t length;
+	int fd;
 
-	assert_int_equal(services_next(f->services, buf, &length, UINT64_MAX),
-			 0);
+	assert_int_equal(
+		services_next(f->services, buf, &length, &fd, UINT64_MAX), 0);
 	assert_int_equal(msg->h.type, MSG_RESUME);
 	assert_int_equal(length, sizeof(*msg));
 	return msg->accept_loss;
@@ -190,16 +191,17 @@ static void test_deadline(void **state)
 	struct fixture *f = *state;
 	uint64_t before = now_ns();
 	size_t length;
+	int fd;
 
-	assert_int_equal(services_next(f->services, buf, &length, 0),
+	assert_int_equal(services_next(f->services, buf, &length, &fd, 0),
 			 -ETIMEDOUT);
-	assert_int_equal(services_next(f->services, buf, &length,
+	assert_int_equal(services_next(f->services, buf, &length, &fd,
 				       before + 20 * MS),
 			 -ETIMEDOUT);
 	assert_true(now_ns() - before >= 20 * MS);
 	resume(f, 3);
 	assert_int_equal(budget(f, 1, 5000 * MS), 0);
-	assert_int_equal(services_next(f->services, buf, &length, 0), 0);
+	assert_int_equal(services_next(f->services, buf, &length, &fd, 0), 0);
 	assert_int_equal(budget(f, 1, 5000 * MS), 0);
 }
 
@@ -208,11 +210,13 @@ static void test_hang_up(void **state)
 	unsigned char buf[MSG_MAX] __attribute__((aligned(16)));
 	struct fixture *f = *state;
 	size_t length;
+	int fd;
 
 	resume(f, 5);
 	fake_broker_hang_up(f->broker);
 	assert_int_equal(next_resume(f), 5);
-	assert_int_equal(services_next(f->services, buf, &length, UINT64_MAX),
+	assert_int_equal(services_next(f->services, buf, &length, &fd,
+				       UINT64_MAX),
 			 -ECONNRESET);
 	assert_int_equal(budget(f, 1, 5000 * MS), -ECONNRESET);
 }

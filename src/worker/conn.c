@@ -18,7 +18,7 @@
  */
 #include "config.h"
 
-#include "serve/conn.h"
+#include "worker/conn.h"
 
 #include <poll.h>
 #include <string.h>
@@ -38,6 +38,7 @@ struct conn {
 	bool handshaking;
 	bool handshake_out; /* it waits for room in the socket */
 	struct xd_sys in, out, timer;
+	uint64_t timeout_ns;
 	bool polling_in, polling_out, timing;
 	bool readable, writable; /* as far as we know */
 	bool stopped; /* nothing is read any more */
@@ -85,6 +86,15 @@ static void on_timer(struct xd_sys *sys, int64_t res)
 	}
 }
 
+static void start_timer(struct conn *conn)
+{
+	conn->timing = true;
+	conn->timer.op = XD_SYS_TIMER;
+	conn->timer.length = conn->timeout_ns;
+	conn->timer.done = on_timer;
+	engine_sys(conn->engine, &conn->timer);
+}
+
 int conn_new(struct conn **ret, struct engine *engine, int fd,
 	     const struct nbd_credentials *credentials,
 	     const struct nbd_session_events *events, void *ctx,
@@ -106,13 +116,19 @@ int conn_new(struct conn **ret, struct engine *engine, int fd,
 	conn->credentials = credentials;
 	conn->readable = true;
 	conn->writable = true;
-	conn->timing = true;
-	conn->timer.op = XD_SYS_TIMER;
-	conn->timer.length = timeout_ns;
-	conn->timer.done = on_timer;
-	engine_sys(engine, &conn->timer);
+	conn->timeout_ns = timeout_ns;
+	start_timer(conn);
 	*ret = conn;
 	return 0;
+}
+
+void conn_move(struct conn *conn, struct engine *engine)
+{
+	conn->engine = engine;
+	conn->readable = true;
+	conn->writable = true;
+	if (!conn->dead && !nbd_session_export(conn->session))
+		start_timer(conn);
 }
 
 void conn_free(struct conn *conn)

@@ -4,8 +4,8 @@
  *
  * Belongs to one thread, the one that runs the engine.
  */
-#ifndef XENDISK_SERVE_CONN_H
-#define XENDISK_SERVE_CONN_H
+#ifndef XENDISK_CONN_H
+#define XENDISK_CONN_H
 
 #include <stdbool.h>
 
@@ -24,6 +24,9 @@ int conn_new(struct conn **ret, struct engine *engine, int fd,
 	     uint64_t timeout_ns);
 /* Polls and timers are cancelled (engine_cancel()), no command is pending. */
 void conn_free(struct conn *conn);
+/* The same of polls and timers: it goes on with another engine.  Its commands
+ * may be pending. */
+void conn_move(struct conn *conn, struct engine *engine);
 
 /* Reads and sends as far as it goes without waiting, and asks the engine to
  * tell when it goes further.  True: something was read or sent. */

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * io-client.c - NBD clients of a disk, beside its guest's rings.
+ *
+ * Theory of operation
+ *
+ * conn.c and nbd/ make commands out of a client's bytes; here a command becomes a
+ * request (struct io) and goes the way that io.c describes.  Its data is in the
+ * command's own buffer, so nothing is copied, and it needs no memory of the
+ * lane's.
+ *
+ * In each round the clients are read once (take_clients()), and what is done is
+ * answered at its end (answer_clients()).  A client that does not read its
+ * replies, or does not go on with what it has begun, is left alone: its session
+ * takes nothing more at its limits, nothing here waits for it, and the lane does
+ * not block.  No more than CLIENT_IOS_MAX requests of a lane's clients are
+ * executed at a time.
+ *
+ * Lanes end and begin again when the guest connects or leaves (use.c).  The
+ * clients stay: they are parked meanwhile, and what they were waiting for begins
+ * from its first step.  None of it was answered, so it does not matter how much of
+ * it had been done.
+ *
+ * Runs on the lane's thread, unless io-client.h says otherwise.
+ */
+#include "config.h"
+
+#include "worker/io-client.h"
+
+#include <string.h>
+#include <utlist.h>
+
+#include "common/log.h"
+#include "nbd/session.h"
+#include "worker/conn.h"
+
+#define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)
+
+struct client_io {
+	struct nbd_command command; /* first: made by the session */
+	struct client_io *prev, *next; /* of the client's */
+	struct client *client;
+	struct io io;
+};
+
+struct client {
+	struct client *prev, *next;
+	struct io_lane *lane; /* NULL: it is parked */
+	_Atomic(unsigned int) *nr;
+	int fd; /* until there is conn */
+	struct conn *conn;
+	struct client_io *ios; /* that are not answered */
+	char *name;
+	struct nbd_export export;
+};
+
+static struct client_io *client_io_of(struct io *io)
+{
+	return container_of(io, struct client_io, io);
+}
+
+/* --- Requests ------------------------------------------------------------- */
+
+/* What each command is; those that are not here are nothing to be done. */
+static const struct {
+	uint8_t op; /* enum xd_op */
+	uint8_t steps;
+} kinds[NBD_NR_CMDS] = {
+	[NBD_CMD_READ] = { XD_READ, IO_STEP(IO_DATA) },
+	[NBD_CMD_WRITE] = { XD_WRITE, IO_STEP(IO_LOCK) | IO_STEP(IO_DATA) },
+	[NBD_CMD_TRIM] = { XD_DISCARD, IO_STEP(IO_LOCK) | IO_STEP(IO_DATA) },
+	[NBD_CMD_WRITE_ZEROES] = { XD_ZERO,
+				   IO_STEP(IO_LOCK) | IO_STEP(IO_DATA) },
+	[NBD_CMD_FLUSH] = { XD_FLUSH, IO_STEP(IO_PREFLUSH) },
+};
+
+/* A client may ask for FUA with each command; the stack has it for some, if at
+ * all, and the others are followed by a flush. */
+static void add_fua(struct io *io, const struct xd_limits *limits)
+{
+	if (!(io->steps & IO_STEP(IO_LOCK)))
+		return;
+	if (limits->fua && io->op != XD_DISCARD)
+		io->flags |= XD_FUA;
+	else
+		io->steps |= IO_STEP(IO_POSTFLUSH);
+}
+
+/* From the first step. */
+static void prepare(struct client_io *cio)
+{
+	const struct nbd_command *command = &cio->command;
+	struct io_lane *lane = cio->client->lane;
+	struct io *io = &cio->io;
+
+	memset(io, 0, sizeof(*io));
+	io->lane = lane;
+	io->client = true;
+	io->offset = command->offset;
+	io->length = command->length;
+	io->buffer = command->buffer;
+	io->op = kinds[command->type].op;
+	io->steps = kinds[command->type].steps;
+	if (command->flags & NBD_CMD_FLAG_NO_HOLE)
+		io->flags |= XD_NO_HOLE;
+	if (command->flags & NBD_CMD_FLAG_FUA)
+		add_fua(io, lane->disk->limits);
+}
+
+static void begin_waiting(struct io_lane *lane)
+{
+	struct client_lane *clients = &lane->clients;
+	struct io *io;
+
+	while (clients->nr_begun < CLIENT_IOS_MAX &&
+	       (io = io_pop(&clients->waiting))) {
+		clients->nr_begun++;
+		io_advance(io);
+	}
+}
+
+static void on_command(void *ctx, struct nbd_command *command)
+{
+	struct client_io *cio =
+		container_of(command, struct client_io, command);
+	struct client *client = ctx;
+
+	cio->client = client;
+	DL_APPEND(client->ios, cio);
+	prepare(cio);
+	io_append(&client->lane->clients.waiting, &cio->io);
+}
+
+static const char *explain(const struct io_lane *lane, int err)
+{
+	if (err == -EIO && atomic_load(&lane->disk->poison) != IO_CLEAN)
+		return "a flush has failed: the disk is poisoned";
+	return NULL;
+}
+
+/* The session may free it. */
+static void answer(struct io *io)
+{
+	struct client_io *cio = client_io_of(io);
+	struct io_lane *lane = io->lane;
+	int err = io->status == BLKIF_STATUS_OKAY ? 0 : io->err;
+
+	io_settle(io);
+	io_unlock(io);
+	lane->clients.nr_begun--;
+	DL_DELETE(cio->client->ios, cio);
+	nbd_command_done(&cio->command, err, explain(lane, err));
+}
+
+/* --- Clients -------------------------------------------------------------- */
+
+static const struct nbd_export *get_export(void *ctx, unsigned int index)
+{
+	const struct client *client = ctx;
+
+	return index == 0 ? &client->export : NULL;
+}
+
+static const struct nbd_session_events events = {
+	.export = get_export,
+	.submit = on_command,
+	.command_size = sizeof(struct client_io),
+};
+
+static void free_client(struct client *client)
+{
+	if (client->fd >= 0)
+		(void)close(client->fd);
+	conn_free(client->conn);
+	free(client->name);
+	atomic_fetch_sub(client->nr, 1);
+	free(client);
+}
+
+static void drop(struct io_lane *lane, struct client *client)
+{
+	DL_DELETE(lane->clients.list, client);
+	atomic_fetch_sub(&lane->clients.nr, 1);
+	free_client(client);
+}
+
+static void welcome_one(struct io_lane *lane, struct client *client)
+{
+	int r = conn_new(&client->conn, lane->engine, client->fd, NULL, &events,
+			 client, HANDSHAKE_TIMEOUT_NS);
+
+	DL_APPEND(lane->clients.list, client);
+	if (r == 0) {
+		client->fd = -1; /* it is conn's */
+		return;
+	}
+	log_guest(lane->disk->who, LOG_LEVEL_ERROR,
+		  "an NBD client cannot be served: %s", strerror(-r));
+	drop(lane, client);
+}
+
+static void welcome(struct io_lane *lane)
+{
+	struct client *newcomers, *client;
+
+	(void)pthread_mutex_lock(&lane->clients.lock);
+	newcomers = TAKE_PTR(lane->clients.newcomers);
+	(void)pthread_mutex_unlock(&lane->clients.lock);
+	while ((client = clients_pop(&newcomers)))
+		welcome_one(lane, client);
+}
+
+/* Moves their bytes, both ways. */
+static void pump(struct io_lane *lane)
+{
+	struct client *client, *next;
+
+	DL_FOREACH_SAFE(lane->clients.list, client, next) {
+		if (conn_pump(client->conn))
+			lane->again = true;
+		if (conn_is_over(client->conn))
+			drop(lane, client);
+	}
+}
+
+static void take_clients(struct io_lane *lane)
+{
+	welcome(lane);
+	pump(lane);
+	begin_waiting(lane);
+}
+
+static void answer_clients(struct io_lane *lane)
+{
+	struct io_list answers = io_take_all(&lane->clients.answers);
+	struct io *io;
+
+	if (!answers.first)
+		return;
+	while ((io = io_pop(&answers)))
+		answer(io);
+	pump(lane);
+	if (lane->clients.waiting.first)
+		lane->again = true;
+}
+
+static const struct client_ops ops = {
+	.take = take_clients,
+	.answer = answer_clients,
+};
+
+/* --- Main thread ---------------------------------------------------------- */
+
+static void fill_export(struct client *client, const struct xd_limits *limits,
+			bool readonly)
+{
+	client->export = (struct nbd_export){
+		.name = client->name,
+		.size = limits->size,
+		.minimum_block = limits->sector_size,
+		.preferred_block = MAX(limits->physical_sector_size, 4096),
+		.readonly = readonly || limits->readonly,
+		.flush = true, /* where it is not needed it costs nothing */
+		.fua = true,
+		.trim = limits->discard_granularity,
+		.zero = limits->zero,
+		.multi_conn = true, /* all of them are behind one flush */
+	};
+}
+
+int client_new(struct client **ret, const struct client_spec *spec,
+	       const struct xd_limits *limits, _Atomic(unsigned int) *nr)
+{
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (!client)
+		return -ENOMEM;
+	client->name = strdup(spec->name);
+	if (!client->name) {
+		free(client);
+		return -ENOMEM;
+	}
+	client->fd = spec->fd;
+	client->nr = nr;
+	atomic_fetch_add(nr, 1);
+	fill_export(client, limits, spec->readonly);
+	*ret = client;
+	return 0;
+}
+
+void client_give(struct io_lane *lane, struct client *client)
+{
+	client->lane = lane;
+	(void)pthread_mutex_lock(&lane->clients.lock);
+	DL_APPEND(lane->clients.newcomers, client);
+	(void)pthread_mutex_unlock(&lane->clients.lock);
+	atomic_fetch_add(&lane->clients.nr, 1);
+	io_poke(lane);
+}
+
+void clients_resized(struct io_lane *lane)
+{
+	uint64_t size = lane->disk->limits->size;
+	struct client *client;
+
+	DL_FOREACH(lane->clients.list, client)
+		client->export.size = size;
+	(void)pthread_mutex_lock(&lane->clients.lock);
+	DL_FOREACH(lane->clients.newcomers, client)
+		client->export.size = size;
+	(void)pthread_mutex_unlock(&lane->clients.lock);
+}
+
+void clients_init(struct io_lane *lane)
+{
+	lane->clients.ops = &ops;
+	(void)pthread_mutex_init(&lane->clients.lock, NULL);
+}
+
+/* It lets go of what is the disk's. */
+static void park(struct client *client, struct client **io_list)
+{
+	struct client_io *cio;
+
+	DL_FOREACH(client->ios, cio) {
+		io_settle(&cio->io);
+		io_unlock(&cio->io);
+	}
+	client->lane = NULL;
+	DL_PREPEND(*io_list, client);
+}
+
+void clients_park(struct io_lane *lane, struct client **io_list)
+{
+	struct client_lane *clients = &lane->clients;
+	struct client *client;
+
+	DL_CONCAT(clients->list, clients->newcomers);
+	clients->newcomers = NULL;
+	while ((client = clients_pop(&clients->list)))
+		park(client, io_list);
+	atomic_store(&clients->nr, 0);
+	(void)pthread_mutex_destroy(&clients->lock);
+}
+
+void clients_unpark(struct io_lane *lane, struct client *client)
+{
+	struct client_io *cio;
+
+	if (!client->conn) {
+		client_give(lane, client);
+		return;
+	}
+	client->lane = lane;
+	conn_move(client->conn, lane->engine);
+	DL_FOREACH(client->ios, cio) {
+		prepare(cio);
+		io_append(&lane->clients.waiting, &cio->io);
+	}
+	DL_APPEND(lane->clients.list, client);
+	atomic_fetch_add(&lane->clients.nr, 1);
+}
+
+struct client *clients_pop(struct client **io_list)
+{
+	struct client *client = *io_list;
+
+	if (client)
+		DL_DELETE(*io_list, client);
+	return client;
+}
+
+/* Its commands have nobody any more who would execute them. */
+static void end_one(struct client *client)
+{
+	struct client_io *cio;
+
+	if (client->conn)
+		conn_abandon(client->conn);
+	while ((cio = client->ios)) {
+		DL_DELETE(client->ios, cio);
+		nbd_command_done(&cio->command, -ESHUTDOWN, NULL);
+	}
+	free_client(client);
+}
+
+void clients_end(struct client **io_list)
+{
+	struct client *client;
+
+	while ((client = clients_pop(io_list)))
+		end_one(client);
+}
