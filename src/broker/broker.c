@@ -22,6 +22,8 @@
 #include "broker/bus.h"
 #include "broker/child.h"
 #include "broker/control.h"
+#include "broker/export.h"
+#include "broker/exports.h"
 #include "broker/keep.h"
 #include "broker/node.h"
 #include "broker/notify.h"
@@ -270,11 +272,30 @@ static void stop_supervisor(struct broker *broker)
 	supervisor_free(broker->supervisor);
 }
 
+static int start_exports(struct broker *broker)
+{
+	int r;
+
+	export_sweep(broker->options.run_dir);
+	r = exports_new(&broker->exports, broker);
+	if (r < 0)
+		log_error("%s/exports: %s", broker->options.run_dir,
+			  strerror(-r));
+	return r;
+}
+
+static void stop_exports(struct broker *broker)
+{
+	exports_free(broker->exports);
+}
+
 /* Kept state is thrown away only when xenstore surely has no such disk. */
 static bool disk_exists(void *ctx, uint32_t domid, uint32_t devid)
 {
 	const struct broker *broker = ctx;
 
+	if (exports_has(broker->exports, domid, devid))
+		return true;
 	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
 		struct node_address at = { (enum node_kind)kind, domid, devid };
 		cleanup_free char *value = NULL;
@@ -295,6 +316,7 @@ static int start_bus(struct broker *broker)
 	if (r == 0) {
 		supervisor_sweep(broker->supervisor, disk_exists, broker);
 		keep_sweep(broker->keep, disk_exists, broker);
+		exports_sweep(broker->exports, disk_exists, broker);
 	}
 	return r;
 }
@@ -334,6 +356,7 @@ static const struct step {
 	{ "kept state", start_keep, stop_keep },
 	{ "state directory", start_poison, stop_poison },
 	{ "supervisor", start_supervisor, stop_supervisor },
+	{ "exports", start_exports, stop_exports },
 	{ "xenstore", start_bus, stop_bus },
 	{ "control socket", start_control, stop_control },
 };

@@ -19,6 +19,7 @@
 struct bus;
 struct children;
 struct control;
+struct exports;
 struct keep;
 struct poison;
 struct registry;
@@ -44,6 +45,7 @@ struct broker {
 	struct keep *keep; /* what outlives workers */
 	struct poison *poison; /* storage whose flush has failed */
 	struct supervisor *supervisor; /* the workers */
+	struct exports *exports; /* disks by name, over NBD */
 	struct bus *bus;
 	struct control *control;
 };

@@ -9,6 +9,7 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/control.h"
+#include "broker/exports.h"
 #include "broker/io.xendisk.varlink.h"
 #include "broker/stats.h"
 #include "broker/view.h"
@@ -334,6 +335,99 @@ static void run_resize(struct call *call, const json_t *params)
 			   disk_resized, waiting);
 }
 
+/* --- Exports -------------------------------------------------------------- */
+
+struct wanted_export {
+	struct call *call;
+	const char *name;
+	json_t *export;
+};
+
+static bool view_if_wanted(void *ctx, const struct exports_view *view)
+{
+	struct wanted_export *wanted = ctx;
+
+	if (strcmp(view->name, wanted->name) != 0)
+		return true;
+	wanted->export = view_export(call_broker(wanted->call), view);
+	return false;
+}
+
+/* text: the name, or why there is none. */
+static void exported(void *ctx, int err, const char *text)
+{
+	struct wanted_export wanted = { .call = ctx, .name = text };
+
+	if (err) {
+		fail_errno(ctx, err, text);
+		return;
+	}
+	exports_each(call_broker(ctx)->exports, view_if_wanted, &wanted);
+	call_reply(ctx, json_pack("{s:o}", "export", wanted.export));
+}
+
+static void run_export(struct call *call, const json_t *params)
+{
+	struct exports_spec spec = {
+		.name = get_text(params, "name"),
+		.expression = get_text(params, "expression"),
+		.tcp = get_text(params, "tcp"),
+		.readonly = json_is_true(json_object_get(params, "readonly")),
+		.force = json_is_true(json_object_get(params, "force")),
+	};
+	bool domid = json_object_get(params, "domid");
+	bool devid = json_object_get(params, "devid");
+
+	if (domid != devid || domid == (spec.expression != NULL)) {
+		wrong_parameter(call, domid && !devid ? "devid" :
+				      spec.expression ? "expression" :
+							"domid");
+		return;
+	}
+	if (domid && !get_disk(call, params))
+		return;
+	(void)get_u32(params, "domid", &spec.domid);
+	(void)get_u32(params, "devid", &spec.devid);
+	exports_add(call_broker(call)->exports, &spec, exported, call);
+}
+
+struct export_listing {
+	struct broker *broker;
+	json_t *exports;
+};
+
+static bool list_export(void *ctx, const struct exports_view *view)
+{
+	struct export_listing *listing = ctx;
+
+	json_array_append_new(listing->exports,
+			      view_export(listing->broker, view));
+	return true;
+}
+
+static void run_exports(struct call *call, const json_t *params)
+{
+	struct export_listing listing = { call_broker(call), json_array() };
+
+	(void)params;
+	exports_each(listing.broker->exports, list_export, &listing);
+	call_reply(call, json_pack("{s:o}", "exports", listing.exports));
+}
+
+static void run_unexport(struct call *call, const json_t *params)
+{
+	const char *name = get_text(params, "name");
+	char message[MSG_TEXT_MAX];
+
+	if (exports_remove(call_broker(call)->exports, name) == 0) {
+		call_reply(call, json_object());
+		return;
+	}
+	(void)snprintf(message, sizeof(message),
+		       "there is no export \"%.200s\"", name);
+	fail(call, "io.xendisk.NoSuchExport", message);
+}
+
 static void run_hotplug_add(struct call *call, const json_t *params)
 {
 	vbd_hotplug_add(call_broker(call), get_text(params, "path"),
@@ -428,6 +522,13 @@ const struct method methods[] = {
 	{ "io.xendisk.Resize",
 	  { INT("domid", true), INT("devid", true), INT("size", false) },
 	  run_resize },
+	{ "io.xendisk.Export",
+	  { INT("domid", false), INT("devid", false), TEXT("expression", false),
+	    TEXT("name", false), TEXT("tcp", false), BOOL("readonly", false),
+	    BOOL("force", false) },
+	  run_export },
+	{ "io.xendisk.Exports", { NOTHING }, run_exports },
+	{ "io.xendisk.Unexport", { TEXT("name", true) }, run_unexport },
 	{ "io.xendisk.HotplugAdd", { TEXT("path", true) }, run_hotplug_add },
 	{ "io.xendisk.HotplugRemove",
 	  { TEXT("path", true) },

@@ -188,6 +188,50 @@ bool worker_take_grew(struct worker *worker, const void *msg)
 	return true;
 }
 
+/* --- NBD clients ---------------------------------------------------------- */
+
+/* Those that wait for an answer are few, however many knock: the process has other
+ * orders to hear. */
+#define MAX_CLIENTS_ASKED 8
+
+bool worker_takes_clients(const struct worker *worker)
+{
+	return (worker->state == OPEN || worker->state == CONNECTED) &&
+	       worker->clients_asked < MAX_CLIENTS_ASKED;
+}
+
+int worker_client(struct worker *worker, const char *name, uint32_t flags,
+		  int fd)
+{
+	struct msg_client msg = { .flags = flags };
+	int r;
+
+	if (!worker_takes_clients(worker))
+		return -EAGAIN;
+	if (host_poisoned(worker->host))
+		msg.flags |= MSG_CLIENT_POISONED;
+	(void)snprintf(msg.name, sizeof(msg.name), "%s", name);
+	worker_note_use(worker);
+	msg.h.seq = ++worker->seq;
+	r = msg_send(worker->sock, &msg, sizeof(msg), MSG_CLIENT, fd);
+	if (r == 0)
+		worker->clients_asked++;
+	return r == -ECONNRESET ? -EAGAIN : r; /* its death will be told */
+}
+
+bool worker_take_client_taken(struct worker *worker, const void *msg)
+{
+	const struct msg_text *text = msg;
+
+	if (worker->clients_asked == 0)
+		return false;
+	worker->clients_asked--;
+	if (text->h.result < 0)
+		log_guest(&worker->who, LOG_LEVEL_WARNING,
+			  "an NBD client was sent away: %s", text->text);
+	return true;
+}
+
 /* --- Life ----------------------------------------------------------------- */
 
 int worker_asks_init(struct worker *worker)

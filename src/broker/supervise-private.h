@@ -3,7 +3,8 @@
  * supervise-private.h - a worker, for the files that make it up.
  *
  *	supervise.c	its life, and all that is said
- *	supervise-ask.c	what it is asked meanwhile: to resume, to resize
+ *	supervise-ask.c	what it is asked meanwhile: to resume, to resize, to
+ *			serve an NBD client
  *	adopt.c		taking over the process of a broker that died
  */
 #ifndef XENDISK_SUPERVISE_PRIVATE_H
@@ -41,7 +42,9 @@ struct worker {
 	struct msg_identity id;
 	bool read_only;
 	bool fresh;
-	bool used; /* a guest may have written */
+	bool used; /* a guest or an NBD client may have written */
+	bool fence; /* ... through a process that is dead now */
+	unsigned int clients_asked; /* CLIENTs that are not answered yet */
 	char *expression;
 	const struct worker_events *events;
 	void *ctx;
@@ -101,6 +104,9 @@ void worker_asks_free(struct worker *worker);
 bool worker_take_resumed(struct worker *worker, const void *msg);
 bool worker_take_resized(struct worker *worker, const void *msg);
 bool worker_take_grew(struct worker *worker, const void *msg);
+bool worker_take_client_taken(struct worker *worker, const void *msg);
+/* supervise.c: it is about to be used; the next broker is to know. */
+void worker_note_use(struct worker *worker);
 
 /* adopt.c: takes over the process that there is; false: there is none.  The
  * worker is then ADOPTING, and ends as OPEN or HELD, or the process dies. */

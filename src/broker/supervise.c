@@ -67,6 +67,7 @@ int worker_new(struct worker **ret, struct broker *broker,
 	worker->id = spec->id;
 	worker->read_only = spec->read_only;
 	worker->fresh = spec->fresh;
+	worker->fence = !spec->fresh;
 	worker->events = events;
 	worker->ctx = spec->ctx;
 	worker->who.domid = spec->id.domid;
@@ -106,6 +107,8 @@ static void drop_process(struct worker *worker)
 	free(TAKE_PTR(worker->opened));
 	worker->heard_opened = false;
 	worker->kept = false;
+	worker->clients_asked = 0;
+	worker->fence |= worker->used;
 	worker->state = IDLE;
 	worker->hello = false;
 	worker->ended = false;
@@ -262,6 +265,14 @@ void worker_tell_later(struct worker *worker)
 	(void)evtimer_add(worker->later, &now);
 }
 
+void worker_note_use(struct worker *worker)
+{
+	if (worker->used)
+		return;
+	worker->used = true;
+	adopt_note_opened(worker, worker->opened);
+}
+
 int worker_connect(struct worker *worker, const struct msg_connect *connect)
 {
 	struct msg_connect msg = *connect;
@@ -273,10 +284,7 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect)
 		return -EINVAL;
 	if (host_poisoned(worker->host))
 		msg.flags |= MSG_CONNECT_POISONED;
-	if (!worker->used) {
-		worker->used = true;
-		adopt_note_opened(worker, worker->opened);
-	}
+	worker_note_use(worker);
 	r = worker_ask(worker, &msg, sizeof(msg), MSG_CONNECT,
 		       &worker->main_seq);
 	if (r == 0)
@@ -503,6 +511,7 @@ static const struct rule {
 	{ MSG_RESUMED, WHEN_OPEN, false, worker_take_resumed },
 	{ MSG_RESIZED, WHEN_OPEN, false, worker_take_resized },
 	{ MSG_GREW, WHEN_OPEN, false, worker_take_grew },
+	{ MSG_CLIENT_TAKEN, WHEN_OPEN, false, worker_take_client_taken },
 	{ MSG_BROKEN,
 	  IN(HELD) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
 	  take_broken },
@@ -546,9 +555,12 @@ static void take_message(struct worker *worker, const struct msg_header *header)
 	}
 }
 
-/* A memory disk near its limit may ask for each block: that is cheap. */
-static bool asks_for_budget(const struct msg_header *header)
+/* A memory disk near its limit may ask for each block: that is cheap.  And what it
+ * says of NBD clients it has been asked. */
+static bool is_cheap(const struct msg_header *header)
 {
+	if (header->type == MSG_CLIENT_TAKEN)
+		return true;
 	return header->type == MSG_SERVICE &&
 	       ((const struct msg_service *)header)->kind == MSG_SERVICE_BUDGET;
 }
@@ -558,7 +570,7 @@ static bool talks_too_much(struct worker *worker,
 {
 	uint64_t second = now_ns() / 1000000000u;
 
-	if (asks_for_budget(header))
+	if (is_cheap(header))
 		return false;
 	if (worker->second != second) {
 		worker->second = second;
@@ -633,6 +645,8 @@ static int send_open(struct worker *worker)
 
 	if (worker->read_only)
 		msg.flags |= MSG_OPEN_READONLY;
+	if (worker->fence)
+		msg.flags |= MSG_OPEN_FENCE;
 	snprintf(msg.expression, sizeof(msg.expression), "%s",
 		 worker->expression);
 	return worker_ask(worker, &msg, sizeof(msg), MSG_OPEN,

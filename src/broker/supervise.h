@@ -112,6 +112,13 @@ int worker_resume(struct worker *worker, bool accept_loss);
  * with resized(): after 30 s without an answer. */
 int worker_resize(struct worker *worker, uint64_t size);
 
+/* An NBD client of an export of that name (or ""), for the process to serve; its
+ * socket stays the caller's.  flags: MSG_CLIENT_READONLY, MSG_CLIENT_FORCE.
+ * -EAGAIN: not now. */
+int worker_client(struct worker *worker, const char *name, uint32_t flags,
+		  int fd);
+bool worker_takes_clients(const struct worker *worker);
+
 pid_t worker_pid(const struct worker *worker); /* 0: not running */
 unsigned int worker_restarts(const struct worker *worker);
 

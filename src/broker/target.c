@@ -597,6 +597,23 @@ int target_resize(struct target *target, uint64_t size,
 	return 0;
 }
 
+bool target_takes_clients(const struct target *target)
+{
+	return target->worker && target->state == TARGET_OPEN &&
+	       (target->link == TARGET_UP || target->link == TARGET_DOWN) &&
+	       worker_takes_clients(target->worker);
+}
+
+int target_client(struct target *target, const char *name, uint32_t flags,
+		  int fd)
+{
+	if (!target_takes_clients(target))
+		return -EAGAIN;
+	if (target->condition[MSG_POISONED])
+		flags |= MSG_CLIENT_POISONED;
+	return worker_client(target->worker, name, flags, fd);
+}
+
 /* --- Facts ---------------------------------------------------------------- */
 
 bool target_ready(const struct target *target)

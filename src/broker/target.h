@@ -98,6 +98,12 @@ int target_resume(struct target *target, bool accept_loss,
 int target_resize(struct target *target, uint64_t size,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
 
+/* An NBD client of an export; see worker_client().  -EAGAIN: not now, for
+ * instance because a guest is to be connected again first. */
+int target_client(struct target *target, const char *name, uint32_t flags,
+		  int fd);
+bool target_takes_clients(const struct target *target);
+
 /* Is there storage that both write, and are not told to share? */
 bool target_conflict(const struct target *a, const struct target *b);
 

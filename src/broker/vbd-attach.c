@@ -12,6 +12,7 @@
 #include "broker/blkback.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/exports.h"
 #include "broker/vbd-private.h"
 
 static void keep_promise(struct promise *promise, int err, const char *why)
@@ -102,10 +103,32 @@ static int write_failed(struct vbd *vbd)
 				   "error");
 }
 
+/* Where QEMU finds the disk of an HVM guest that boots from it.  libxl takes the
+ * value for a file name of QEMU's, or for a socket, as the kind wants it; it
+ * refuses a guest with a read-only IDE disk, so then there is none. */
+static int write_device_path(struct vbd *vbd)
+{
+	const struct msg_opened *opened = target_opened(vbd->target);
+	const char *path = vbd->export ? export_path(vbd->export) : NULL;
+	bool readonly = vbd->node.read_only || opened->limits.readonly;
+
+	/* A comma would end QEMU's option. */
+	if (!path || readonly || vbd->at.kind == NODE_XENDISK ||
+	    strchr(path, ','))
+		return store_remove(vbd->store, vbd->path,
+				    "physical-device-path");
+	return store_write(vbd->store, vbd->path, "physical-device-path",
+			   vbd->at.kind == NODE_VBD ? "nbd+unix:///?socket=%s" :
+						      "%s",
+			   path);
+}
+
 static int write_opened(struct vbd *vbd)
 {
 	int r = store_remove(vbd->store, vbd->path, "hotplug-error");
 
+	if (r == 0)
+		r = write_device_path(vbd);
 	return r < 0 ? r :
 		       store_write(vbd->store, vbd->path, "hotplug-status",
 				   "connected");
@@ -122,11 +145,36 @@ static void tell_failed(struct vbd *vbd)
 	keep_promise(&vbd->add, err, why);
 }
 
+static struct target *target_of(void *ctx)
+{
+	return vbd_target(ctx);
+}
+
+/* RUNDIR/nbd/DOMID-DEVID.sock.  The guest's disk is served without it, too. */
+static void make_socket(struct vbd *vbd)
+{
+	cleanup_free char *name =
+		xasprintf("%u-%u", vbd->at.domid, vbd->at.devid);
+	cleanup_free char *path =
+		name ? export_path_of(vbd->broker->options.run_dir, name) :
+		       NULL;
+	const struct export_spec spec = {
+		.path = path, .name = "", .target = target_of, .ctx = vbd
+	};
+	char why[MSG_TEXT_MAX] = "no memory";
+
+	if (!path || export_new(&vbd->export, vbd->broker, &spec, why) < 0)
+		log_disk(&vbd->who, LOG_LEVEL_WARNING, "no NBD socket: %s",
+			 why);
+}
+
 static void tell_opened(struct vbd *vbd)
 {
 	log_disk(&vbd->who, LOG_LEVEL_INFO, "%s is %s%s", vbd->node.vdev,
 		 target_expression(vbd->target),
 		 vbd->node.read_only ? ", read-only" : "");
+	if (!vbd->export)
+		make_socket(vbd);
 	vbd_remove_error(vbd);
 	(void)vbd_change(vbd, write_opened);
 	keep_promise(&vbd->add, 0, NULL);
@@ -160,6 +208,8 @@ bool vbd_attach_end(struct vbd *vbd)
 	if (!vbd_disconnected(vbd))
 		return false;
 	keep_promise(&vbd->end, 0, NULL);
+	export_free(TAKE_PTR(vbd->export));
+	exports_forget(vbd->broker->exports, vbd->at.domid, vbd->at.devid);
 	target_close(vbd->target, true);
 	vbd->attaching = false;
 	vbd_attach_cancel(vbd);
@@ -290,6 +340,11 @@ void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)
 		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));
 	else
 		vbd->resize = (struct promise){ done, ctx };
+}
+
+struct target *vbd_target(const struct vbd *vbd)
+{
+	return vbd->target;
 }
 
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)

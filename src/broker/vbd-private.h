@@ -9,6 +9,7 @@
 #ifndef XENDISK_VBD_PRIVATE_H
 #define XENDISK_VBD_PRIVATE_H
 
+#include "broker/export.h"
 #include "broker/target.h"
 #include "broker/vbd.h"
 #include "common/log.h"
@@ -28,6 +29,7 @@ struct vbd {
 	struct msg_identity id;
 	struct node node; /* as it was when the target was opened */
 	struct target *target;
+	struct export *export; /* its NBD socket; NULL: not open, or no such */
 
 	struct store_mark *mark;
 	struct event *again; /* a look that was put off */

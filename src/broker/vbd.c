@@ -697,6 +697,7 @@ void vbd_free(struct vbd *vbd)
 	vbd_attach_cancel(vbd);
 	if (vbd->gone)
 		vbd_remove_error(vbd);
+	export_free(vbd->export);
 	target_free(vbd->target);
 	store_mark_free(vbd->mark);
 	if (vbd->again)

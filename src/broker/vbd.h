@@ -19,6 +19,7 @@
 #include "common/msg.h"
 
 struct broker;
+struct target;
 struct vbd;
 
 /* For bus.c, which keeps them. */
@@ -85,6 +86,9 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
 /* done is called when the disk has gone and its worker is at rest, what it has
  * kept still there; or with an error, when another call takes its place. */
 void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx);
+
+/* What it is served from, for export.h. */
+struct target *vbd_target(const struct vbd *vbd);
 
 /* Looks how large its storage is by now (size 0), or makes it that large.  done:
  * the guest has been told, if it grew; vbd_view() has the size. */

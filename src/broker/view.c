@@ -8,8 +8,10 @@
 
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/exports.h"
 #include "broker/store.h"
 #include "common/util.h"
+#include "common/vdev.h"
 
 /* --- A disk --------------------------------------------------------------- */
 
@@ -58,6 +60,42 @@ static json_t *domain_name(struct broker *broker, uint32_t domid)
 	if (store_read(bus_store(broker->bus), dir, "name", &name) < 0)
 		return json_string("");
 	return any_text(name);
+}
+
+/* What a client is to be given. */
+static json_t *export_uri(const struct exports_view *view)
+{
+	if (view->tcp)
+		return json_sprintf("nbd://%s/%s", view->tcp, view->name);
+	return json_sprintf("nbd+unix:///%s?socket=%s", view->name, view->path);
+}
+
+/* Those that are nobody's disk have no place. */
+static void add_place(json_t *object, struct broker *broker,
+		      const struct exports_view *view)
+{
+	char vdev[32];
+
+	vdev_print(vdev, sizeof(vdev), view->devid);
+	(void)json_object_set_new(object, "domid", json_integer(view->domid));
+	(void)json_object_set_new(object, "domain",
+				  domain_name(broker, view->domid));
+	(void)json_object_set_new(object, "vdev", json_string(vdev));
+	(void)json_object_set_new(object, "devid", json_integer(view->devid));
+}
+
+json_t *view_export(struct broker *broker, const struct exports_view *view)
+{
+	json_t *object = json_pack(
+		"{s:s, s:o, s:s, s:I, s:b, s:b, s:s, s:s*, s:o}", "name",
+		view->name, "expression", any_text(view->expression), "state",
+		view->state, "size", (json_int_t)view->size, "readonly",
+		view->readonly, "force", view->force, "socket", view->path,
+		"tcp", view->tcp, "uri", export_uri(view));
+
+	if (object && view->of_disk)
+		add_place(object, broker, view);
+	return object;
 }
 
 json_t *view_disk(struct broker *broker, const struct vbd *vbd)

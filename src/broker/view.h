@@ -14,7 +14,11 @@
 #include "common/expr.h"
 
 struct broker;
+struct exports_view;
 struct vbd;
+
+/* What somebody has exported. */
+json_t *view_export(struct broker *broker, const struct exports_view *view);
 
 json_t *view_disk(struct broker *broker, const struct vbd *vbd);
 /* notes: lines "INDEX NAME text", or "". */

@@ -114,6 +114,7 @@ static const struct {
 	enum status status;
 } errors[] = {
 	{ "io.xendisk.NoSuchDisk", STATUS_NOT_FOUND },
+	{ "io.xendisk.NoSuchExport", STATUS_NOT_FOUND },
 	{ "io.xendisk.Refused", STATUS_REFUSED },
 	{ "io.xendisk.Failed", STATUS_FAILED },
 };

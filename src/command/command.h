@@ -68,6 +68,8 @@ enum status verb_check(const struct invocation *call);
 enum status verb_complete(const struct invocation *call);
 enum status verb_connect(const struct invocation *call);
 enum status verb_detach(const struct invocation *call);
+enum status verb_export(const struct invocation *call);
+enum status verb_exports(const struct invocation *call);
 enum status verb_hotplug(const struct invocation *call);
 enum status verb_list(const struct invocation *call);
 enum status verb_resize(const struct invocation *call);
@@ -75,6 +77,7 @@ enum status verb_resume(const struct invocation *call);
 enum status verb_serve(const struct invocation *call);
 enum status verb_show(const struct invocation *call);
 enum status verb_stats(const struct invocation *call);
+enum status verb_unexport(const struct invocation *call);
 enum status verb_version(const struct invocation *call);
 
 #endif

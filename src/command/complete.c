@@ -114,6 +114,10 @@ static void offer_argument(const struct invocation *call, const struct verb *v,
 		word++;
 	if (strncmp(word, "DOM", 3) == 0)
 		offer_domains(typed);
+	if (strncmp(word, "DOM|", 4) == 0)
+		word += 4;
+	if (strncmp(word, "EXPORT", 6) == 0)
+		offer_reply(call, "Exports", "exports", "name", NULL, typed);
 	else if (strncmp(word, "VDEV", 4) == 0)
 		offer_reply(call, "List", "disks", "vdev", dom, typed);
 	else if (strncmp(word, "EXPR", 4) == 0 || strncmp(word, "NAME", 4) == 0)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "broker/broker.h"
+#include "broker/exports.h"
 #include "broker/store.h"
 #include "common/util.h"
 
@@ -145,4 +146,38 @@ void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 	(void)vbd;
 	(void)accept_loss;
 	done(ctx, 0, NULL);
+}
+
+/* One export, of the first disk: "web1". */
+void exports_each(struct exports *exports,
+		  bool (*fn)(void *ctx, const struct exports_view *view),
+		  void *ctx)
+{
+	const struct exports_view view = { .name = "web1",
+					   .expression = "null",
+					   .of_disk = true,
+					   .domid = 5,
+					   .devid = 51728,
+					   .state = "open",
+					   .path = "/run/nbd/web1.sock",
+					   .size = 512 };
+
+	(void)exports;
+	(void)fn(ctx, &view);
+}
+
+void exports_add(struct exports *exports, const struct exports_spec *spec,
+		 vbd_done_fn done, void *ctx)
+{
+	(void)exports;
+	if (spec->name && strcmp(spec->name, "taken") == 0)
+		done(ctx, -EBUSY, "there is an export \"taken\" already");
+	else
+		done(ctx, 0, "web1");
+}
+
+int exports_remove(struct exports *exports, const char *name)
+{
+	(void)exports;
+	return strcmp(name, "web1") == 0 ? 0 : -ENOENT;
 }

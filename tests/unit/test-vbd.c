@@ -156,6 +156,53 @@ static void read_only_and_cdrom(void **state)
 	assert_key(disk, "feature-discard", "0");
 }
 
+/* What libxl gives QEMU and pygrub. */
+static void where_qemu_finds_it(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "/srv/a.img");
+	struct disk *tap = world_attach(NODE_VBD3, 6, "aio:/srv/b.img");
+	struct disk *own = world_attach(NODE_XENDISK, 7, "null");
+
+	(void)state;
+	world_add(disk);
+	assert_key(disk, "physical-device-path", "(none)");
+	world_answer(disk, 0);
+	assert_key(disk, "physical-device-path",
+		   "nbd+unix:///?socket=/run/5-51712.sock");
+	world_add(tap);
+	world_answer(tap, 0);
+	assert_key(tap, "physical-device-path", "/run/6-51712.sock");
+	world_settle();
+	world_answer(own, 0);
+	assert_key(own, "hotplug-status", "connected");
+	assert_key(own, "physical-device-path", "(none)");
+	assert_int_equal(world.exports, 3);
+	world_detach(disk);
+	world_remove(disk);
+	assert_int_equal(world.exports, 2);
+}
+
+/* libxl refuses a guest with a read-only IDE disk; QEMU's options end at a
+ * comma. */
+static void where_qemu_does_not(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "/srv/a.img");
+	struct disk *odd = world_attach(NODE_VBD, 6, "/srv/b.img");
+
+	(void)state;
+	world.limits.readonly = true;
+	world_add(disk);
+	world_answer(disk, 0);
+	assert_key(disk, "hotplug-status", "connected");
+	assert_key(disk, "physical-device-path", "(none)");
+	world.limits.readonly = false;
+	world.comma = true;
+	world_add(odd);
+	world_answer(odd, 0);
+	assert_key(odd, "hotplug-status", "connected");
+	assert_key(odd, "physical-device-path", "(none)");
+}
+
 static void a_target_that_cannot_be_opened(void **state)
 {
 	struct disk *disk = world_attach(NODE_VBD, 5, "/srv/a.img");
@@ -596,6 +643,8 @@ int main(void)
 		TEST(every_key_before_connected),
 		TEST(discard_as_far_as_allowed),
 		TEST(read_only_and_cdrom),
+		TEST(where_qemu_finds_it),
+		TEST(where_qemu_does_not),
 		TEST(a_target_that_cannot_be_opened),
 		TEST(an_expression_that_is_wrong),
 		TEST(a_second_try),

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "broker/blkback.h"
+#include "broker/export.h"
+#include "broker/exports.h"
 #include "broker/keep.h"
 #include "broker/supervise.h"
 
@@ -100,6 +102,65 @@ int worker_resize(struct worker *worker, uint64_t size)
 		return -ENOTCONN;
 	world.resize = size;
 	return 0;
+}
+
+bool worker_takes_clients(const struct worker *worker)
+{
+	return worker->process;
+}
+
+int worker_client(struct worker *worker, const char *name, uint32_t flags,
+		  int fd)
+{
+	(void)worker;
+	(void)name;
+	(void)flags;
+	(void)fd;
+	return 0;
+}
+
+/* A socket that nobody calls. */
+struct export
+{
+	char path[64];
+};
+
+int export_new(struct export **ret, struct broker *broker,
+	       const struct export_spec *spec, char *ret_why)
+{
+	struct export *export = calloc(1, sizeof(*export));
+
+	(void)broker;
+	(void)ret_why;
+	assert(export);
+	(void)snprintf(export->path, sizeof(export->path), "%s", spec->path);
+	world.exports++;
+	*ret = export;
+	return 0;
+}
+
+char *export_path_of(const char *run_dir, const char *name)
+{
+	(void)run_dir;
+	return xasprintf("/run%s/%s.sock", world.comma ? "," : "", name);
+}
+
+void export_free(struct export *export)
+{
+	world.exports -= export != NULL;
+	free(export);
+}
+
+void exports_forget(struct exports *exports, uint32_t domid, uint32_t devid)
+{
+	(void)exports;
+	(void)domid;
+	(void)devid;
+}
+
+const char *export_path(const struct export *export)
+{
+	return export->path;
 }
 
 void world_grow(struct disk *disk, uint64_t size)

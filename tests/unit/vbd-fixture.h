@@ -44,6 +44,8 @@ struct world {
 	bool blkback_owns; /* every device that was not taken */
 	unsigned int workers; /* that live */
 	unsigned int discards;
+	unsigned int exports; /* NBD sockets that there are */
+	bool comma; /* in their paths */
 	struct xd_limits limits; /* of what workers open */
 	uint64_t resize; /* that a worker was asked for last */
 	const char *storage; /* its identity; NULL: none */
