@@ -100,6 +100,7 @@ ok "a client writes" io "write -P 0x21 1M 64k" "write -z 2M 64k" \
 	"discard 3M 64k" "write -f -P 0x22 4M 4k" "flush" \
 	"read -P 0x21 1M 64k" "read -P 0 2M 64k"
 ok "... the image" io "read -P 0x22 4M 4k"
+ok "where there are holes" says '65536 *[23] .*zero' nbdinfo --map "$uri"
 ok "once it has gone nobody holds the image" eventually 20 is_free
 client_begin
 ok "another one" client_does "read 0 512" "read 512/512"

@@ -160,6 +160,13 @@ enum nbd_error nbd_judge(const struct nbd_export *export,
 	return error;
 }
 
+int nbd_command_error(const struct nbd_command *command, int err)
+{
+	if (err != -EOPNOTSUPP || command->flags & NBD_CMD_FLAG_FAST_ZERO)
+		return err;
+	return command->type == NBD_CMD_TRIM ? 0 : -EINVAL;
+}
+
 enum nbd_error nbd_error_of(int err)
 {
 	switch (-err) {

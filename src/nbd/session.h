@@ -99,6 +99,9 @@ unsigned int nbd_session_output(const struct nbd_session *session,
 				struct iovec *iov, unsigned int max);
 void nbd_session_sent(struct nbd_session *session, size_t length);
 
+/* What the protocol has for an error of the disk's: a trim is a hint, and "not
+ * supported" is the answer to FAST_ZERO only. */
+int nbd_command_error(const struct nbd_command *command, int err);
 /* err: 0 or a negative errno; why (may be NULL) is told to the client with it. */
 void nbd_command_done(struct nbd_command *command, int err, const char *why);
 

@@ -42,17 +42,9 @@ const size_t serve_command_size = sizeof(struct op);
 
 static void step(struct op *op);
 
-/* A trim is a hint; and "not supported" is the answer to FAST_ZERO only. */
-static int error_of(const struct nbd_command *command, int err)
-{
-	if (err != -EOPNOTSUPP || command->flags & NBD_CMD_FLAG_FAST_ZERO)
-		return err;
-	return command->type == NBD_CMD_TRIM ? 0 : -EINVAL;
-}
-
 static void finish(struct op *op, int err)
 {
-	err = error_of(&op->command, err);
+	err = nbd_command_error(&op->command, err);
 	op->channel->nr_ops--;
 	nbd_command_done(
 		&op->command, err,

@@ -35,11 +35,14 @@
 #include "worker/conn.h"
 
 #define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)
+/* Of one BLOCK_STATUS. */
+#define MAX_EXTENTS 256u
 
 struct client_io {
 	struct nbd_command command; /* first: made by the session */
 	struct client_io *prev, *next; /* of the client's */
 	struct client *client;
+	struct xd_extents extents; /* BLOCK_STATUS */
 	struct io io;
 };
 
@@ -72,6 +75,7 @@ static const struct {
 	[NBD_CMD_WRITE_ZEROES] = { XD_ZERO,
 				   IO_STEP(IO_LOCK) | IO_STEP(IO_DATA) },
 	[NBD_CMD_FLUSH] = { XD_FLUSH, IO_STEP(IO_PREFLUSH) },
+	[NBD_CMD_BLOCK_STATUS] = { XD_EXTENTS, IO_STEP(IO_DATA) },
 };
 
 /* A client may ask for FUA with each command; the stack has it for some, if at
@@ -84,6 +88,28 @@ static void add_fua(struct io *io, const struct xd_limits *limits)
 		io->flags |= XD_FUA;
 	else
 		io->steps |= IO_STEP(IO_POSTFLUSH);
+}
+
+/* It has no steps, then. */
+static void refuse(struct io *io, int err)
+{
+	io->steps = 0;
+	io->status = BLKIF_STATUS_ERROR;
+	io->err = err;
+}
+
+static void prepare_extents(struct client_io *cio)
+{
+	bool one = cio->command.flags & NBD_CMD_FLAG_REQ_ONE;
+	struct xd_extents *extents = &cio->extents;
+
+	extents->max = one ? 1 : MAX_EXTENTS;
+	if (!extents->extent)
+		extents->extent =
+			calloc(extents->max, sizeof(*extents->extent));
+	cio->io.req.extents = extents;
+	if (!extents->extent)
+		refuse(&cio->io, -ENOMEM);
 }
 
 /* From the first step. */
@@ -105,6 +131,13 @@ static void prepare(struct client_io *cio)
 		io->flags |= XD_NO_HOLE;
 	if (command->flags & NBD_CMD_FLAG_FUA)
 		add_fua(io, lane->disk->limits);
+	if (command->flags & NBD_CMD_FLAG_FAST_ZERO) {
+		io->flags |= XD_FAST;
+		if (!lane->disk->limits->fast_zero)
+			refuse(io, -EOPNOTSUPP);
+	}
+	if (command->type == NBD_CMD_BLOCK_STATUS)
+		prepare_extents(cio);
 }
 
 static void begin_waiting(struct io_lane *lane)
@@ -138,6 +171,27 @@ static const char *explain(const struct io_lane *lane, int err)
 	return NULL;
 }
 
+_Static_assert(XD_EXTENT_HOLE == NBD_STATE_HOLE &&
+		       XD_EXTENT_ZERO == NBD_STATE_ZERO,
+	       "the same bits");
+
+/* What is known.  An error is no reason to say nothing: who reads will hear of
+ * it. */
+static int tell_extents(struct client_io *cio, int err)
+{
+	const struct xd_extents *extents = &cio->extents;
+	bool more = err == 0;
+
+	if (!extents->extent)
+		return err;
+	for (unsigned int i = 0; more && i < extents->nr; i++)
+		more = nbd_command_extent(&cio->command,
+					  extents->extent[i].length,
+					  extents->extent[i].flags);
+	free(extents->extent);
+	return 0;
+}
+
 /* The session may free it. */
 static void answer(struct io *io)
 {
@@ -149,6 +203,9 @@ static void answer(struct io *io)
 	io_unlock(io);
 	lane->clients.nr_begun--;
 	DL_DELETE(cio->client->ios, cio);
+	if (cio->command.type == NBD_CMD_BLOCK_STATUS)
+		err = tell_extents(cio, err);
+	err = nbd_command_error(&cio->command, err);
 	nbd_command_done(&cio->command, err, explain(lane, err));
 }
 
@@ -379,6 +436,7 @@ static void end_one(struct client *client)
 		conn_abandon(client->conn);
 	while ((cio = client->ios)) {
 		DL_DELETE(client->ios, cio);
+		free(cio->extents.extent);
 		nbd_command_done(&cio->command, -ESHUTDOWN, NULL);
 	}
 	free_client(client);

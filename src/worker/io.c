@@ -147,6 +147,8 @@ static void submit_piece(struct io *io)
 		req->length = MIN(left, piece);
 	} else if (req->op == XD_ZERO) {
 		req->length = MIN(left, DATALESS_PIECE);
+	} else if (req->op == XD_EXTENTS) {
+		req->length = left;
 	} else {
 		req->length = limits->max_transfer ?
 				      MIN(left, limits->max_transfer) :
@@ -166,15 +168,21 @@ void io_transfer(struct io *io)
 	submit_piece(io);
 }
 
+static bool changes_data(const struct io *io)
+{
+	return io->op != XD_READ && io->op != XD_EXTENTS;
+}
+
 static bool step_data(struct io *io)
 {
 	const struct io_disk *disk = io->lane->disk;
+	bool changes = changes_data(io);
 
-	if (io->op != XD_READ && atomic_load(&disk->poison) != IO_CLEAN) {
+	if (changes && atomic_load(&disk->poison) != IO_CLEAN) {
 		io_finish(io, BLKIF_STATUS_ERROR, -EIO);
 		return false;
 	}
-	if (io->op != XD_READ &&
+	if (changes &&
 	    atomic_load_explicit(&disk->write_through, memory_order_relaxed))
 		io->steps |= IO_STEP(IO_POSTFLUSH);
 	if (io->client || io->op == XD_DISCARD)

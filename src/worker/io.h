@@ -75,7 +75,7 @@ struct io {
 	void *buffer; /* a client's is its own */
 	uint8_t steps; /* mask of 1 << enum io_step */
 	uint8_t op; /* enum xd_op of the data step */
-	uint8_t flags; /* XD_FUA, XD_NO_HOLE: a client's, else 0 */
+	uint8_t flags; /* of the data step, XD_...: a client's, else 0 */
 	bool client; /* an NBD client's, not a guest's */
 	bool locked; /* range is in the table */
 	bool held; /* waits for an error to pass, or is being tried again */
