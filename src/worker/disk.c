@@ -318,6 +318,18 @@ void stack_kick(struct xd_channel *top)
 	lane->unkicked = false;
 }
 
+void stack_stop(struct xd_channel *top)
+{
+	struct stack_lane *lane = host_channel_of(top)->lane;
+
+	for (unsigned int i = lane->stack->nr_disks; i-- > 0;) {
+		struct xd_channel *ch = &lane->channels[i].ch;
+
+		if (ch->disk->backend->stop)
+			ch->disk->backend->stop(ch);
+	}
+}
+
 unsigned int stack_reap(struct xd_channel *top)
 {
 	struct stack_lane *lane = host_channel_of(top)->lane;

@@ -73,6 +73,8 @@ void stack_channel_close(struct xd_channel *top);
  * ran.  After engine_run() and after stack_kick(), reap until it returns 0.
  */
 void stack_kick(struct xd_channel *top);
+/* Lane, once: the guest goes.  Requests may end with -ECANCELED from now on. */
+void stack_stop(struct xd_channel *top);
 unsigned int stack_reap(struct xd_channel *top);
 
 #endif

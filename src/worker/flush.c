@@ -29,7 +29,8 @@
  * 6.11 sends no flush after any answer but OKAY, until it connects anew (seen on
  * 6.1).  So from that answer on, every write is flushed before it is answered.
  *
- * -EAGAIN alone is no failure: nothing was tried.
+ * -EAGAIN is no failure: nothing was tried.  Nor is -ECANCELED once the guest
+ * goes: the flush is not answered, and the last one speaks for it.
  */
 #include "worker/flush.h"
 
@@ -217,16 +218,18 @@ static void flush_done(struct xd_request *req, int err)
 	struct io_lane *lane = req->owner;
 	struct flush_lane *flush = &lane->flush;
 	struct io_list ended = io_take_all(&flush->running);
+	bool untried = err == -EAGAIN ||
+		       (err == -ECANCELED && hold_wanted(lane->disk, err));
 	struct io *io;
 
 	CRASH_POINT(flush_completed);
 	io_returned(lane);
 	flush->busy = false;
-	if (err && err != -EAGAIN)
+	if (err && !untried)
 		poison(lane->disk, err);
 	gate_leave(lane);
 	while ((io = io_pop(&ended))) {
-		if (err == -EAGAIN)
+		if (untried)
 			hold_add(io, err);
 		else if (err)
 			io_append(&flush->failed, io);

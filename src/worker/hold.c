@@ -37,6 +37,9 @@ static const char *reason(int err)
 
 bool hold_wanted(const struct io_disk *disk, int err)
 {
+	/* Given up by the stack: not tried again, and not answered either. */
+	if (err == -ECANCELED)
+		return atomic_load(&disk->stop);
 	return err && disk->policy->on_error == ON_ERROR_HOLD && *reason(err);
 }
 
@@ -45,6 +48,10 @@ void hold_add(struct io *io, int err)
 	struct hold_lane *hold = &io->lane->hold;
 	struct io_disk *disk = io->lane->disk;
 
+	if (err == -ECANCELED) {
+		io_append(&hold->list, io);
+		return;
+	}
 	if (!io->held) {
 		io->held = true;
 		if (atomic_fetch_add(&disk->nr_held, 1) == 0)

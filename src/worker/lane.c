@@ -24,7 +24,8 @@
  *
  * The end comes in two steps: disk->stop makes the lane take nothing more and
  * leave once the stack has nothing of it; then the main thread takes apart what
- * is left.  Requests that wait for something are abandoned.
+ * is left.  Requests that wait for something are abandoned, also by the stack
+ * (stack_stop()).
  */
 #include "config.h"
 
@@ -56,6 +57,7 @@ struct lane {
 	bool rang; /* the handle is readable */
 	unsigned int nr_masked; /* rings whose port is to be unmasked later */
 	struct spin spin;
+	bool stopping; /* the stack has been told */
 	bool running;
 	pthread_t thread;
 };
@@ -253,6 +255,15 @@ static bool last_look(struct lane *lane)
 	return io_arm(io);
 }
 
+/* What waits for a server that is away is not waited for. */
+static void tell_stack(struct lane *lane)
+{
+	if (lane->stopping || !atomic_load(&lane->io.disk->stop))
+		return;
+	lane->stopping = true;
+	stack_stop(lane->io.top);
+}
+
 static void *run(void *arg)
 {
 	struct lane *lane = arg;
@@ -266,6 +277,7 @@ static void *run(void *arg)
 
 		if (standstill_wanted(&io->disk->still))
 			standstill_stand(&io->disk->still);
+		tell_stack(lane);
 		if (lane->nr_masked)
 			unmask_late(lane);
 		more = io_pump(io);
@@ -296,6 +308,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 
 	memset(io, 0, sizeof(*io));
 	lane->nr_masked = 0;
+	lane->stopping = false;
 	lane->spin = (struct spin){ 0 };
 	io->disk = disk;
 	io->index = index;
