@@ -15,7 +15,8 @@
  * Data goes from and to the request's own memory, a command for each piece of
  * it.  Only what does not fill whole blocks of the server takes a detour
  * through a buffer: a read fetches the blocks and copies its part; a write
- * fetches the first and last block, puts its data in between, and writes all.
+ * fetches the first and last block, puts its data in between, and writes all;
+ * of zeroes (a server's blocks may have become larger) only the ends.
  * Two such writes to one block must not overlap: hence `blocked`.  (The host
  * keeps apart only what overlaps in bytes; and the disk has but one lane then.)
  *
@@ -218,29 +219,75 @@ static void copy(struct nbd_io *io, const struct xd_request *req, bool out)
 	}
 }
 
-/* The first and the last block of a write, where it has only a part of them. */
-static void fetch_ends(struct nbd_io *io, const struct xd_request *req)
+/* The blocks at the ends of which a write has only a part. */
+struct ends {
+	bool head, tail;
+	uint64_t last; /* where the block of the tail is */
+	unsigned char *at; /* ... and where in the bounce buffer */
+};
+
+static struct ends ends_of(const struct nbd_io *io,
+			   const struct xd_request *req)
 {
 	uint32_t block = io->link->facts.minimum;
-	uint64_t last = io->end - block;
-	bool head = req->offset != io->begin;
-	bool tail = req->offset + req->length != io->end;
+	struct ends ends = { .last = io->end - block };
+
+	ends.head = req->offset != io->begin;
+	ends.tail = req->offset + req->length != io->end &&
+		    (!ends.head || ends.last != io->begin);
+	/* Of zeroes only the ends are in the buffer. */
+	ends.at = io->bounce +
+		  (req->op == XD_ZERO ? block : ends.last - io->begin);
+	return ends;
+}
+
+static void fetch_ends(struct nbd_io *io, const struct xd_request *req)
+{
+	struct ends ends = ends_of(io, req);
+	uint32_t block = io->link->facts.minimum;
 
 	io->filling = true;
-	if (head)
+	if (ends.head)
 		command(io, XD_READ, io->bounce, block, io->begin, 0);
-	if (tail && (!head || last != io->begin))
-		command(io, XD_READ, io->bounce + (last - io->begin), block,
-			last, 0);
+	if (ends.tail)
+		command(io, XD_READ, ends.at, block, ends.last, 0);
+}
+
+/* The ends have been fetched; what is between them is zeroed as a whole. */
+static void zero_parts(struct nbd_io *io, const struct xd_request *req)
+{
+	uint64_t block = io->link->facts.minimum,
+		 to = req->offset + req->length;
+	uint64_t first = ALIGN_UP(req->offset, block);
+	uint32_t flags = flags_of(io, req);
+	struct ends ends = ends_of(io, req);
+
+	if (ends.head) {
+		memset(io->bounce + (req->offset - io->begin), 0,
+		       MIN(first, to) - req->offset);
+		command(io, XD_WRITE, io->bounce, block, io->begin,
+			flags & LIBNBD_CMD_FLAG_FUA);
+	}
+	if (ends.tail) {
+		memset(ends.at, 0, to - ends.last);
+		command(io, XD_WRITE, ends.at, block, ends.last,
+			flags & LIBNBD_CMD_FLAG_FUA);
+	}
+	to = to / block * block;
+	if (first < to)
+		commands(io, XD_ZERO, NULL, to - first, first, LONGEST_COMMAND);
 }
 
 static void part_commands(struct nbd_io *io, const struct xd_request *req)
 {
+	uint64_t room = req->op == XD_ZERO ? 2 * io->link->facts.minimum :
+					     io->end - io->begin;
+
 	if (!io->bounce)
-		io->bounce = malloc(io->end - io->begin);
+		io->bounce = malloc(room);
 	if (!io->bounce)
 		io->err = -ENOMEM;
-	else if (req->op == XD_WRITE)
+	else if (req->op != XD_READ)
 		fetch_ends(io, req);
 	else
 		commands(io, XD_READ, io->bounce, io->end - io->begin,
@@ -273,6 +320,10 @@ static void fly(struct nbd_link *link, struct nbd_io *io,
 static void write_back(struct nbd_io *io, const struct xd_request *req)
 {
 	io->filling = false;
+	if (req->op == XD_ZERO) {
+		zero_parts(io, req);
+		return;
+	}
 	copy(io, req, false);
 	commands(io, XD_WRITE, io->bounce, io->end - io->begin, io->begin,
 		 io->link->facts.maximum);
@@ -396,9 +447,13 @@ static bool set_range(struct nbd_link *link, struct nbd_io *io,
 	return true;
 }
 
-/* A command for each piece, so each has to be whole blocks. */
-static bool has_whole_pieces(const struct xd_request *req, uint32_t block)
+/* Of whole blocks?  A command for each piece, so each has to be, too. */
+static bool is_whole(const struct nbd_io *io, const struct xd_request *req)
 {
+	uint32_t block = io->link->facts.minimum;
+
+	if (io->begin != req->offset || io->end != req->offset + req->length)
+		return false;
 	for (unsigned int i = 0; i < req->iovcnt; i++)
 		if (req->iov[i].iov_len & (block - 1))
 			return false;
@@ -407,9 +462,7 @@ static bool has_whole_pieces(const struct xd_request *req, uint32_t block)
 
 static void make_commands(struct nbd_io *io, const struct xd_request *req)
 {
-	bool whole = io->begin == req->offset &&
-		     io->end == req->offset + req->length &&
-		     has_whole_pieces(req, io->link->facts.minimum);
+	bool whole = is_whole(io, req);
 
 	if (req->op == XD_FLUSH)
 		command(io, XD_FLUSH, NULL, 0, 0, 0);
@@ -417,7 +470,7 @@ static void make_commands(struct nbd_io *io, const struct xd_request *req)
 		command(io, XD_EXTENTS, NULL,
 			MIN(io->end - io->begin, LONGEST_COMMAND), io->begin,
 			0);
-	else if (req->op == XD_DISCARD || req->op == XD_ZERO)
+	else if (req->op == XD_DISCARD || (req->op == XD_ZERO && whole))
 		commands(io, req->op, NULL, io->end - io->begin, io->begin,
 			 LONGEST_COMMAND);
 	else if (whole)
@@ -456,7 +509,8 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 		return;
 	}
 	if ((req->op == XD_DISCARD && !link->facts.trim) ||
-	    (req->flags & XD_FAST && !link->facts.fast_zero)) {
+	    (req->flags & XD_FAST &&
+	     !(link->facts.fast_zero && is_whole(io, req)))) {
 		complete(io, -EOPNOTSUPP);
 		return;
 	}
