@@ -17,7 +17,8 @@
 /* Of the kernel client and others; larger ones have not been met. */
 #define LARGEST_MINIMUM (64u << 10)
 
-#define PROBE_TIMEOUT_NS (20 * 1000000000ull)
+/* The broker gives up earlier. */
+#define CALL_TIMEOUT_NS (20 * 1000000000ull)
 
 /* Pre-shared keys only: certificates cannot be trusted here, since libnbd checks
  * no name on a socket that somebody else has connected. */
@@ -193,16 +194,15 @@ static int greet(struct nbd_handle *h, int fd, uint64_t deadline, char *ret_why)
 
 int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 {
-	uint64_t deadline = now_ns() + PROBE_TIMEOUT_NS;
 	char why[NBD_WHY_MAX] = "no memory";
 	struct nbd_handle *h;
 	int fd, r = -ENOMEM;
 
 	h = nbd_facts_handle(nbd);
 	if (h)
-		r = fd = call(nbd->disk, deadline, why);
+		r = fd = call(nbd->disk, now_ns() + CALL_TIMEOUT_NS, why);
 	if (r >= 0)
-		r = greet(h, fd, deadline, why);
+		r = greet(h, fd, now_ns() + nbd->handshake_ns, why);
 	if (r >= 0)
 		r = nbd_facts_read(h, ret, why);
 	if (r >= 0) {
@@ -242,7 +242,7 @@ int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 	else if (then->multi_conn && !now->multi_conn)
 		lost = "the export is not for several connections any more";
 	else if (now->minimum > MAX(nbd->sector, then->minimum) &&
-		 (!nbd->rmw || then->multi_conn))
+		 (!nbd->rmw || then->multi_conn || nbd->keep))
 		lost = "the export has larger blocks now";
 	if (!lost)
 		return 0;

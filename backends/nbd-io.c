@@ -9,6 +9,7 @@
  *   waiting   for the connection
  *   fenced    until an old write to the same place cannot come any more
  *   blocked   while another write to one of its blocks is under way
+ *   crowded   for room among the writes that are kept (unflushed=keep)
  *   flying    its commands are with libnbd; `left` counts them
  *   over      they have all come back
  *
@@ -24,6 +25,10 @@
  * A request with such a command is sent again as a whole on the next connection,
  * before anything else, in the order in which the requests came.  A server that
  * says ESHUTDOWN has not done it: the same.
+ *
+ * When there is no room for another write to be kept, and no flush is under way
+ * that will make some, one is sent that nobody has asked for.  It is alone: a
+ * server may tell of a failure once, and whoever is told must be believed.
  */
 #include "config.h"
 
@@ -42,11 +47,15 @@ struct nbd_io {
 	struct nbd_link *link;
 	unsigned char *bounce; /* whole blocks; or NULL */
 	uint64_t begin, end; /* in whole blocks */
+	uint64_t written; /* FLUSH: what it covers */
 	uint32_t left; /* commands; and 1 while they are made */
 	int err; /* the first command's that failed */
 	bool lost; /* at least one was not answered */
 	bool sent; /* to a server, at some time: no fence any more */
 	bool told; /* EXTENTS: an answer came */
+	bool late; /* came when the guest was going: the last flush */
+	bool kept; /* there is room reserved for it */
+	uint64_t mark; /* FLUSH: which kept writes it covers */
 	bool filling; /* the bounce buffer of a write */
 };
 _Static_assert(sizeof(struct nbd_io) <= XD_SCRATCH, "scratch is too small");
@@ -68,6 +77,83 @@ static bool changes(const struct xd_request *req)
 {
 	return req->op == XD_WRITE || req->op == XD_ZERO ||
 	       req->op == XD_DISCARD;
+}
+
+/* --- What a flush has to cover -------------------------------------------- */
+
+static bool is_durable(const struct nbd_io *io, const struct xd_request *req)
+{
+	return io->link->nbd->write_through || !io->link->nbd->facts.flush ||
+	       req->flags & XD_FUA;
+}
+
+static bool is_dirty(const struct nbd_disk *nbd)
+{
+	return atomic_load(&nbd->flushed) < atomic_load(&nbd->written);
+}
+
+/* Of one lane after the other: the host has one flush at a time. */
+static void note_flushed(struct nbd_disk *nbd, uint64_t written, uint64_t mark)
+{
+	if (atomic_load(&nbd->flushed) < written)
+		atomic_store(&nbd->flushed, written);
+	if (nbd->keep)
+		nbd_keep_flushed(nbd->keep, mark);
+	if (!nbd->recall)
+		return;
+	(void)pthread_mutex_lock(&nbd->lock);
+	nbd_recall_flushed(nbd->recall, written);
+	(void)pthread_mutex_unlock(&nbd->lock);
+}
+
+/* A change is about to be sent. */
+static void note_sent(const struct nbd_io *io)
+{
+	struct nbd_disk *nbd = io->link->nbd;
+
+	if (!nbd->recall)
+		return;
+	(void)pthread_mutex_lock(&nbd->lock);
+	nbd_recall_strike(nbd->recall, io->begin, io->end);
+	(void)pthread_mutex_unlock(&nbd->lock);
+}
+
+static void unreserve(struct nbd_io *io)
+{
+	if (io->kept)
+		nbd_keep_unreserve(io->link->nbd->keep, request_of(io)->op,
+				   io->end - io->begin);
+	io->kept = false;
+}
+
+/* Before it is answered, and its memory is the owner's again. */
+static void keep(struct nbd_io *io, const struct xd_request *req)
+{
+	const struct iovec whole = { io->bounce, io->end - io->begin };
+
+	io->kept = false;
+	nbd_keep_add(io->link->nbd->keep, req->op, io->begin,
+		     io->end - io->begin, io->bounce ? &whole : req->iov,
+		     io->bounce ? 1 : req->iovcnt);
+}
+
+/* It has been carried out, or part of it if there was an error. */
+static void note_changed(struct nbd_io *io, const struct xd_request *req)
+{
+	struct nbd_disk *nbd = io->link->nbd;
+	uint64_t written;
+
+	if (io->kept && !io->err)
+		keep(io, req);
+	unreserve(io);
+	if (!io->err && is_durable(io, req))
+		return;
+	written = atomic_fetch_add(&nbd->written, 1) + 1;
+	if (!nbd->recall || io->err || req->op != XD_WRITE)
+		return;
+	(void)pthread_mutex_lock(&nbd->lock);
+	nbd_recall_note(nbd->recall, req, written);
+	(void)pthread_mutex_unlock(&nbd->lock);
 }
 
 /* --- Commands ------------------------------------------------------------- */
@@ -303,6 +389,37 @@ static void complete(struct nbd_io *io, int err)
 	xd_complete(request_of(io), err);
 }
 
+/* A flush of a server that has forgotten what it should cover is none.  That is
+ * told once: from then on it is the host's to remember. */
+static void carried_out(struct nbd_io *io)
+{
+	const struct xd_request *req = request_of(io);
+	struct nbd_disk *nbd = io->link->nbd;
+
+	if (changes(req))
+		note_changed(io, req);
+	if (req->op == XD_FLUSH && !io->err) {
+		note_flushed(nbd, io->written, io->mark);
+		if (atomic_exchange(&nbd->forgot, false))
+			io->err = -EREMOTEIO;
+	}
+	/* What it cannot tell of extents is data. */
+	complete(io, req->op == XD_EXTENTS ? 0 : io->err);
+}
+
+/* For the connection.  When the guest goes only the last flush does, for a
+ * while, and only if it has something to cover. */
+static void wait_for_link(struct nbd_link *link, struct nbd_io *io)
+{
+	bool last = io->late && request_of(io)->op == XD_FLUSH;
+	bool dirty = last && is_dirty(link->nbd);
+
+	if (!link->stopping || (dirty && !link->impatient))
+		DL_APPEND(link->waiting, io);
+	else
+		complete(io, dirty ? -ENOTCONN : last ? 0 : -ECANCELED);
+}
+
 /* Makes commands by make(); the last one to come back, or nobody if there are
  * none, puts it where nbd_io_reap() finds it. */
 static void fly(struct nbd_link *link, struct nbd_io *io,
@@ -336,43 +453,120 @@ static void settle(struct nbd_link *link, struct nbd_io *io)
 	if (io->lost) {
 		if (changes(req))
 			nbd_fence_add(link->nbd, io->begin, io->end);
+		unreserve(io);
 		/* The next connection may have other blocks. */
 		free(io->bounce);
 		io->bounce = NULL;
-		DL_APPEND(link->waiting, io);
+		wait_for_link(link, io);
 	} else if (io->filling && !io->err) {
 		fly(link, io, write_back);
 	} else {
 		if (io->bounce && !io->err && req->op == XD_READ)
 			copy(io, req, true);
-		/* What it cannot tell is data. */
-		complete(io, req->op == XD_EXTENTS ? 0 : io->err);
+		carried_out(io);
 	}
 }
 
-static void retry_blocked(struct nbd_link *link)
+/* Those that have to wait still are in the list again afterwards. */
+static void retry(struct nbd_link *link, struct nbd_io **head)
 {
-	struct nbd_io *list = link->blocked, *io;
+	struct nbd_io *list = *head, *io;
 
-	link->blocked = NULL;
+	*head = NULL;
 	while ((io = list)) {
 		DL_DELETE(list, io);
 		start(link, io);
 	}
 }
 
-void nbd_io_reap(struct nbd_link *link)
+/* --- Room for writes that are kept ---------------------------------------- */
+
+static int on_forced(void *data, int *error)
+{
+	struct nbd_link *link = data;
+
+	link->force_err = *error;
+	link->force_over = true;
+	return 1;
+}
+
+static bool is_flushing(const struct nbd_link *link)
 {
 	struct nbd_io *io;
 
-	if (!link->over)
+	DL_FOREACH(link->flying, io)
+		if (request_of(io)->op == XD_FLUSH)
+			return true;
+	return false;
+}
+
+static void force_flush(struct nbd_link *link)
+{
+	nbd_completion_callback done = { .callback = on_forced,
+					 .user_data = link };
+
+	link->forcing = true;
+	link->force_over = false;
+	link->force_mark = nbd_keep_mark(link->nbd->keep);
+	link->force_written = atomic_load(&link->nbd->written);
+	if (nbd_aio_flush(link->h, done, 0) < 0) {
+		link->force_err = ENOTCONN;
+		link->force_over = true;
+	}
+}
+
+/* One that failed is told to the guest with its next flush. */
+static void end_forced(struct nbd_link *link)
+{
+	link->forcing = false;
+	if (link->force_err == ENOTCONN || link->force_err == ESHUTDOWN)
 		return;
+	if (link->force_err)
+		atomic_store(&link->nbd->forgot, true);
+	note_flushed(link->nbd, link->force_written, link->force_mark);
+}
+
+static void relieve(struct nbd_link *link)
+{
+	if (link->forcing && link->force_over)
+		end_forced(link);
+	if (link->crowded && !link->forcing)
+		retry(link, &link->crowded);
+	if (link->crowded && !link->forcing && link->phase == NBD_UP &&
+	    !is_flushing(link))
+		force_flush(link);
+}
+
+/* Nobody overtakes those that wait. */
+static bool has_room(const struct nbd_link *link, struct nbd_io *io,
+		     const struct xd_request *req)
+{
+	struct nbd_keep *keep = link->nbd->keep;
+
+	if (!keep)
+		return true;
+	if (req->op == XD_FLUSH)
+		return !link->forcing;
+	if (req->op != XD_WRITE && req->op != XD_ZERO)
+		return true;
+	io->kept = !link->crowded &&
+		   nbd_keep_reserve(keep, req->op, io->end - io->begin);
+	return io->kept;
+}
+
+void nbd_io_reap(struct nbd_link *link)
+{
+	struct nbd_io *io;
+	bool any = link->over;
+
 	while ((io = link->over)) {
 		DL_DELETE(link->over, io);
 		settle(link, io);
 	}
-	if (link->blocked)
-		retry_blocked(link);
+	if (any && link->blocked)
+		retry(link, &link->blocked);
+	if (link->crowded || link->forcing)
+		relieve(link);
 }
 
 /* --- The beginning -------------------------------------------------------- */
@@ -393,16 +587,11 @@ static bool is_blocked(const struct nbd_link *link, const struct nbd_io *io)
 static void on_fence(struct xd_sys *sys, int64_t res)
 {
 	struct nbd_link *link = container_of(sys, struct nbd_link, fence_timer);
-	struct nbd_io *list = link->fenced, *io;
 
 	link->fence_armed = false;
 	if (res < 0 || link->closing)
 		return;
-	link->fenced = NULL;
-	while ((io = list)) {
-		DL_DELETE(list, io);
-		start(link, io);
-	}
+	retry(link, &link->fenced);
 	if (!link->fenced && link->phase == NBD_UP)
 		xd_paused(link->ch, NULL);
 	nbd_link_pump(link);
@@ -464,9 +653,14 @@ static void make_commands(struct nbd_io *io, const struct xd_request *req)
 {
 	bool whole = is_whole(io, req);
 
-	if (req->op == XD_FLUSH)
+	if (req->op == XD_FLUSH) {
+		io->written = atomic_load(&io->link->nbd->written);
+		if (io->link->nbd->keep)
+			io->mark = nbd_keep_mark(io->link->nbd->keep);
 		command(io, XD_FLUSH, NULL, 0, 0, 0);
-	else if (req->op == XD_EXTENTS)
+		return;
+	}
+	if (req->op == XD_EXTENTS)
 		command(io, XD_EXTENTS, NULL,
 			MIN(io->end - io->begin, LONGEST_COMMAND), io->begin,
 			0);
@@ -485,6 +679,8 @@ static void issue(struct nbd_link *link, struct nbd_io *io)
 	io->lost = false;
 	io->filling = false;
 	io->sent = true;
+	if (changes(request_of(io)))
+		note_sent(io);
 	fly(link, io, make_commands);
 }
 
@@ -494,14 +690,14 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 	uint64_t until = 0;
 
 	if (link->phase != NBD_UP) {
-		DL_APPEND(link->waiting, io);
+		wait_for_link(link, io);
 		return;
 	}
 	if (req->offset + req->length > link->facts.size) {
 		/* It has grown since this connection was made, and for this
 		 * connection it has not. */
 		link->leaving = true;
-		DL_APPEND(link->waiting, io);
+		wait_for_link(link, io);
 		return;
 	}
 	if (!set_range(link, io, req)) {
@@ -520,10 +716,14 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 	}
 	if (changes(req) && !io->sent)
 		until = nbd_fence_check(link->nbd, io->begin, io->end);
-	if (until)
+	if (until && link->stopping)
+		complete(io, -ECANCELED);
+	else if (until)
 		wait_behind_fence(link, io, until);
 	else if (changes(req) && is_blocked(link, io))
 		DL_APPEND(link->blocked, io);
+	else if (!has_room(link, io, req))
+		DL_APPEND(link->crowded, io);
 	else
 		issue(link, io);
 }
@@ -534,8 +734,8 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 	struct nbd_io *io = io_of(req);
 
 	nbd_io_reap(link);
-	*io = (struct nbd_io){ .link = link };
-	if (link->given_up)
+	*io = (struct nbd_io){ .link = link, .late = link->stopping };
+	if (link->given_up && !link->stopping)
 		xd_complete(req, -EAGAIN);
 	else
 		start(link, io);
@@ -546,13 +746,7 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 
 void nbd_io_up(struct nbd_link *link)
 {
-	struct nbd_io *list = link->waiting, *io;
-
-	link->waiting = NULL;
-	while ((io = list)) {
-		DL_DELETE(list, io);
-		start(link, io);
-	}
+	retry(link, &link->waiting);
 	nbd_link_pump(link);
 }
 
@@ -561,6 +755,8 @@ void nbd_io_down(struct nbd_link *link)
 {
 	struct nbd_io *rest = link->waiting, *io;
 
+	DL_CONCAT(link->crowded, rest);
+	rest = TAKE_PTR(link->crowded);
 	link->waiting = NULL;
 	while ((io = link->flying)) {
 		DL_DELETE(link->flying, io);
@@ -580,4 +776,22 @@ void nbd_io_give_up(struct nbd_link *link)
 		DL_DELETE(link->waiting, io);
 		complete(io, -EAGAIN);
 	}
+}
+
+static void stop_all(struct nbd_link *link, struct nbd_io **head)
+{
+	struct nbd_io *list = *head, *io;
+
+	*head = NULL;
+	while ((io = list)) {
+		DL_DELETE(list, io);
+		wait_for_link(link, io);
+	}
+}
+
+void nbd_io_stop(struct nbd_link *link)
+{
+	stop_all(link, &link->waiting);
+	stop_all(link, &link->fenced);
+	stop_all(link, &link->crowded);
 }

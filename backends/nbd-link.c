@@ -12,6 +12,7 @@
  *   DOWN      the time before the next attempt (`again`)
  *   CALLING   xd_connect(): `in` polls for its outcome
  *   GREETING  libnbd shakes hands; `limit` ends one that takes too long
+ *   RESTORING what the server may have forgotten (nbd-restore.c)
  *   UP        requests go out
  *   ENDING    the socket is shut down, so that both polls come back; only then
  *             it is closed, and its number may mean another one
@@ -39,7 +40,9 @@
 
 #define FIRST_DELAY_NS 50000000ull
 #define MAX_DELAY_NS   2000000000ull
-#define GREETING_NS    20000000000ull
+/* For a server that is away when the guest goes, to take the last flush: longer
+ * than MAX_DELAY_NS, so that it is tried again. */
+#define PATIENCE_NS 5000000000ull
 
 /* Answers that may be in a socket, and more. */
 #define MAX_DRAIN 10000
@@ -48,6 +51,7 @@ static void on_in(struct xd_sys *sys, int64_t res);
 static void on_out(struct xd_sys *sys, int64_t res);
 static void on_again(struct xd_sys *sys, int64_t res);
 static void on_limit(struct xd_sys *sys, int64_t res);
+static void on_patience(struct xd_sys *sys, int64_t res);
 
 static void PRINTF(2, 3) set_why(struct nbd_link *link, const char *fmt, ...)
 {
@@ -110,6 +114,14 @@ static void drop(struct nbd_link *link)
 	link->fd = -1;
 }
 
+static void lose_patience(struct nbd_link *link)
+{
+	nbd_io_stop(link);
+	if (!link->impatient)
+		start_timer(link, &link->patience, &link->patience_armed,
+			    PATIENCE_NS, on_patience);
+}
+
 /* Says so, and tries again after a pause that grows. */
 static void go_down(struct nbd_link *link)
 {
@@ -123,8 +135,10 @@ static void go_down(struct nbd_link *link)
 	if (link->nbd->give_up_ns &&
 	    now - link->down_since >= link->nbd->give_up_ns)
 		link->given_up = true;
-	if (link->given_up)
+	if (link->given_up && !link->stopping)
 		nbd_io_give_up(link);
+	if (link->stopping)
+		lose_patience(link);
 	start_timer(link, &link->again, &link->again_armed, link->delay_ns,
 		    on_again);
 	link->delay_ns =
@@ -166,13 +180,9 @@ static void begin_ending(struct nbd_link *link)
 
 /* --- The handshake -------------------------------------------------------- */
 
-static void greeted(struct nbd_link *link)
+/* It may be used. */
+static void come_up(struct nbd_link *link)
 {
-	if (nbd_facts_read(link->h, &link->facts, link->why) < 0 ||
-	    nbd_facts_compare(link->nbd, &link->facts, link->why) < 0) {
-		begin_ending(link);
-		return;
-	}
 	link->phase = NBD_UP;
 	link->delay_ns = 0;
 	link->down_since = 0;
@@ -180,6 +190,35 @@ static void greeted(struct nbd_link *link)
 	set_why(link, "it hung up");
 	xd_paused(link->ch, NULL);
 	nbd_io_up(link);
+}
+
+/* False: it has become UP, and has been pumped, or it is ENDING. */
+static bool restore(struct nbd_link *link)
+{
+	int r = nbd_restore_step(link);
+
+	if (r == -EAGAIN)
+		return true;
+	if (r == 0) {
+		come_up(link);
+	} else {
+		set_why(link, "it does not take again what it had taken");
+		begin_ending(link);
+	}
+	return false;
+}
+
+static bool greeted(struct nbd_link *link)
+{
+	if (nbd_facts_read(link->h, &link->facts, link->why) < 0 ||
+	    nbd_facts_compare(link->nbd, &link->facts, link->why) < 0) {
+		begin_ending(link);
+		return false;
+	}
+	link->phase = NBD_RESTORING;
+	set_why(link, "it hung up");
+	nbd_restore_begin(link);
+	return true;
 }
 
 static void greet(struct nbd_link *link, int fd)
@@ -195,9 +234,9 @@ static void greet(struct nbd_link *link, int fd)
 	}
 	link->phase = NBD_GREETING;
 	set_why(link, "it hung up in the handshake");
-	link->greet_until = now_ns() + GREETING_NS;
-	start_timer(link, &link->limit, &link->limit_armed, GREETING_NS,
-		    on_limit);
+	link->greet_until = now_ns() + link->nbd->handshake_ns;
+	start_timer(link, &link->limit, &link->limit_armed,
+		    link->nbd->handshake_ns, on_limit);
 	/* The socket is libnbd's now, whether this works or not. */
 	if (nbd_aio_connect_socket(link->h, fd) < 0)
 		set_why(link, "%s", nbd_get_error());
@@ -282,8 +321,16 @@ static void receive(struct nbd_link *link)
 			set_why(link, "%s", nbd_get_error());
 			return;
 		}
-	} while (nbd_aio_is_ready(link->h) && link->flying &&
+	} while (nbd_aio_is_ready(link->h) &&
+		 (link->flying || nbd_restore_is_busy(link)) &&
 		 readable(link->fd));
+}
+
+/* There is a handle that talks. */
+static bool is_talking(const struct nbd_link *link)
+{
+	return link->phase == NBD_GREETING || link->phase == NBD_RESTORING ||
+	       link->phase == NBD_UP;
 }
 
 void nbd_link_pump(struct nbd_link *link)
@@ -293,17 +340,18 @@ void nbd_link_pump(struct nbd_link *link)
 	nbd_io_reap(link);
 	if (link->phase == NBD_ENDING)
 		end_if_quiet(link);
-	if (link->phase != NBD_GREETING && link->phase != NBD_UP)
+	if (!is_talking(link))
 		return;
 	if (link->leaving || nbd_aio_is_dead(link->h) ||
 	    nbd_aio_is_closed(link->h)) {
 		begin_ending(link);
 		return;
 	}
-	if (link->phase == NBD_GREETING && nbd_aio_is_ready(link->h)) {
-		greeted(link);
-		return; /* it has pumped */
-	}
+	if (link->phase == NBD_GREETING && nbd_aio_is_ready(link->h) &&
+	    !greeted(link))
+		return;
+	if (link->phase == NBD_RESTORING && !restore(link))
+		return;
 	direction = nbd_aio_get_direction(link->h);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		arm_in(link);
@@ -322,7 +370,7 @@ static void on_in(struct xd_sys *sys, int64_t res)
 		called(link);
 		return;
 	}
-	if (link->phase == NBD_GREETING || link->phase == NBD_UP)
+	if (is_talking(link))
 		receive(link);
 	nbd_link_pump(link);
 }
@@ -334,11 +382,36 @@ static void on_out(struct xd_sys *sys, int64_t res)
 	link->out_armed = false;
 	if (link->closing || res == -ECANCELED)
 		return;
-	if ((link->phase == NBD_GREETING || link->phase == NBD_UP) &&
+	if (is_talking(link) &&
 	    nbd_aio_get_direction(link->h) & LIBNBD_AIO_DIRECTION_WRITE &&
 	    nbd_aio_notify_write(link->h) < 0)
 		set_why(link, "%s", nbd_get_error());
 	nbd_link_pump(link);
+}
+
+/* --- The guest goes ------------------------------------------------------- */
+
+static void on_patience(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, patience);
+
+	link->patience_armed = false;
+	if (res < 0 || link->phase == NBD_UP)
+		return;
+	link->impatient = true;
+	nbd_io_stop(link);
+}
+
+/* A server that is there may end what it has. */
+void nbd_link_stop(struct xd_channel *ch)
+{
+	struct nbd_link *link = ch->data;
+
+	link->stopping = true;
+	if (link->phase != NBD_UP)
+		lose_patience(link);
+	else
+		nbd_io_stop(link);
 }
 
 /* --- The channel ---------------------------------------------------------- */
@@ -353,6 +426,11 @@ int nbd_link_open(struct xd_channel *ch)
 	link->nbd = ch->disk->data;
 	link->fd = -1;
 	ch->data = link;
+	if (nbd_restore_open(link) < 0) {
+		nbd_restore_close(link);
+		free(link);
+		return -ENOMEM;
+	}
 	call(link);
 	return 0;
 }
@@ -366,5 +444,6 @@ void nbd_link_close(struct xd_channel *ch)
 	if (link->phase == NBD_UP)
 		(void)nbd_aio_disconnect(link->h, 0);
 	drop(link);
+	nbd_restore_close(link);
 	free(link);
 }

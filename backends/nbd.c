@@ -27,12 +27,18 @@ static const struct xd_param params[] = {
 	  "read and write back blocks that are larger than a sector" },
 	{ "fence", XD_TIME, 0, NULL, "1s",
 	  "how long a broken connection may go on writing" },
+	{ "handshake", XD_TIME, 0, NULL, "20s",
+	  "how long a handshake may take" },
+	{ "unflushed", XD_ENUM, 0, "check|keep|trust", "check",
+	  "writes that the server may forget until it is flushed" },
+	{ "keep-limit", XD_SIZE, 0, NULL, "32M",
+	  "unflushed=keep: memory for them; a flush empties it" },
 	{ "give-up", XD_TIME, 0, NULL, NULL,
 	  "server away for so long: requests fail (see on-error)" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
 };
 
-static void take_parameters(struct nbd_disk *nbd)
+static int take_parameters(struct nbd_disk *nbd)
 {
 	struct xd_disk *disk = nbd->disk;
 	char why[SERVER_TEXT_MAX];
@@ -43,8 +49,20 @@ static void take_parameters(struct nbd_disk *nbd)
 	nbd->sector = strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 :
 									   4096;
 	nbd->rmw = xd_arg_bool(disk, "rmw");
+	nbd->unflushed = xd_arg_string(disk, "unflushed");
+	nbd->keep_limit = ALIGN_UP(xd_arg_u64(disk, "keep-limit"),
+				   (uint64_t)NBD_KEEP_UNIT);
 	nbd->fence_ns = xd_arg_u64(disk, "fence");
+	nbd->handshake_ns = xd_arg_u64(disk, "handshake");
 	nbd->give_up_ns = xd_arg_u64(disk, "give-up");
+	if (!nbd->handshake_ns)
+		xd_error(disk, "handshake=0s: no server is so fast");
+	else if (nbd->keep_limit < NBD_KEEP_LEAST ||
+		 nbd->keep_limit > NBD_KEEP_MOST)
+		xd_error(disk, "keep-limit is 1M at least, and 16G at most");
+	else
+		return 0;
+	return -EINVAL;
 }
 
 /* libnbd opens the file of keys at each handshake. */
@@ -99,13 +117,43 @@ static int check_sizes(struct nbd_disk *nbd)
 	return 0;
 }
 
+static int open_keep(struct nbd_disk *nbd)
+{
+	bool found;
+
+	if (!nbd->facts.flush) {
+		xd_error(nbd->disk,
+			 "%s: unflushed=keep is of no use, since the server "
+			 "knows no flush",
+			 nbd->place);
+		return -EINVAL;
+	}
+	return nbd_keep_open(&nbd->keep, nbd->disk, nbd->keep_limit, &found);
+}
+
+/* Where all is durable when it is answered, there is nothing to lose. */
+static int open_unflushed(struct nbd_disk *nbd)
+{
+	if (nbd->readonly)
+		return 0;
+	if (strcmp(nbd->unflushed, "keep") == 0)
+		return open_keep(nbd);
+	if (strcmp(nbd->unflushed, "trust") == 0 || !nbd->facts.flush)
+		return 0;
+	return nbd_recall_open(&nbd->recall, nbd->disk);
+}
+
 static struct xd_limits make_limits(const struct nbd_disk *nbd)
 {
 	const struct nbd_facts *facts = &nbd->facts;
 	uint32_t unit = MAX(nbd->sector, facts->minimum);
 	bool whole = facts->minimum <= nbd->sector;
 	bool writes = !nbd->readonly;
+	uint32_t most = facts->maximum;
 
+	/* What is kept is in one piece, and others want room, too. */
+	if (nbd->keep)
+		most = (uint32_t)MIN(most, nbd->keep_limit / 4);
 	return (struct xd_limits){
 		.size = facts->size,
 		.sector_size = nbd->sector,
@@ -115,9 +163,11 @@ static struct xd_limits make_limits(const struct nbd_disk *nbd)
 		.discard_granularity = writes && facts->trim ? unit : 0,
 		/* A command per piece, each of whole sectors. */
 		.memory_alignment = nbd->sector,
-		.max_transfer = facts->maximum & ~(nbd->sector - 1),
-		/* Of blocks that are written back, one lane keeps watch. */
-		.max_channels = facts->multi_conn && whole ? 0 : 1,
+		.max_transfer = most & ~(nbd->sector - 1),
+		/* Of blocks that are written back, one lane keeps watch; and
+		 * what is kept has one order. */
+		.max_channels = facts->multi_conn && whole && !nbd->keep ? 0 :
+									   1,
 		.readonly = nbd->readonly,
 		.flush = writes && facts->flush,
 		.fua = writes && facts->fua,
@@ -138,10 +188,38 @@ static void describe(const struct nbd_disk *nbd)
 		facts->minimum > nbd->sector ?
 			", read and written back for smaller sectors" :
 			"");
+	if (nbd->keep)
+		xd_note(nbd->disk,
+			"what is not flushed is kept, %" PRIu64
+			" bytes at most, and sent again to a server that "
+			"comes back",
+			nbd->keep_limit);
 	if (!nbd->readonly && !facts->flush)
 		xd_note(nbd->disk, "the server knows no flush: %s",
 			facts->fua ? "every write is FUA" :
 				     "what it answers is taken as durable");
+}
+
+static void nbd_close_disk(struct xd_disk *disk)
+{
+	struct nbd_disk *nbd = disk->data;
+
+	nbd_keep_close(nbd->keep);
+	nbd_recall_close(nbd->recall);
+	nbd_fence_clear(nbd);
+	(void)pthread_mutex_destroy(&nbd->lock);
+	free(nbd);
+}
+
+static int look_at_server(struct nbd_disk *nbd)
+{
+	int r = nbd_facts_probe(nbd, &nbd->facts);
+
+	if (r == 0)
+		r = check_sizes(nbd);
+	nbd->readonly = nbd->facts.readonly || xd_readonly(nbd->disk);
+	nbd->write_through = !nbd->facts.flush && nbd->facts.fua;
+	return r;
 }
 
 static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
@@ -152,48 +230,65 @@ static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	if (!nbd)
 		return -ENOMEM;
 	nbd->disk = disk;
+	disk->data = nbd;
 	(void)pthread_mutex_init(&nbd->lock, NULL);
-	take_parameters(nbd);
-	r = take_credentials(nbd);
+	r = take_parameters(nbd);
 	if (r == 0)
-		r = nbd_facts_probe(nbd, &nbd->facts);
+		r = take_credentials(nbd);
 	if (r == 0)
-		r = check_sizes(nbd);
+		r = look_at_server(nbd);
+	if (r == 0)
+		r = open_unflushed(nbd);
 	if (r == 0)
 		r = xd_identify(disk, "nbd:%s/%.150s", nbd->place,
 				nbd->server.export_name);
 	if (r < 0) {
-		(void)pthread_mutex_destroy(&nbd->lock);
-		free(nbd);
+		nbd_close_disk(disk);
 		return r;
 	}
-	nbd->readonly = nbd->facts.readonly || xd_readonly(disk);
-	nbd->write_through = !nbd->facts.flush && nbd->facts.fua;
-	disk->data = nbd;
 	describe(nbd);
 	*ret_limits = make_limits(nbd);
 	return 0;
 }
 
-static void nbd_close_disk(struct xd_disk *disk)
+/* An earlier guest's writes are of no concern any more: they were flushed, or
+ * the disk is poisoned. */
+static void forget_unflushed(struct nbd_disk *nbd)
 {
-	struct nbd_disk *nbd = disk->data;
+	if (nbd->keep)
+		nbd_keep_clear(nbd->keep);
+	if (nbd->recall)
+		nbd_recall_clear(nbd->recall);
+	atomic_store(&nbd->forgot, false);
+}
 
-	nbd_fence_clear(nbd);
-	(void)pthread_mutex_destroy(&nbd->lock);
-	free(nbd);
+/* What the dead worker has left.  Something may be unflushed. */
+static void find_unflushed(struct nbd_disk *nbd)
+{
+	if (nbd->keep &&
+	    nbd_keep_find(nbd->keep, nbd->facts.size, nbd->sector) < 0) {
+		nbd_keep_clear(nbd->keep);
+		atomic_store(&nbd->forgot, true);
+	}
+	if (nbd->recall)
+		atomic_store(&nbd->written, nbd_recall_find(nbd->recall));
+	atomic_fetch_add(&nbd->written, 1);
 }
 
 /* The connections of the dead worker are closed; what the server had received
  * by then gets the same time as after any break. */
 static int nbd_activate(struct xd_disk *disk, bool recover)
 {
-	const struct nbd_disk *nbd = disk->data;
+	struct nbd_disk *nbd = disk->data;
 	struct timespec left = {
 		.tv_sec = (time_t)(nbd->fence_ns / 1000000000),
 		.tv_nsec = (long)(nbd->fence_ns % 1000000000),
 	};
 
+	if (recover)
+		find_unflushed(nbd);
+	else
+		forget_unflushed(nbd);
 	if (!recover || nbd->readonly)
 		return 0;
 	while (nanosleep(&left, &left) < 0 && errno == EINTR)
@@ -245,4 +340,5 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.resize = nbd_resize,
 	.resized = nbd_resized,
 	.extents = nbd_io_submit,
+	.stop = nbd_link_stop,
 };

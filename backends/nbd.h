@@ -2,7 +2,8 @@
 /*
  * nbd.h - an export of an NBD server.  nbd.c is the disk, nbd-facts.c what a
  * server says of its export, nbd-link.c one connection and its return,
- * nbd-io.c the requests, nbd-fence.c what a broken connection may still do.
+ * nbd-io.c the requests, nbd-fence.c what a broken connection may still do.  What
+ * the server may have forgotten: nbd-keep.c, nbd-recall.c, nbd-restore.c.
  */
 #ifndef XENDISK_NBD_H
 #define XENDISK_NBD_H
@@ -53,10 +54,19 @@ struct nbd_disk {
 	bool readonly;
 	bool write_through; /* no flush, but FUA: on every write */
 	uint64_t fence_ns;
+	const char *unflushed; /* check, keep or trust */
+	uint64_t keep_limit; /* bytes */
+	uint64_t handshake_ns; /* longest */
 	uint64_t give_up_ns; /* 0: never */
 	pthread_mutex_t lock; /* of the list */
 	struct nbd_fence *fences;
 	_Atomic(unsigned int) nr_fences;
+	/* Changes that were answered and are not durable by themselves, counted
+	 * from the beginning; and how many of them a flush has covered. */
+	_Atomic(uint64_t) written, flushed;
+	struct nbd_keep *keep; /* NULL: not unflushed=keep */
+	struct nbd_recall *recall; /* NULL: not unflushed=check */
+	_Atomic(bool) forgot; /* the server; the next flush fails */
 };
 
 /* --- nbd-facts.c: a handle, and what it learned --------------------------- */
@@ -86,23 +96,27 @@ enum nbd_phase {
 	NBD_DOWN, /* the timer `again` runs */
 	NBD_CALLING, /* the broker connects */
 	NBD_GREETING, /* the handshake */
+	NBD_RESTORING, /* what the server may have forgotten */
 	NBD_UP,
 	NBD_ENDING, /* the polls come back, then DOWN */
 };
 
 struct nbd_io;
+struct nbd_restore;
 
 /* ch->data: the connection of a lane, or the attempts to have one. */
 struct nbd_link {
 	struct xd_channel *ch;
 	struct nbd_disk *nbd;
 	enum nbd_phase phase;
-	struct nbd_handle *h; /* GREETING, UP; else NULL */
+	struct nbd_handle *h; /* GREETING, RESTORING, UP; else NULL */
 	int fd; /* ours, of the same socket; or the one CALLING waits for */
 	struct nbd_facts facts; /* UP: of this connection */
-	struct xd_sys in, out, again, limit;
-	bool in_armed, out_armed, again_armed, limit_armed;
+	struct xd_sys in, out, again, limit, patience;
+	bool in_armed, out_armed, again_armed, limit_armed, patience_armed;
 	bool closing; /* the channel */
+	bool stopping; /* the guest goes */
+	bool impatient; /* ... and the server was away for too long then */
 	bool leaving; /* the server is about to shut down */
 	bool given_up; /* requests fail until it is UP again */
 	uint64_t delay_ns; /* before the next attempt */
@@ -118,17 +132,26 @@ struct nbd_link {
 	struct nbd_io *fenced;
 	struct xd_sys fence_timer;
 	bool fence_armed;
+	struct nbd_io *crowded; /* for room in nbd->keep, or the flush for it */
+	bool forcing; /* that flush is under way */
+	bool force_over; /* it is over, with: */
+	int force_err;
+	uint64_t force_mark, force_written; /* what it covers */
+
+	struct nbd_restore *restore; /* NULL: there is nothing to restore */
 };
 
 int nbd_link_open(struct xd_channel *ch);
 void nbd_link_close(struct xd_channel *ch);
+/* The guest goes: a server that is away gets little more time. */
+void nbd_link_stop(struct xd_channel *ch);
 /* After commands were given to the handle: has it broken, what to poll for? */
 void nbd_link_pump(struct nbd_link *link);
 
 /* --- nbd-io.c: requests --------------------------------------------------- */
 
 void nbd_io_submit(struct xd_channel *ch, struct xd_request *req);
-/* The connection is up: what waited goes out. */
+/* The connection is good: what waited goes out. */
 void nbd_io_up(struct nbd_link *link);
 /* Some commands may be over. */
 void nbd_io_reap(struct nbd_link *link);
@@ -136,6 +159,9 @@ void nbd_io_reap(struct nbd_link *link);
 void nbd_io_down(struct nbd_link *link);
 /* It does not come back: what waits ends with -EAGAIN. */
 void nbd_io_give_up(struct nbd_link *link);
+/* link->stopping: what waits ends, but for the last flush; and link->impatient:
+ * that, too. */
+void nbd_io_stop(struct nbd_link *link);
 
 /* --- nbd-fence.c ---------------------------------------------------------- */
 
@@ -144,5 +170,87 @@ void nbd_fence_add(struct nbd_disk *nbd, uint64_t begin, uint64_t end);
 /* 0, or until when a write there has to wait.  Drops those that are over. */
 uint64_t nbd_fence_check(struct nbd_disk *nbd, uint64_t begin, uint64_t end);
 void nbd_fence_clear(struct nbd_disk *nbd);
+
+/* --- nbd-keep.c: writes that are sent again --------------------------------- */
+
+#define NBD_KEEP_LEAST (1ull << 20)
+#define NBD_KEEP_MOST  (16ull << 30)
+#define NBD_KEEP_UNIT  (64u << 10) /* limits are multiples */
+
+struct nbd_kept {
+	enum xd_op op; /* XD_WRITE, XD_ZERO */
+	uint64_t offset, length;
+	unsigned char *data; /* XD_WRITE; until it is flushed */
+};
+
+/* Main thread; -errno: xd_error() has said why.  *ret_found: there may be what
+ * another worker has left; look at it with nbd_keep_find(), or clear it. */
+int nbd_keep_open(struct nbd_keep **ret, struct xd_disk *disk, uint64_t limit,
+		  bool *ret_found);
+void nbd_keep_close(struct nbd_keep *keep);
+void nbd_keep_clear(struct nbd_keep *keep);
+/* -EBADMSG: it makes no sense for a disk of this size. */
+int nbd_keep_find(struct nbd_keep *keep, uint64_t size, uint32_t sector);
+
+bool nbd_keep_is_empty(const struct nbd_keep *keep);
+/* Before a write is sent.  False: there is no room. */
+bool nbd_keep_reserve(struct nbd_keep *keep, enum xd_op op, uint64_t length);
+void nbd_keep_unreserve(struct nbd_keep *keep, enum xd_op op, uint64_t length);
+/* When it has been answered, in the room that was reserved. */
+void nbd_keep_add(struct nbd_keep *keep, enum xd_op op, uint64_t offset,
+		  uint64_t length, const struct iovec *iov,
+		  unsigned int iovcnt);
+/* Of a flush: what it covers, when it begins; and that it has succeeded. */
+uint64_t nbd_keep_mark(const struct nbd_keep *keep);
+void nbd_keep_flushed(struct nbd_keep *keep, uint64_t mark);
+/* One after the other, the oldest first: *io_at is 0 at first. */
+bool nbd_keep_next(const struct nbd_keep *keep, uint64_t *io_at,
+		   struct nbd_kept *ret);
+
+/* --- nbd-recall.c: does the server still have it? --------------------------- */
+
+#define NBD_RECALL_BLOCK 4096u
+#define NBD_RECALL_NOTES 1024u
+
+struct nbd_recalled {
+	unsigned int place;
+	uint64_t offset; /* of the block */
+	uint64_t written;
+};
+
+/* Main thread; -errno: xd_error() has said why. */
+int nbd_recall_open(struct nbd_recall **ret, struct xd_disk *disk);
+void nbd_recall_close(struct nbd_recall *recall);
+void nbd_recall_clear(struct nbd_recall *recall);
+/* What a worker has left; returns the highest count in it. */
+uint64_t nbd_recall_find(struct nbd_recall *recall);
+
+/* Under the disk's lock, as all below.  A change of these bytes is sent. */
+void nbd_recall_strike(struct nbd_recall *recall, uint64_t begin, uint64_t end);
+/* A write was answered, and was the written-th. */
+void nbd_recall_note(struct nbd_recall *recall, const struct xd_request *req,
+		     uint64_t written);
+void nbd_recall_flushed(struct nbd_recall *recall, uint64_t written);
+/* The next block, within the size, that no flush has covered. */
+bool nbd_recall_next(const struct nbd_recall *recall, unsigned int *io_at,
+		     uint64_t size, struct nbd_recalled *ret);
+/* Now that it was read back: is it another one, although nobody has written? */
+bool nbd_recall_differs(const struct nbd_recall *recall,
+			const struct nbd_recalled *recalled,
+			const unsigned char *block);
+
+/* --- nbd-restore.c: before a new connection is used ------------------------- */
+
+/* Main thread.  NULL in link->restore afterwards: nothing to do, ever. */
+int nbd_restore_open(struct nbd_link *link);
+void nbd_restore_close(struct nbd_link *link);
+
+/* The handshake is over. */
+void nbd_restore_begin(struct nbd_link *link);
+/* Does the next things.  0: all is done, the connection may be used; -EAGAIN:
+ * not yet; -EIO: it is not to be used. */
+int nbd_restore_step(struct nbd_link *link);
+/* Are there commands under way? */
+bool nbd_restore_is_busy(const struct nbd_link *link);
 
 #endif

@@ -162,6 +162,29 @@ toolstack()
 domain() { "$xensim" domain create "$@"; }
 guest() { "$simguest" "$@"; }
 
+# A guest that is told what to do step by step, while it is connected: meet DOM,
+# tell LINE..., ended_well NAME.  $script is its process, $tmp/out what it says.
+connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
+no_guest() { ! connected "$1"; }
+meet()
+{
+	eventually 5 no_guest "$1" # the one before has left
+	rm -f "$tmp/in"
+	mkfifo "$tmp/in"
+	guest "$1" xvdb script < "$tmp/in" > "$tmp/out" 2>&1 & script=$!
+	exec 8> "$tmp/in"
+	ok "a guest connects" eventually 10 connected "$1"
+}
+tell() { printf '%s\n' "$@" >&8; }
+ended_well()
+{
+	local rc=0
+	exec 8>&-
+	wait "$script" || rc=$?
+	ok "$1" said "$rc"
+}
+said() { cat "$tmp/out"; [ "$1" = 0 ]; }
+
 # state DOM VDEV: as xendisk list says.
 state_of()
 {

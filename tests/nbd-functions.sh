@@ -16,7 +16,8 @@ serve()
 {
 	[ -z "$server" ] || end_server
 	rm -f "$sock"
-	"$@" >> "$tmp/server.log" 2>&1 &
+	# Not with the end of a guest that is being told what to do (meet).
+	"$@" >> "$tmp/server.log" 2>&1 8>&- &
 	server=$!
 	cleanup_pids+=("$server")
 	eventually 10 [ -S "$sock" ]

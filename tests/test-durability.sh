@@ -16,29 +16,7 @@ ok "the file system is there" eventually 5 [ -e "$tmp/fs/control" ]
 fate() { echo "$*" > "$tmp/fs/control"; }
 # Lines of operations with the statuses that are expected.
 guest_does() { printf '%s\n' "${@:2}" | guest "$1" xvdb script; }
-# The same step by step, so that storage can begin to fail once the guest is
-# connected (raw tries an fdatasync() of its own before): meet DOM, tell LINE...,
-# ended_well NAME.
-connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
-no_guest() { ! connected "$1"; }
-meet()
-{
-	eventually 5 no_guest "$1" # the one before has left
-	rm -f "$tmp/in"
-	mkfifo "$tmp/in"
-	guest "$1" xvdb script < "$tmp/in" > "$tmp/out" 2>&1 & script=$!
-	exec 8> "$tmp/in"
-	ok "a guest connects" eventually 10 connected "$1"
-}
-tell() { printf '%s\n' "$@" >&8; }
-ended_well()
-{
-	local rc=0
-	exec 8>&-
-	wait "$script" || rc=$?
-	ok "$1" said "$rc"
-}
-said() { cat "$tmp/out"; [ "$1" = 0 ]; }
+# (Or step by step, since raw tries an fdatasync() of its own before.)
 condition_is() { says "\"$1\"" xendisk --json list; }
 no_condition() { says '"conditions": *\[\]' xendisk --json list; }
 marks() { find "$tmp/state" -type f | grep -c . || :; }

@@ -201,14 +201,14 @@ static unsigned int harass(struct server *server, struct lane_run *run)
 	return kills;
 }
 
-static unsigned int wrong_after_kills(const char *args)
+static unsigned int wrong_after_kills(const char *args, const char *expression)
 {
 	struct server server;
 	struct lane_run run;
 	struct rig rig;
 
 	begin(&server, &rig, args);
-	if (rig_open(&rig, 1, "nbd(" URI ", fence=0s)") < 0)
+	if (rig_open(&rig, 1, expression) < 0)
 		fail_msg("%s", rig.why);
 	start_lane(&run, &rig, 0, 1, 300);
 	assert_true(harass(&server, &run) > 1);
@@ -228,7 +228,7 @@ static void killed_under_load(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, SIZE), 0);
 	(void)close(fd);
-	assert_int_equal(wrong_after_kills(args), 0);
+	assert_int_equal(wrong_after_kills(args, "nbd(" URI ", fence=0s)"), 0);
 	(void)unlink(path);
 }
 
@@ -238,7 +238,9 @@ static void forgetful_server(void **state)
 	const char *args = "memory 4M";
 
 	(void)state;
-	assert_true(wrong_after_kills(args) > 0);
+	assert_true(wrong_after_kills(args,
+				      "nbd(" URI
+				      ", fence=0s, unflushed=trust)") > 0);
 }
 
 /* A request waits while another server is there that cannot replace the first,
@@ -570,7 +572,7 @@ static void extents(void **state)
 	struct rig rig;
 
 	begin(&server, &rig, setting->args);
-	if (rig_open(&rig, 1, "nbd(" URI ", fence=0s)") < 0)
+	if (rig_open(&rig, 1, "nbd(" URI ", fence=0s, unflushed=trust)") < 0)
 		fail_msg("%s", rig.why);
 	memset(buf, 0x31, sizeof(buf));
 	assert_int_equal(

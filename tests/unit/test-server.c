@@ -7,6 +7,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -64,6 +66,49 @@ static void test_good(void **state)
 		assert_string_equal(place, good[i].place);
 		assert_string_equal(server.user, good[i].user);
 		assert_string_equal(server.export_name, good[i].export_name);
+	}
+}
+
+/* A host that is gone without a word is noticed: xendisk-nbd(7) says when. */
+static void test_tcp_limits(void **state)
+{
+	static const struct {
+		int level, name, value;
+	} wanted[] = {
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 10 },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+	};
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	cleanup_close int listener = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t length = sizeof(address);
+	char uri[64], why[SERVER_TEXT_MAX];
+	cleanup_close int fd = -1;
+	struct server server;
+
+	(void)state;
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, length),
+			 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(
+		getsockname(listener, (struct sockaddr *)&address, &length), 0);
+	(void)snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%u/",
+		       ntohs(address.sin_port));
+	assert_int_equal(server_parse(uri, &server, why), 0);
+	fd = server_connect(&server, why);
+	assert_true(fd >= 0);
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+		int value = -1;
+
+		length = sizeof(value);
+		assert_int_equal(getsockopt(fd, wanted[i].level, wanted[i].name,
+					    &value, &length),
+				 0);
+		assert_int_equal(value, wanted[i].value);
 	}
 }
 
@@ -268,6 +313,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_tcp_limits),
 		cmocka_unit_test_setup_teardown(test_unix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcp_by_name, setup,
 						teardown),
