@@ -27,9 +27,12 @@ documented()
 
 pages_match() { diff <(parameters "$1") <(documented "$1"); }
 
-have_nbd=
-[ ! -e "$top_builddir/backends/.libs/nbd.so" ] || have_nbd=nbd
-for backend in raw mem null cow readonly $have_nbd; do
+optional=
+for backend in nbd gitfs; do
+	[ ! -e "$top_builddir/backends/.libs/$backend.so" ] ||
+		optional+=" $backend"
+done
+for backend in raw mem null cow readonly $optional; do
 	ok "$backend and its man page name the same options" \
 		pages_match $backend
 done

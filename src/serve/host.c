@@ -79,8 +79,11 @@ static int reopen(int path_fd, int flags)
 		return path_fd;
 	if (fstat(path_fd, &st) < 0)
 		return -errno;
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -ENOTBLK;
+	if (S_ISDIR(st.st_mode) && !(flags & O_DIRECTORY))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
+	    !S_ISDIR(st.st_mode))
+		return -ENOTBLK;
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
 	fd = open(path, (flags & ~O_CREAT) | O_CLOEXEC | O_NOCTTY);
 	return fd < 0 ? -errno : fd;

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * build.h - from a tree in git to the files and folders of a disk.
+ */
+#ifndef XENDISK_GIT_BUILD_H
+#define XENDISK_GIT_BUILD_H
+
+#include "odb.h"
+#include "vtree.h"
+
+struct build_source {
+	uint8_t tree[OID_BYTES];
+	int64_t time; /* of all files: the commit's, Unix, UTC */
+	bool follow; /* symbolic links to files are those files */
+	const char *about; /* what /.xendisk/commit says */
+};
+
+struct build_counts {
+	uint32_t files, folders;
+	uint32_t texts; /* symbolic links that are files with their target */
+	uint32_t modules;
+	uint32_t renamed;
+};
+
+/* ret is empty before, and vtree_free() is the caller's in any case. */
+int build_vtree(struct vtree *ret, struct odb *odb, struct reader *reader,
+		struct cache *cache, const struct build_source *source,
+		struct build_counts *ret_counts, char *ret_why);
+
+#endif

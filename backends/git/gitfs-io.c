@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * A read is cut where what lies on the disk changes: tables that are computed,
+ * zeroes, folders, files.  The lane does as much of it as is in memory.  When it
+ * comes to a file that is not, the job goes to a thread that may wait for a disk
+ * and inflate, which finishes it; then it comes back to its lane, woken by an
+ * eventfd.  Small files have two threads, large ones another: see gitfs.h.
+ *
+ * A job lives in its request's scratch.  Its buffers may be written by whoever
+ * has the job.
+ */
+#include "config.h"
+
+#include "gitfs.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "stream.h"
+
+#define PIECE	65536u
+#define FOLDERS UINT16_MAX /* the "pack" of folders in the cache */
+
+struct lane {
+	struct xd_channel *ch;
+	struct gitfs *gitfs;
+	int wake; /* borrowed */
+	struct xd_sys poll;
+	struct gitfs_job *finished; /* gitfs->lock */
+};
+
+struct gitfs_job {
+	struct gitfs_job *next;
+	struct lane *lane;
+	uint64_t done; /* bytes of the request */
+	unsigned int iov; /* where the next byte goes */
+	size_t in_iov;
+	int err;
+};
+
+_Static_assert(sizeof(struct gitfs_job) <= XD_SCRATCH, "fits");
+
+static struct gitfs_job *job_of(struct xd_request *req)
+{
+	return (struct gitfs_job *)(void *)req->scratch;
+}
+
+static struct xd_request *request_of(struct gitfs_job *job)
+{
+	return container_of((unsigned char *)job, struct xd_request, scratch);
+}
+
+/* --- Into the request's buffers ------------------------------------------------ */
+
+/* bytes NULL: zeroes. */
+static void put(struct gitfs_job *job, const uint8_t *bytes, uint64_t n)
+{
+	const struct iovec *iov = request_of(job)->iov;
+
+	job->done += n;
+	while (n > 0) {
+		size_t room = iov[job->iov].iov_len - job->in_iov;
+		size_t part = (size_t)MIN(n, room);
+		uint8_t *to = (uint8_t *)iov[job->iov].iov_base + job->in_iov;
+
+		if (bytes) {
+			memcpy(to, bytes, part);
+			bytes += part;
+		} else {
+			memset(to, 0, part);
+		}
+		n -= part;
+		job->in_iov += part;
+		if (part == room) {
+			job->iov++;
+			job->in_iov = 0;
+		}
+	}
+}
+
+/* --- What needs no waiting ------------------------------------------------------- */
+
+static void put_meta(const struct fat *fat, struct gitfs_job *job,
+		     uint64_t offset, uint64_t n)
+{
+	uint8_t sector[FAT_SECTOR];
+
+	while (n > 0) {
+		uint64_t at = offset % FAT_SECTOR;
+		uint64_t part = MIN(n, FAT_SECTOR - at);
+
+		fat_sector(fat, offset / FAT_SECTOR, sector);
+		put(job, sector + at, part);
+		offset += part;
+		n -= part;
+	}
+}
+
+static int put_folder(const struct gitfs *gitfs, struct gitfs_job *job,
+		      const struct fat_piece *piece)
+{
+	struct place place = { FOLDERS, piece->node };
+	const struct object *folder = cache_get(gitfs->cache, place);
+	struct object *made;
+
+	if (!folder) {
+		made = object_new(0, gitfs->tree.nodes[piece->node].size,
+				  place);
+		if (!made)
+			return -ENOMEM;
+		fat_folder(&gitfs->fat, piece->node, object_bytes(made));
+		folder = cache_add(gitfs->cache, made);
+	}
+	put(job, folder->data + piece->at, piece->length);
+	cache_put(gitfs->cache, folder);
+	return 0;
+}
+
+/* --- Files ------------------------------------------------------------------------ */
+
+static struct place place_of(const struct vnode *node)
+{
+	return (struct place){ node->pack, node->at };
+}
+
+/* What was laid out by its header has to be that. */
+static int put_object(const struct gitfs *gitfs, struct gitfs_job *job,
+		      const struct fat_piece *piece,
+		      const struct object *object)
+{
+	int r = 0;
+
+	if (object->type == OBJECT_BLOB &&
+	    object->size == gitfs->tree.nodes[piece->node].size)
+		put(job, object->data + piece->at, piece->length);
+	else
+		r = -EBADMSG;
+	cache_put(gitfs->cache, object);
+	return r;
+}
+
+static int put_stream(struct gitfs_thread *thread, struct gitfs_job *job,
+		      const struct fat_piece *piece,
+		      const struct object_head *head)
+{
+	const struct gitfs *gitfs = thread->gitfs;
+	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	cleanup_free uint8_t *buf = malloc(PIECE);
+	int r = buf ? 0 : -ENOMEM;
+
+	if (head->type != OBJECT_BLOB || head->size != node->size)
+		return -EBADMSG;
+	for (uint64_t at = 0; at < piece->length && r == 0; at += PIECE) {
+		size_t n = (size_t)MIN(piece->length - at, PIECE);
+
+		r = streams_read(thread->streams, place_of(node), head,
+				 piece->at + at, buf, n, &gitfs->stop);
+		if (r == 0)
+			put(job, buf, n);
+	}
+	return r;
+}
+
+/* On a thread that may block. */
+static int put_file(struct gitfs_thread *thread, struct gitfs_job *job,
+		    const struct fat_piece *piece)
+{
+	const struct gitfs *gitfs = thread->gitfs;
+	struct place place = place_of(&gitfs->tree.nodes[piece->node]);
+	const struct object *object;
+	struct object_head head;
+	int r;
+
+	if (thread->streams) {
+		r = object_head(thread->reader, place, &head);
+		if (r < 0)
+			return r;
+		if (head.type < OBJECT_OFS_DELTA)
+			return put_stream(thread, job, piece, &head);
+	}
+	r = object_read(thread->reader, place, &object);
+	return r < 0 ? r : put_object(gitfs, job, piece, object);
+}
+
+/* thread NULL: on the lane.  -EINPROGRESS: not here, see ret_queue. */
+static int put_node(struct gitfs *gitfs, struct gitfs_thread *thread,
+		    struct gitfs_job *job, const struct fat_piece *piece,
+		    enum gitfs_queue *ret_queue)
+{
+	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	const struct object *object;
+
+	if (node->kind == VNODE_DIR)
+		return put_folder(gitfs, job, piece);
+	if (node->kind == VNODE_TEXT) {
+		put(job,
+		    (const uint8_t *)gitfs->tree.names + node->at + piece->at,
+		    piece->length);
+		return 0;
+	}
+	*ret_queue = node->size > GITFS_WHOLE ? GITFS_LARGE : GITFS_SMALL;
+	object = cache_get(gitfs->cache, place_of(node));
+	if (object)
+		return put_object(gitfs, job, piece, object);
+	if (thread && thread->queue == *ret_queue)
+		return put_file(thread, job, piece);
+	return -EINPROGRESS;
+}
+
+/* As far as it goes. */
+static int serve(struct gitfs *gitfs, struct gitfs_thread *thread,
+		 struct gitfs_job *job, enum gitfs_queue *ret_queue)
+{
+	const struct xd_request *req = request_of(job);
+	int r = 0;
+
+	while (job->done < req->length && r == 0) {
+		uint64_t offset = req->offset + job->done;
+		struct fat_piece piece =
+			fat_find(&gitfs->fat, offset, req->length - job->done);
+
+		if (piece.kind == FAT_META)
+			put_meta(&gitfs->fat, job, offset, piece.length);
+		else if (piece.kind == FAT_ZERO)
+			put(job, NULL, piece.length);
+		else
+			r = put_node(gitfs, thread, job, &piece, ret_queue);
+	}
+	/* A guest that waits for memory is helped; for the rest there is no
+	 * help. */
+	return r == 0 || r == -EINPROGRESS || r == -ENOMEM ? r : -EIO;
+}
+
+/* --- Threads ------------------------------------------------------------------------ */
+
+/* With the lock. */
+static void enqueue(struct gitfs *gitfs, struct gitfs_job *job,
+		    enum gitfs_queue queue)
+{
+	job->next = NULL;
+	if (gitfs->first[queue])
+		gitfs->last[queue]->next = job;
+	else
+		gitfs->first[queue] = job;
+	gitfs->last[queue] = job;
+	pthread_cond_broadcast(&gitfs->news);
+}
+
+static void give_back(struct gitfs_job *job)
+{
+	const uint64_t one = 1;
+
+	job->next = job->lane->finished;
+	job->lane->finished = job;
+	/* Full means that it is awake. */
+	(void)!write(job->lane->wake, &one, sizeof(one));
+}
+
+static void *run(void *arg)
+{
+	struct gitfs_thread *thread = arg;
+	struct gitfs *gitfs = thread->gitfs;
+	struct gitfs_job **first = &gitfs->first[thread->queue];
+	enum gitfs_queue queue = thread->queue;
+	struct gitfs_job *job;
+
+	pthread_mutex_lock(&gitfs->lock);
+	while (!atomic_load(&gitfs->stop)) {
+		job = *first;
+		if (!job) {
+			pthread_cond_wait(&gitfs->news, &gitfs->lock);
+			continue;
+		}
+		*first = job->next;
+		pthread_mutex_unlock(&gitfs->lock);
+		job->err = serve(gitfs, thread, job, &queue);
+		pthread_mutex_lock(&gitfs->lock);
+		if (job->err == -EINPROGRESS)
+			enqueue(gitfs, job, queue);
+		else
+			give_back(job);
+	}
+	pthread_mutex_unlock(&gitfs->lock);
+	return NULL;
+}
+
+static void stop_threads(struct gitfs *gitfs)
+{
+	pthread_mutex_lock(&gitfs->lock);
+	atomic_store(&gitfs->stop, true);
+	pthread_cond_broadcast(&gitfs->news);
+	pthread_mutex_unlock(&gitfs->lock);
+	while (gitfs->nr_threads > 0) {
+		struct gitfs_thread *thread =
+			&gitfs->threads[--gitfs->nr_threads];
+
+		(void)pthread_join(thread->thread, NULL);
+		streams_free(TAKE_PTR(thread->streams));
+		reader_free(TAKE_PTR(thread->reader));
+	}
+}
+
+static int start_thread(struct gitfs *gitfs, enum gitfs_queue queue)
+{
+	struct gitfs_thread *thread = &gitfs->threads[gitfs->nr_threads];
+	int r;
+
+	*thread = (struct gitfs_thread){ .gitfs = gitfs, .queue = queue };
+	r = reader_new(&thread->reader, gitfs->odb, gitfs->cache);
+	if (r == 0 && queue == GITFS_LARGE)
+		r = streams_new(&thread->streams, gitfs->odb);
+	if (r == 0)
+		r = -pthread_create(&thread->thread, NULL, run, thread);
+	if (r < 0) {
+		streams_free(TAKE_PTR(thread->streams));
+		reader_free(TAKE_PTR(thread->reader));
+		return r;
+	}
+	gitfs->nr_threads++;
+	return 0;
+}
+
+static int start_threads(struct gitfs *gitfs)
+{
+	int r = 0;
+
+	atomic_store(&gitfs->stop, false);
+	for (unsigned int i = 0; i < GITFS_THREADS && r == 0; i++)
+		r = start_thread(gitfs, i == 0 ? GITFS_LARGE : GITFS_SMALL);
+	if (r < 0)
+		stop_threads(gitfs);
+	return r;
+}
+
+/* --- The lane ------------------------------------------------------------------------ */
+
+static void on_wake(struct xd_sys *sys, int64_t res);
+
+static void arm(struct lane *lane)
+{
+	lane->poll = (struct xd_sys){ .op = XD_SYS_POLL,
+				      .fd = lane->wake,
+				      .flags = POLLIN,
+				      .done = on_wake };
+	xd_sys(lane->ch, &lane->poll);
+}
+
+static void complete_finished(struct lane *lane)
+{
+	struct gitfs_job *job, *next;
+
+	pthread_mutex_lock(&lane->gitfs->lock);
+	job = TAKE_PTR(lane->finished);
+	pthread_mutex_unlock(&lane->gitfs->lock);
+	for (; job; job = next) {
+		next = job->next;
+		xd_complete(request_of(job), job->err);
+	}
+}
+
+static void on_wake(struct xd_sys *sys, int64_t res)
+{
+	struct lane *lane = container_of(sys, struct lane, poll);
+	uint64_t count;
+
+	if (res == -ECANCELED) /* the channel closes */
+		return;
+	(void)!read(lane->wake, &count, sizeof(count));
+	complete_finished(lane);
+	arm(lane);
+}
+
+void gitfs_submit(struct xd_channel *ch, struct xd_request *req)
+{
+	struct gitfs *gitfs = ch->disk->data;
+	struct gitfs_job *job = job_of(req);
+	enum gitfs_queue queue;
+	int r;
+
+	*job = (struct gitfs_job){ .lane = ch->data };
+	r = serve(gitfs, NULL, job, &queue);
+	if (r != -EINPROGRESS) {
+		xd_complete(req, r);
+		return;
+	}
+	pthread_mutex_lock(&gitfs->lock);
+	enqueue(gitfs, job, queue);
+	pthread_mutex_unlock(&gitfs->lock);
+}
+
+int gitfs_channel_open(struct xd_channel *ch)
+{
+	struct gitfs *gitfs = ch->disk->data;
+	struct lane *lane = calloc(1, sizeof(*lane));
+	int r = 0;
+
+	if (!lane)
+		return -ENOMEM;
+	if (gitfs->channels == 0)
+		r = start_threads(gitfs);
+	if (r < 0) {
+		free(lane);
+		return r;
+	}
+	gitfs->channels++;
+	*lane = (struct lane){ .ch = ch,
+			       .gitfs = gitfs,
+			       .wake = gitfs->wake[ch->lane] };
+	ch->data = lane;
+	arm(lane);
+	return 0;
+}
+
+/* No request is there any more. */
+void gitfs_channel_close(struct xd_channel *ch)
+{
+	struct gitfs *gitfs = ch->disk->data;
+
+	if (--gitfs->channels == 0)
+		stop_threads(gitfs);
+	free(ch->data);
+}

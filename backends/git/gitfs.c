@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * gitfs.c - a tree of a git repository as a disk with a FAT file system.
+ *
+ * Theory of operation
+ *
+ * open() does all that needs a path or a name, before the worker is isolated:
+ * libgit2 says which tree the revision is, the tree is walked, each file's place
+ * in its pack is found, the file system is laid out.  What stays is a table of
+ * where each file is, and the packs' descriptors; with these any read can be
+ * answered, whatever becomes of the repository.
+ *
+ * The disk is a function of the commit, the path and the options: the same on
+ * every host.  Which commit a branch meant at first is kept for the worker that
+ * may take this one's place, so that nothing changes under a guest.
+ */
+#include "config.h"
+
+#include "gitfs.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "build.h"
+#include "common/util.h"
+#include "repo.h"
+
+#define TYPE_FAT32 0x0c /* in a partition table: with LBA */
+#define TYPE_ESP   0xef
+#define TRIES	   3u /* a repack may come in between */
+
+/* --- Which commit ------------------------------------------------------------- */
+
+/* What an earlier worker took down; 0 bytes: it is the first. */
+static int read_kept(int fd, char ret[OID_HEX + 1])
+{
+	ssize_t n = pread(fd, ret, OID_HEX, 0);
+
+	if (n < 0)
+		return -errno;
+	ret[n == OID_HEX ? OID_HEX : 0] = '\0';
+	if (strspn(ret, "0123456789abcdef") != OID_HEX)
+		ret[0] = '\0';
+	return 0;
+}
+
+static int resolve(struct xd_disk *disk, int dir, struct revision *ret)
+{
+	const char *rev = xd_arg_string(disk, "rev");
+	char kept[OID_HEX + 1], reason[WHY_MAX] = "";
+	cleanup_free char *name = NULL;
+	const char *path = strchr(rev, ':');
+	bool was_kept;
+	cleanup_close int fd =
+		xd_keep(disk, "commit", XD_KEEP_STATE, OID_HEX, &was_kept);
+	int r = fd < 0 ? fd : read_kept(fd, kept);
+
+	if (r < 0)
+		return r; /* xd_keep() has said why */
+	name = *kept ? xasprintf("%s%s", kept, path ? path : "") : strdup(rev);
+	r = name ? repo_resolve(dir, name, ret, reason) : -ENOMEM;
+	if (r < 0) {
+		xd_error(disk, "%s: %s: %s", xd_arg_string(disk, "repo"), rev,
+			 *reason ? reason : strerror(-r));
+		return r;
+	}
+	oid_hex(ret->has_commit ? ret->commit : ret->tree, kept);
+	return ret->has_commit ? pwrite_all(fd, kept, OID_HEX, 0) : 0;
+}
+
+/* --- What /.xendisk/commit says ------------------------------------------------- */
+
+static char *describe(const struct revision *rev)
+{
+	char id[OID_HEX + 1], date[40] = "";
+	time_t time = (time_t)rev->time;
+	struct tm tm;
+
+	oid_hex(rev->has_commit ? rev->commit : rev->tree, id);
+	if (rev->has_commit && gmtime_r(&time, &tm))
+		(void)strftime(date, sizeof(date), "date %Y-%m-%dT%H:%M:%SZ\n",
+			       &tm);
+	return xasprintf("%s %s\n%spath /%s\n",
+			 rev->has_commit ? "commit" : "tree", id, date,
+			 rev->path);
+}
+
+/* --- Options ---------------------------------------------------------------------- */
+
+/* As FAT has it: upper case, padded with blanks. */
+static int set_label(struct xd_disk *disk, char ret[FAT_LABEL_BYTES + 1])
+{
+	const char *label = xd_arg_string(disk, "label");
+	size_t n = strlen(label);
+
+	(void)snprintf(ret, FAT_LABEL_BYTES + 1, "%-11s", label);
+	for (size_t i = 0; i < FAT_LABEL_BYTES; i++) {
+		char c = ret[i];
+
+		if (!isalnum((unsigned char)c) &&
+		    !strchr(" $%'-_@~!(){}^#&", c))
+			n = SIZE_MAX;
+		ret[i] = (char)toupper((unsigned char)c);
+	}
+	if (n >= 1 && n <= FAT_LABEL_BYTES && label[0] != ' ')
+		return 0;
+	xd_error(disk,
+		 "label: \"%.40s\" is not 1 to 11 letters, digits or "
+		 "$%%'-_@~!(){}^#&",
+		 label);
+	return -EINVAL;
+}
+
+static int get_options(struct xd_disk *disk, const struct revision *rev,
+		       struct fat_options *ret)
+{
+	const uint8_t *id = rev->has_commit ? rev->commit : rev->tree;
+
+	ret->serial = (uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 |
+		      (uint32_t)id[2] << 8 | id[3];
+	ret->partition = xd_arg_bool(disk, "esp") ? TYPE_ESP :
+			 xd_arg_bool(disk, "mbr") ? TYPE_FAT32 :
+						    0;
+	return set_label(disk, ret->label);
+}
+
+/* --- Opening ------------------------------------------------------------------------ */
+
+static void drop_tree(struct gitfs *gitfs)
+{
+	fat_free(&gitfs->fat);
+	vtree_free(&gitfs->tree);
+	odb_close(TAKE_PTR(gitfs->odb));
+	cache_free(TAKE_PTR(gitfs->cache));
+}
+
+static int read_tree(struct gitfs *gitfs, int objects,
+		     const struct build_source *source,
+		     struct build_counts *ret_counts, char *ret_why)
+{
+	struct reader *reader = NULL;
+	int r = cache_new(&gitfs->cache, GITFS_CACHE);
+
+	if (r == 0)
+		r = odb_open(&gitfs->odb, objects, ret_why);
+	if (r == 0)
+		r = reader_new(&reader, gitfs->odb, gitfs->cache);
+	if (r == 0)
+		r = build_vtree(&gitfs->tree, gitfs->odb, reader, gitfs->cache,
+				source, ret_counts, ret_why);
+	reader_free(reader);
+	if (r < 0)
+		drop_tree(gitfs);
+	return r;
+}
+
+/* Objects in a new pack before the old ones are gone, but we may have looked
+ * before that. */
+static int read_tree_again(struct gitfs *gitfs, int objects,
+			   const struct build_source *source,
+			   struct build_counts *ret_counts, char *ret_why)
+{
+	int r = -ENOENT;
+
+	for (unsigned int i = 0; i < TRIES && r == -ENOENT; i++)
+		r = read_tree(gitfs, objects, source, ret_counts, ret_why);
+	return r;
+}
+
+static void note(struct xd_disk *disk, const struct revision *rev,
+		 const struct build_counts *counts, const struct fat *fat)
+{
+	char id[OID_HEX + 1];
+
+	oid_hex(rev->has_commit ? rev->commit : rev->tree, id);
+	xd_note(disk,
+		"%s %s; %u files, %u folders; FAT32, clusters of %u bytes",
+		rev->has_commit ? "commit" : "tree", id, counts->files,
+		counts->folders, fat->cluster);
+	if (counts->renamed)
+		xd_note(disk, "%u names are not as in git: /.xendisk/names",
+			counts->renamed);
+	if (counts->texts)
+		xd_note(disk, "%u symbolic links are files with their target",
+			counts->texts);
+	if (counts->modules)
+		xd_note(disk, "%u submodules are empty folders",
+			counts->modules);
+}
+
+static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
+		   char *ret_why)
+{
+	cleanup_free char *about = describe(rev);
+	struct build_source source = {
+		.time = rev->time,
+		.about = about,
+		.follow = strcmp(xd_arg_string(gitfs->disk, "symlinks"),
+				 "follow") == 0,
+	};
+	struct build_counts counts = { 0 };
+	struct fat_options options;
+	int r = about ? get_options(gitfs->disk, rev, &options) : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	memcpy(source.tree, rev->tree, OID_BYTES);
+	r = read_tree_again(gitfs, objects, &source, &counts, ret_why);
+	if (r == 0)
+		r = fat_layout(&gitfs->fat, &gitfs->tree, &options, ret_why);
+	if (r < 0)
+		return r;
+	odb_settle(gitfs->odb);
+	note(gitfs->disk, rev, &counts, &gitfs->fat);
+	return 0;
+}
+
+static int charge(struct gitfs *gitfs)
+{
+	uint64_t bytes = odb_loose_bytes(gitfs->odb);
+	int r = bytes ? xd_budget(gitfs->disk, (int64_t)bytes) : 0;
+
+	if (r < 0)
+		xd_error(gitfs->disk,
+			 "copying loose objects takes %" PRIu64
+			 " bytes, which mem-limit does not allow: try git gc",
+			 bytes);
+	else
+		gitfs->charged = bytes;
+	return r;
+}
+
+static int open_wakes(struct gitfs *gitfs)
+{
+	for (unsigned int i = 0; i < GITFS_LANES; i++) {
+		gitfs->wake[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (gitfs->wake[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
+{
+	cleanup_close int dir = xd_open(disk, "repo", O_RDONLY | O_DIRECTORY);
+	cleanup_close int objects = -1;
+	char reason[WHY_MAX] = "";
+	struct revision rev;
+	int r;
+
+	if (dir < 0)
+		return dir; /* xd_open() has said why */
+	r = resolve(disk, dir, &rev);
+	if (r < 0)
+		return r;
+	objects = openat(dir, "objects",
+			 O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (objects < 0)
+		r = why(reason, -errno, "objects: %s", strerror(errno));
+	if (r == 0)
+		r = lay_out(gitfs, &rev, objects, reason);
+	if (*reason)
+		xd_error(disk, "%s: %s", xd_arg_string(disk, "repo"), reason);
+	if (r == 0)
+		r = charge(gitfs);
+	return r == 0 ? open_wakes(gitfs) : r;
+}
+
+static void gitfs_free(struct gitfs *gitfs)
+{
+	for (unsigned int i = 0; i < GITFS_LANES; i++)
+		if (gitfs->wake[i] >= 0)
+			(void)close(gitfs->wake[i]);
+	if (gitfs->charged)
+		(void)xd_budget(gitfs->disk, -(int64_t)gitfs->charged);
+	drop_tree(gitfs);
+	pthread_cond_destroy(&gitfs->news);
+	pthread_mutex_destroy(&gitfs->lock);
+	free(gitfs);
+}
+
+static int gitfs_open(struct xd_disk *disk, struct xd_limits *ret_limits)
+{
+	struct gitfs *gitfs = calloc(1, sizeof(*gitfs));
+	int r;
+
+	if (!gitfs)
+		return -ENOMEM;
+	gitfs->disk = disk;
+	for (unsigned int i = 0; i < GITFS_LANES; i++)
+		gitfs->wake[i] = -1;
+	pthread_mutex_init(&gitfs->lock, NULL);
+	pthread_cond_init(&gitfs->news, NULL);
+	r = open_tree(disk, gitfs);
+	if (r < 0) {
+		gitfs_free(gitfs);
+		return r;
+	}
+	disk->data = gitfs;
+	*ret_limits = (struct xd_limits){
+		.size = gitfs->fat.size,
+		.sector_size = FAT_SECTOR,
+		.physical_sector_size = 4096,
+		.memory_alignment = 1,
+		.max_channels = GITFS_LANES,
+		.readonly = true,
+	};
+	return 0;
+}
+
+static void gitfs_close(struct xd_disk *disk)
+{
+	gitfs_free(disk->data);
+}
+
+static const struct xd_param gitfs_params[] = {
+	{ "repo", XD_PATH, XD_POSITIONAL | XD_REQUIRED, NULL, NULL,
+	  "the repository: a bare one, or a folder .git" },
+	{ "rev", XD_STRING, 0, NULL, "HEAD",
+	  "the revision, as git has it, maybe with :PATH of a folder" },
+	{ "label", XD_STRING, 0, NULL, "GITFS", "name of the file system" },
+	{ "symlinks", XD_ENUM, 0, "follow|text", "follow",
+	  "what a symbolic link to a file is: that file, or its target" },
+	{ "mbr", XD_BOOL, 0, NULL, "no",
+	  "a partition table in front of the file system" },
+	{ "esp", XD_BOOL, 0, NULL, "no",
+	  "the same, and an EFI system partition" },
+	{ NULL, XD_END, 0, NULL, NULL, NULL },
+};
+
+XD_API const struct xd_backend xendisk_backend_v1 = {
+	.size = sizeof(struct xd_backend),
+	.version = XD_API_VERSION,
+	.name = "gitfs",
+	.summary = "a tree of a git repository as a FAT disk",
+	.params = gitfs_params,
+	.flags = XD_ALWAYS_READ_ONLY,
+	.open = gitfs_open,
+	.close = gitfs_close,
+	.channel_open = gitfs_channel_open,
+	.channel_close = gitfs_channel_close,
+	.submit = gitfs_submit,
+};

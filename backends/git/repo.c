@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * repo.c - no hook, filter or attribute is ever looked at.  libgit2 checks that
+ * the folder belongs to who runs us, or is one of safe.directory.
+ */
+#include "config.h"
+
+#include "repo.h"
+
+#include <git2.h>
+#include <string.h>
+
+#include "common/util.h"
+
+#define FREE_AS(name, type)                         \
+	static inline void cleanup_##name(type **p) \
+	{                                           \
+		name##_free(*p);                    \
+	}
+FREE_AS(git_repository, git_repository)
+FREE_AS(git_object, git_object)
+FREE_AS(git_tree_entry, git_tree_entry)
+#define CLEANUP(name) __attribute__((cleanup(cleanup_##name)))
+
+/* What libgit2 says, without what could upset a terminal. */
+static int git_fails(char *ret_why, int err, const char *what, const char *hint)
+{
+	const git_error *e = git_error_last();
+
+	(void)why(ret_why, err, "%s: %.200s%s", what,
+		  e && e->message ? e->message : "it fails", hint);
+	for (char *p = ret_why; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	return err;
+}
+
+/* Objects of elsewhere would be read with our rights, not with those of whoever
+ * wrote that file. */
+static int check_alone(int dir, char *ret_why)
+{
+	if (faccessat(dir, "objects/info/alternates", F_OK, 0) < 0 &&
+	    errno == ENOENT)
+		return 0;
+	return why(ret_why, -EXDEV,
+		   "it borrows objects of another repository "
+		   "(objects/info/alternates): git repack -ad, then remove "
+		   "that file");
+}
+
+static int open_repository(git_repository **ret, int dir, char *ret_why)
+{
+	char path[40];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", dir);
+	r = git_repository_open_ext(
+		ret, path,
+		GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE, NULL);
+	if (r == GIT_EOWNER)
+		return git_fails(ret_why, -EPERM, "the repository",
+				 "; git config --system --add safe.directory "
+				 "PATH permits it");
+	if (r < 0)
+		return git_fails(ret_why, -EINVAL, "the repository",
+				 "; of one with files checked out, name the "
+				 "folder .git");
+	return 0;
+}
+
+/* "R:path" in two; slashes around the path do not count. */
+static int split(const char *text, char *ret_rev, size_t size, char *ret_path,
+		 size_t path_size)
+{
+	const char *colon = strchr(text, ':');
+	size_t n = colon ? (size_t)(colon - text) : strlen(text);
+	const char *path = colon ? colon + 1 : "";
+	size_t length;
+
+	path += strspn(path, "/");
+	length = strlen(path);
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	if (n == 0 || n >= size || length >= path_size)
+		return -EINVAL;
+	memcpy(ret_rev, text, n);
+	ret_rev[n] = '\0';
+	memcpy(ret_path, path, length);
+	ret_path[length] = '\0';
+	return 0;
+}
+
+static int find_folder(const git_tree *root, struct revision *ret,
+		       char *ret_why)
+{
+	CLEANUP(git_tree_entry) git_tree_entry *entry = NULL;
+
+	memcpy(ret->tree, git_tree_id(root)->id, OID_BYTES);
+	if (!*ret->path)
+		return 0;
+	if (git_tree_entry_bypath(&entry, root, ret->path) < 0)
+		return git_fails(ret_why, -ENOENT, "the path", "");
+	if (git_tree_entry_type(entry) != GIT_OBJECT_TREE)
+		return why(ret_why, -ENOTDIR, "%.200s is no folder", ret->path);
+	memcpy(ret->tree, git_tree_entry_id(entry)->id, OID_BYTES);
+	return 0;
+}
+
+static int look_up(git_repository *repo, const char *name, struct revision *ret,
+		   char *ret_why)
+{
+	CLEANUP(git_object) git_object *object = NULL;
+	CLEANUP(git_object) git_object *commit = NULL;
+	CLEANUP(git_object) git_object *tree = NULL;
+
+	if (git_revparse_single(&object, repo, name) < 0)
+		return git_fails(ret_why, -ENOENT, "rev", "");
+	if (git_object_peel(&commit, object, GIT_OBJECT_COMMIT) == 0) {
+		git_commit *c = (git_commit *)commit;
+
+		ret->has_commit = true;
+		ret->time = git_commit_time(c);
+		memcpy(ret->commit, git_commit_id(c)->id, OID_BYTES);
+	}
+	if (git_object_peel(&tree, commit ? commit : object, GIT_OBJECT_TREE) <
+	    0)
+		return git_fails(ret_why, -EINVAL, "rev", "");
+	return find_folder((git_tree *)tree, ret, ret_why);
+}
+
+int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
+{
+	CLEANUP(git_repository) git_repository *repo = NULL;
+	struct revision found = { .has_commit = false };
+	char name[256];
+	int r;
+
+	if (split(rev, name, sizeof(name), found.path, sizeof(found.path)) < 0)
+		return why(ret_why, -EINVAL,
+			   "rev is a revision, maybe with \":\" and a path, "
+			   "of at most 255 bytes each");
+	r = check_alone(dir, ret_why);
+	if (r < 0)
+		return r;
+	if (git_libgit2_init() < 0)
+		return git_fails(ret_why, -EIO, "libgit2", "");
+	r = open_repository(&repo, dir, ret_why);
+	if (r == 0)
+		r = look_up(repo, name, &found, ret_why);
+	git_repository_free(TAKE_PTR(repo));
+	(void)git_libgit2_shutdown();
+	if (r == 0)
+		*ret = found;
+	return r;
+}
