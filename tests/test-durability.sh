@@ -48,6 +48,14 @@ ok "it survives a detach" again "$image"
 ok "... and is known" condition_is poisoned
 ok "... and felt" guest_does "$d" "write 0 4096 expect=-1" "flush expect=-3" \
 	"read 0 4096"
+nbd_uri() { echo "nbd+unix:///?socket=$tmp/run/nbd/$d-51728.sock"; }
+if command -v qemu-io > /dev/null; then
+	ok "an NBD client hears of it" fails 1 'Input/output error' \
+		timeout 20 qemu-io -f raw -c "write 0 4k" "$(nbd_uri)"
+	ok "... also who flushes" fails 1 '' \
+		timeout 20 qemu-io -f raw -c "flush" "$(nbd_uri)"
+	ok "... and may read" timeout 20 qemu-io -f raw -r -c "read 0 4k" "$(nbd_uri)"
+fi
 toolstack detach "$d" xvdb
 daemon_stop
 daemon_start

@@ -46,7 +46,7 @@ no_worker_of_it()
 meet()
 {
 	eventually 20 no_guest
-	rm -f "$tmp/in"
+	rm -f "$tmp/in" "$tmp/out"
 	mkfifo "$tmp/in"
 	guest "$d" xvdb script --timeout 30 "$@" < "$tmp/in" > "$tmp/out" 2>&1 &
 	script=$!
@@ -56,7 +56,7 @@ meet()
 }
 tell() { printf '%s\n' "$@" >&8; }
 does() { tell "$1"; eventually 30 guest_said "$2"; }
-guest_said() { grep -qe "$1" "$tmp/out"; }
+guest_said() { grep -qse "$1" "$tmp/out"; }
 ended_well()
 {
 	local rc=0
@@ -69,7 +69,7 @@ said() { cat "$tmp/out"; [ "$1" = 0 ]; }
 # client_does COMMAND PATTERN.
 client_begin()
 {
-	rm -f "$tmp/cin"
+	rm -f "$tmp/cin" "$tmp/cout"
 	mkfifo "$tmp/cin"
 	qemu-io "$@" -f raw "$uri" < "$tmp/cin" > "$tmp/cout" 2>&1 &
 	client=$!
@@ -77,7 +77,7 @@ client_begin()
 	exec 7> "$tmp/cin"
 }
 client_does() { echo "$1" >&7; eventually 30 client_said "$2"; }
-client_said() { grep -qe "$1" "$tmp/cout"; }
+client_said() { grep -qse "$1" "$tmp/cout"; }
 client_end() { exec 7>&-; wait "$client" || :; }
 
 sim_start
@@ -253,6 +253,22 @@ ok "... is written" timeout 20 qemu-io -f raw -c "write -P 7 1M 4k" "$scratch"
 ok "... and keeps it" says '4096/4096' timeout 20 qemu-io -f raw -c "read -P 7 1M 4k" "$scratch"
 ok "one without a name" says '///export-1?' xendisk export 'null(1M)'
 ok "completion knows them" says '^scratch$' xendisk complete unexport scr
+
+# What the protocol says, case by case; and data by what people have.
+conforms()
+{
+	timeout 120 "$top_builddir/tests/nbd-conformance" --timeout 60 "$1" \
+		> "$tmp/tap" 2>&1 && return
+	grep -A 3 '^not ok' "$tmp/tap" || tail -20 "$tmp/tap"
+	return 1
+}
+ok "conformance: a guest's disk" conforms "$uri"
+ok "conformance: an expression" conforms "$scratch"
+head -c 8M "$tmp/before" > "$tmp/data"
+ok "nbdcopy in, four connections" timeout 60 nbdcopy --connections=4 "$tmp/data" "$scratch"
+same_data() { timeout 60 nbdcopy "$scratch" - | cmp - "$tmp/data"; }
+ok "... has arrived" same_data
+ok "it is written again" timeout 20 qemu-io -f raw -c "write -P 7 1M 4k" "$scratch"
 
 # Wrong use.
 ok "no name" fails 2 'export: --name: "a/b" is no name of an export' \
