@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Faults of the NBD server's judge that the corpus must find. */
+/* Faults of the NBD server's judge, and in its replies, that the corpus must
+ * find. */
 #include "config.h"
 
 #include "fuzz.h"
@@ -10,6 +11,8 @@ const char *const fuzz_faults[] = {
 	"a range that overflows passes",
 	"a write to a read-only export passes",
 	"an unaligned request passes",
+	"an extent is longer than was told",
+	"one extent is wanted, and more are given",
 	NULL,
 };
 
@@ -43,4 +46,19 @@ enum nbd_error __wrap_nbd_judge(const struct nbd_export *export,
 		break;
 	}
 	return __real_nbd_judge(&lax, headers, allocation, request, ret_why);
+}
+
+bool __real_nbd_command_extent(struct nbd_command *command, uint64_t length,
+			       uint32_t state);
+bool __wrap_nbd_command_extent(struct nbd_command *command, uint64_t length,
+			       uint32_t state);
+
+bool __wrap_nbd_command_extent(struct nbd_command *command, uint64_t length,
+			       uint32_t state)
+{
+	if (fuzz_fault == 3 && command->nr_extents == 1)
+		length++;
+	if (fuzz_fault == 4)
+		command->flags &= (uint16_t)~NBD_CMD_FLAG_REQ_ONE;
+	return __real_nbd_command_extent(command, length, state);
 }
