@@ -62,6 +62,18 @@ ok "errors are no result" fails 1 'errors in a run of raw' report "$tmp/bad"
 echo '{"point":' >> "$tmp/runs"
 ok "half a line is none either" fails 1 'line 5: no JSON' report "$tmp/runs"
 
+# Of nbdcopy there are bytes and a time; of fio before a server, its CPU.
+{
+	printf '{"point":"nbd-copy","server":"%s","round":1,"cpu_ns":1,"copy":{"bytes":%s,"us":2000000}}\n' \
+		ours 8388608 nbdkit 4194304
+	printf '{"point":"nbd-4k-randread-qd1","server":"ours","round":1,"cpu_ns":4000,"fio":{"jobs":[{"read":{"total_ios":2,"iops":3,"bw_bytes":1,"clat_ns":{"percentile":{"50.000000":1,"99.000000":1}}},"write":{"total_ios":0}}]}}\n'
+} > "$tmp/nbd"
+ok "runs of NBD servers" says 'ours >= 1.00 of nbdkit *2.00  reached' \
+	report --json "$tmp/out.json" "$tmp/nbd"
+ok "a copy's bandwidth" is 4 '$r->{points}{"nbd-copy"}{ours}{mib_s}{best}'
+ok "the server's CPU, us" is 2 \
+	'$r->{points}{"nbd-4k-randread-qd1"}{ours}{cpu_us}{best}'
+
 # --- Measuring: a round of a second -----------------------------------------------
 
 ok "wrong use" fails 2 'rounds.*number\|0: a number' compare --rounds 0
@@ -75,6 +87,16 @@ for server in raw null; do
 	ok "$server: CPU was used" is 1 \
 		"\$r->{points}{'4k-randread-qd1'}{$server}{cpu_us}{best} > 0.05 ? 1 : 0"
 done
+
+nbd() { "$top_srcdir/tests/bench/nbd" "$@"; }
+ok "nbd: wrong use" fails 2 'size.*needs a value' nbd --size
+ok "nbd: no such point" fails 2 'only tape: no such point' nbd --only tape
+if command -v nbdkit nbdcopy qemu-nbd fio > /dev/null; then
+	ok "nbd: a round" says 'nbd-copy' nbd --rounds 1 --seconds 1 --size 16 \
+		--only 'nbd-copy' --out "$tmp/out.json"
+	ok "nbd: three servers" is 'nbdkit ours qemu-nbd' \
+		'join " ", sort keys %{$r->{points}{"nbd-copy"}}'
+fi
 
 # --- A guest whose requests are longer than the disk takes them ---------------
 
