@@ -13,7 +13,12 @@
 /* So many bytes waiting to be sent are enough: nothing more is read. */
 #define NBD_OUTPUT_BYTES (256u << 10)
 #define NBD_MAX_EXTENTS	 1024u
-#define NBD_CONTEXT_ID	 1u /* of base:allocation */
+/* Buffers that are kept for the next command: of at least that many bytes, up to
+ * so many in all, and so many while no command is there. */
+#define NBD_LEAST_SPARE (64u << 10)
+#define NBD_MAX_SPARE	(8u << 20)
+#define NBD_IDLE_SPARE	(1u << 20)
+#define NBD_CONTEXT_ID	1u /* of base:allocation */
 
 /* What comes next from the client. */
 enum nbd_state {
@@ -30,6 +35,12 @@ enum nbd_headers { NBD_SIMPLE, NBD_STRUCTURED, NBD_EXTENDED };
 struct nbd_extent {
 	uint64_t length;
 	uint32_t state;
+};
+
+/* The beginning of a buffer that nobody uses. */
+struct nbd_spare {
+	struct nbd_spare *next;
+	size_t size;
 };
 
 /* A piece of output: a head of our own, then perhaps a command's data, after
@@ -75,6 +86,8 @@ struct nbd_session {
 	unsigned int nr_commands; /* made and not freed */
 	unsigned int nr_pending; /* with the owner */
 	size_t memory; /* of their buffers */
+	struct nbd_spare *spare; /* the last one to be freed in front */
+	size_t spare_bytes;
 };
 
 /* --- handshake.c: one option, complete ------------------------------------ */
@@ -116,6 +129,14 @@ uint8_t *nbd_out_bytes(struct nbd_session *s, size_t length);
 int nbd_reply_error(struct nbd_session *s, const struct nbd_request *request,
 		    enum nbd_error error, const char *why);
 void nbd_free_output(struct nbd_session *s);
+
+/* --- buffer.c ------------------------------------------------------------- */
+
+/* For a command of that length, aligned to 4096; NULL: no memory. */
+void *nbd_buffer_new(struct nbd_session *s, uint64_t length);
+void nbd_buffer_free(struct nbd_session *s, void *buffer, uint64_t length);
+/* All buffers that are kept; or those that an idle client needs not. */
+void nbd_buffer_trim(struct nbd_session *s, size_t most);
 
 /* --- session.c ------------------------------------------------------------ */
 

@@ -22,24 +22,17 @@
 
 #include "common/util.h"
 
-#define BUFFER_ALIGNMENT 4096u
-
 /* --- Commands ------------------------------------------------------------- */
-
-static size_t memory_of(const struct nbd_command *command)
-{
-	return command->buffer ? ALIGN_UP(command->length, BUFFER_ALIGNMENT) :
-				 0;
-}
 
 void nbd_free_command(struct nbd_command *command)
 {
 	struct nbd_session *s = command->session;
 
 	s->nr_commands--;
-	s->memory -= memory_of(command);
+	nbd_buffer_free(s, command->buffer, command->length);
+	if (s->nr_commands == 0)
+		nbd_buffer_trim(s, NBD_IDLE_SPARE);
 	free(command->extents);
-	free(command->buffer);
 	free(command);
 }
 
@@ -59,16 +52,13 @@ static struct nbd_command *new_command(struct nbd_session *s,
 	command->length = request->length;
 	if (request->length &&
 	    (request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE)) {
-		command->buffer = aligned_alloc(BUFFER_ALIGNMENT,
-						ALIGN_UP(request->length,
-							 BUFFER_ALIGNMENT));
+		command->buffer = nbd_buffer_new(s, request->length);
 		if (!command->buffer) {
 			free(command);
 			return NULL;
 		}
 	}
 	s->nr_commands++;
-	s->memory += memory_of(command);
 	return command;
 }
 
@@ -237,9 +227,12 @@ static void skip_input(struct nbd_session *s)
 	s->input_start += n;
 }
 
-/* Has the client enough under way? */
+/* Has the client enough under way?  What belongs to a command that has begun
+ * counts already, and is to come. */
 static bool is_full(const struct nbd_session *s)
 {
+	if (s->state == NBD_WANT_PAYLOAD)
+		return false;
 	return s->nr_commands >= NBD_MAX_COMMANDS ||
 	       s->memory >= NBD_MAX_MEMORY || s->out_bytes >= NBD_OUTPUT_BYTES;
 }
@@ -351,6 +344,7 @@ void nbd_session_free(struct nbd_session *session)
 	if (session->command)
 		nbd_free_command(session->command);
 	nbd_free_output(session);
+	nbd_buffer_trim(session, 0);
 	free(session->allocation_name);
 	free(session->input);
 	free(session);

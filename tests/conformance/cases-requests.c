@@ -98,9 +98,25 @@ static void pipeline(struct client *c)
 	client_alive(c);
 }
 
+#define LONG ((32u << 20) - 4096)
+
+/* What is there is written again. */
+static void long_write(struct client *c)
+{
+	struct request r = { .type = NBD_CMD_WRITE, .length = LONG };
+
+	client_go_to_write(c, SIMPLE);
+	client_needs_size(c, LONG);
+	if (LONG > c->maximum)
+		client_skip("at most %u bytes in a request", c->maximum);
+	r.payload = client_read(c, 0, LONG);
+	require(client_do(c, &r) == 0, "a write of %u bytes: %s", LONG,
+		error_name(r.error));
+}
+
 static void long_transfer(struct client *c)
 {
-	uint64_t length = (32u << 20) - 4096;
+	uint64_t length = LONG;
 
 	client_go(c, SIMPLE, false);
 	client_needs_size(c, length);
@@ -584,6 +600,8 @@ const struct test_case request_cases[] = {
 	{ "long-transfer", "Block size constraints",
 	  "a length of less than 2^25 SHOULD NOT count as an attack", true,
 	  long_transfer },
+	{ "long-write", "Block size constraints", "... to be written, either",
+	  true, long_write },
 	{ "read-beyond", "Error values",
 	  "EINVAL SHOULD be returned for a read beyond the end", true,
 	  read_beyond },

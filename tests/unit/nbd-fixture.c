@@ -70,11 +70,16 @@ static void submit(void *ctx, struct nbd_command *c)
 		execute(f, c);
 }
 
-void fixture_finish(struct nbd_fixture *f)
+void fixture_finish_to(struct nbd_fixture *f, unsigned int left)
 {
-	while (f->nr_waiting > 0)
+	while (f->nr_waiting > left)
 		execute(f, f->waiting[--f->nr_waiting]);
 	fixture_drain(f);
+}
+
+void fixture_finish(struct nbd_fixture *f)
+{
+	fixture_finish_to(f, 0);
 }
 
 static const struct nbd_session_events events = {

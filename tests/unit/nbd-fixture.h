@@ -38,6 +38,8 @@ void fixture_send(struct nbd_fixture *f, const void *bytes, size_t length);
 void fixture_drain(struct nbd_fixture *f);
 /* Ends the commands that wait, the last one first. */
 void fixture_finish(struct nbd_fixture *f);
+/* ... until only the first ones still do. */
+void fixture_finish_to(struct nbd_fixture *f, unsigned int left);
 
 /* The next bytes of the output; the test fails when there are not so many. */
 const uint8_t *fixture_take(struct nbd_fixture *f, size_t length);

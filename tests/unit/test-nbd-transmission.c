@@ -11,6 +11,7 @@
 
 #include "common/util.h"
 #include "nbd-fixture.h"
+#include "nbd/private.h"
 
 static struct nbd_fixture f;
 
@@ -384,6 +385,24 @@ static void test_greedy(void **state)
 	fixture_simple(&f, 1, 0);
 }
 
+/* At the limit a write that has begun comes to its end, and no other begins. */
+static void test_payload_at_the_limit(void **state)
+{
+	static uint8_t data[FIXTURE_SIZE];
+	unsigned int nr = NBD_MAX_MEMORY / FIXTURE_SIZE;
+	void *room;
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	for (unsigned int i = 0; i < nr; i++) {
+		request(NBD_CMD_WRITE, i, 0, sizeof(data));
+		fixture_send(&f, data, sizeof(data));
+	}
+	assert_int_equal(f.nr_waiting, nr);
+	assert_int_equal(nbd_session_room(f.session, &room), 0);
+}
+
 static void test_many_commands(void **state)
 {
 	unsigned int asked = 0;
@@ -421,19 +440,67 @@ static void test_limit_in_buffer(void **state)
 	assert_int_equal(f.nr_flushes, n);
 }
 
+/* A client that goes on reading has the same memory again; one that stops gives
+ * it back. */
+static void test_buffers_are_kept(void **state)
+{
+	enum { LENGTH = 128 << 10, NR = 32 };
+	const void *first[NR];
+	unsigned int same = 0;
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	request(NBD_CMD_FLUSH, 99, 0, 0);
+	for (unsigned int turn = 0; turn < 2; turn++) {
+		for (uint64_t i = 0; i < NR; i++)
+			request(NBD_CMD_READ, i, i % 8 * LENGTH, LENGTH);
+		assert_int_equal(f.nr_waiting, 1 + NR);
+		assert_int_equal(f.session->memory, NR * LENGTH);
+		assert_int_equal(f.session->spare_bytes, 0);
+		for (unsigned int i = 0; i < NR; i++) {
+			first[i] = turn ? first[i] : f.waiting[1 + i]->buffer;
+			for (unsigned int j = 0; turn && j < NR; j++)
+				same += first[i] == f.waiting[1 + j]->buffer;
+		}
+		fixture_finish_to(&f, 1);
+		assert_int_equal(f.session->memory, 0);
+		assert_int_equal(f.session->spare_bytes, NR * LENGTH);
+	}
+	assert_int_equal(same, NR);
+	fixture_finish(&f);
+	assert_int_equal(f.session->spare_bytes, NBD_IDLE_SPARE);
+}
+
+/* However many lengths it uses. */
+static void test_buffers_have_a_limit(void **state)
+{
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	request(NBD_CMD_FLUSH, 99, 0, 0);
+	for (uint64_t i = 0; i < 100; i++) {
+		request(NBD_CMD_READ, i, 0, FIXTURE_SIZE - i * 4096);
+		fixture_finish_to(&f, 1);
+		assert_true(f.session->spare_bytes <= NBD_MAX_SPARE);
+	}
+	assert_true(f.session->spare_bytes > 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_simple),		 T(test_structured_read),
-		T(test_read_with_holes), T(test_status),
-		T(test_extended),	 T(test_out_of_order),
-		T(test_pieces),		 T(test_judged),
-		T(test_refused_write),	 T(test_readonly),
-		T(test_bad_magic),	 T(test_storage_error),
-		T(test_greedy),		 T(test_many_commands),
-		T(test_limit_in_buffer),
+		T(test_simple),		  T(test_structured_read),
+		T(test_read_with_holes),  T(test_status),
+		T(test_extended),	  T(test_out_of_order),
+		T(test_pieces),		  T(test_judged),
+		T(test_refused_write),	  T(test_readonly),
+		T(test_bad_magic),	  T(test_storage_error),
+		T(test_greedy),		  T(test_many_commands),
+		T(test_limit_in_buffer),  T(test_payload_at_the_limit),
+		T(test_buffers_are_kept), T(test_buffers_have_a_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
