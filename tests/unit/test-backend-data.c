@@ -182,6 +182,52 @@ static void null_is_zeroes(void **state)
 	rig_free(&rig);
 }
 
+/* Done, and then it is zero; or refused, and then it is as it was.  Returns
+ * which: 0 or -EOPNOTSUPP. */
+static int fast_zero(struct rig *rig, uint32_t flags)
+{
+	static unsigned char data[64 << 10] __attribute__((aligned(4096)));
+	static unsigned char now[sizeof(data)] __attribute__((aligned(4096)));
+	int r;
+
+	memset(data, 0x3c, sizeof(data));
+	assert_true(stack_limits(rig->stack)->fast_zero);
+	assert_int_equal(rig_io(rig, 0, XD_WRITE, 0, 65536, sizeof(data), data),
+			 0);
+	r = rig_io(rig, 0, XD_ZERO, XD_FAST | flags, 65536, sizeof(data), NULL);
+	if (r == 0)
+		memset(data, 0, sizeof(data));
+	assert_int_equal(rig_io(rig, 0, XD_READ, 0, 65536, sizeof(now), now),
+			 0);
+	assert_memory_equal(now, data, sizeof(data));
+	return r;
+}
+
+static void fast_zeroes(void **state)
+{
+	static const char *const expressions[] = { "mem(4M)", "@/image",
+						   "raw(@/image, discard=no)",
+						   "cow(@/image, mem)" };
+	struct rig rig;
+
+	rig_new(&rig, *(const bool *)*state);
+	(void)rig_file(&rig, "image", SIZE);
+	for (unsigned int i = 0; i < ARRAY_SIZE(expressions); i++) {
+		bool is_raw = i == 1 || i == 2;
+		int r;
+
+		assert_int_equal(rig_open(&rig, 1, expressions[i]), 0);
+		r = fast_zero(&rig, 0);
+		assert_true(r == 0 || (is_raw && r == -EOPNOTSUPP));
+		/* In place memory is written like any other. */
+		r = fast_zero(&rig, XD_NO_HOLE);
+		assert_true(r == -EOPNOTSUPP || (is_raw && r == 0));
+		assert_int_equal(rig_close(&rig), 0);
+		rig_detach(&rig);
+	}
+	rig_free(&rig);
+}
+
 static const struct setting settings[] = {
 	{ .name = "raw", .expression = "@/image" },
 	{ .name = "raw, page cache",
@@ -232,7 +278,7 @@ int main(void)
 	static struct setting setting[NR_DATA];
 	static char names[NR_DATA][64];
 	static bool uring[] = { false, true };
-	struct CMUnitTest tests[NR_DATA + 6];
+	struct CMUnitTest tests[NR_DATA + 8];
 	unsigned int n = 0;
 
 	for (; n < NR_DATA; n++) {
@@ -249,6 +295,8 @@ int main(void)
 		tests[n++] = (struct CMUnitTest){ "read-only",
 						  read_only_is_read, NULL, NULL,
 						  &uring[i] };
+		tests[n++] = (struct CMUnitTest){ "fast zeroes", fast_zeroes,
+						  NULL, NULL, &uring[i] };
 		tests[n++] = (struct CMUnitTest){ "null is zeroes",
 						  null_is_zeroes, NULL, NULL,
 						  &uring[i] };
