@@ -31,6 +31,13 @@ ok "xendisk serve: sectors of 4096" ours "raw($tmp/image, sector-size=4096)"
 ok "xendisk serve: mem" ours 'mem(64M)'
 ok "xendisk serve: cow" ours "cow($tmp/image, mem)"
 ok "xendisk serve: read-only" ours "$tmp/image" --readonly
+if command -v psktool > /dev/null; then
+	psktool -u alice -p "$tmp/keys.psk" > /dev/null 2>&1
+	ok "xendisk serve: TLS is wanted first" ours 'mem(1M)' \
+		--tls-psk "$tmp/keys.psk"
+	ok "... and those cases are run" test \
+		"$(grep -c '^ok .* - forcedtls-[a-z-]*$' "$tmp/tap")" = 4
+fi
 
 # --- Faults ------------------------------------------------------------------------
 # with_server COMMAND...: in the background, until the next one.

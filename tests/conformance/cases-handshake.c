@@ -52,6 +52,30 @@ static void flag_not_offered(struct client *c)
 	client_gone(c, "NO_ZEROES that was not offered");
 }
 
+/* --- Does it want TLS? ---------------------------------------------------- */
+
+enum mode { NO_TLS, FORCED_TLS };
+
+/* Selective servers answer as those without, as long as the export is not one
+ * for TLS only. */
+static enum mode mode_of(struct client *c)
+{
+	uint8_t room[8192];
+
+	client_begin(c);
+	return client_ask(c, NBD_OPT_INFO, room,
+			  info_data(room, name_of(c), NULL, 0)) ==
+			       (NBD_REP_ERROR | NBD_REP_ERR_TLS_REQD) ?
+		       FORCED_TLS :
+		       NO_TLS;
+}
+
+static void needs_no_tls(struct client *c)
+{
+	if (mode_of(client_other(c)) == FORCED_TLS)
+		client_skip("the server wants TLS first");
+}
+
 /* --- EXPORT_NAME ---------------------------------------------------------- */
 
 /* Chooses the export so; in transmission then. */
@@ -60,6 +84,7 @@ static void choose_by_name(struct client *c, uint32_t flags)
 	uint8_t answer[10 + NBD_ZEROES_BYTES];
 	bool bare = flags & NBD_FLAG_NO_ZEROES;
 
+	needs_no_tls(c);
 	client_connect(c);
 	client_flags(c, flags & c->server_flags);
 	client_option(c, NBD_OPT_EXPORT_NAME, name_of(c), strlen(name_of(c)));
@@ -248,22 +273,6 @@ static void list_with_data(struct client *c)
 }
 
 /* --- TLS ------------------------------------------------------------------ */
-
-enum mode { NO_TLS, FORCED_TLS };
-
-/* Selective servers answer as those without, as long as the export is not one
- * for TLS only. */
-static enum mode mode_of(struct client *c)
-{
-	uint8_t room[8192];
-
-	client_begin(c);
-	return client_ask(c, NBD_OPT_INFO, room,
-			  info_data(room, name_of(c), NULL, 0)) ==
-			       (NBD_REP_ERROR | NBD_REP_ERR_TLS_REQD) ?
-		       FORCED_TLS :
-		       NO_TLS;
-}
 
 static void forced(struct client *c)
 {
