@@ -40,6 +40,23 @@ opened() { after_filter | grep -E "$forbidden"; }
 ok "raw, under strace" use "$tmp/raw.img"
 ok "mem" use "mem(16M)"
 ok "cow on a file" use "cow($tmp/raw.img, $tmp/top.img)"
+if [ -e "$top_builddir/backends/.libs/gitfs.so" ] && command -v git >/dev/null
+then
+	git init -q "$tmp/tree"
+	seq 1000000 > "$tmp/tree/large"
+	seq 1000 > "$tmp/tree/small"
+	git -C "$tmp/tree" add -A
+	git -C "$tmp/tree" -c user.name=a -c user.email=a@example.org \
+		commit -qm one
+	reads_tree()
+	{
+		toolstack attach "$dom" xvdb "gitfs:$tmp/tree/.git" &&
+			guest "$dom" xvdb read 0 32M > "$tmp/read" &&
+			toolstack detach "$dom" xvdb &&
+			grep -qx 999999 "$tmp/read"
+	}
+	ok "gitfs, files of both kinds" reads_tree
+fi
 # strace ends when the daemon does, and takes no signal itself.
 kill "$(cat "$tmp/pid")"
 wait "$daemon_pid"

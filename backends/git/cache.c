@@ -14,14 +14,15 @@
 #include "common/util.h"
 #include "odb.h"
 
-#define BUCKETS 1024u /* a power of two */
+#define BUCKET_BITS 14 /* small files, and the cache holds ten thousands */
+#define OVERHEAD    (sizeof(struct object) + 32) /* and malloc()'s */
 
 struct cache {
 	pthread_mutex_t lock;
 	uint64_t most; /* bytes */
 	uint64_t bytes;
 	struct object *used; /* the most recently used first */
-	struct object *bucket[BUCKETS];
+	struct object *bucket[1u << BUCKET_BITS];
 };
 
 int cache_new(struct cache **ret, uint64_t bytes)
@@ -56,7 +57,7 @@ static struct object **bucket_of(struct cache *cache, struct place place)
 	uint64_t h =
 		(place.at ^ (uint64_t)place.pack << 48) * 0x9e3779b97f4a7c15u;
 
-	return &cache->bucket[h >> 54];
+	return &cache->bucket[h >> (64 - BUCKET_BITS)];
 }
 
 static bool is_at(const struct object *object, struct place place)
@@ -79,7 +80,7 @@ static void evict(struct cache *cache, struct object *object)
 		p = &(*p)->chained;
 	*p = object->chained;
 	DL_DELETE(cache->used, object);
-	cache->bytes -= object->size;
+	cache->bytes -= object->size + OVERHEAD;
 	drop(object);
 }
 
@@ -117,13 +118,14 @@ const struct object *cache_add(struct cache *cache, struct object *object)
 	other = find(cache, object->place);
 	if (other)
 		evict(cache, other);
-	while (cache->used && cache->bytes + object->size > cache->most)
+	while (cache->used &&
+	       cache->bytes + object->size + OVERHEAD > cache->most)
 		evict(cache, cache->used->prev);
 	object->users = 2;
 	object->chained = *bucket;
 	*bucket = object;
 	DL_PREPEND(cache->used, object);
-	cache->bytes += object->size;
+	cache->bytes += object->size + OVERHEAD;
 	pthread_mutex_unlock(&cache->lock);
 	return object;
 }

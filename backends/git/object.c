@@ -13,12 +13,14 @@
 
 #include <libdeflate.h>
 #include <string.h>
+#define ZLIB_CONST
 #include <zlib.h>
 
 #include "common/util.h"
 #include "odb.h"
 
 #define PIECE	   16384u
+#define HEAD	   48u /* bytes of a header, and more */
 #define KEEP_INPUT (1u << 20) /* bytes of a buffer that stays */
 
 struct link {
@@ -34,6 +36,9 @@ struct reader {
 	bool has_bits;
 	uint8_t *input;
 	size_t room;
+	struct place window_at; /* what peek() has read */
+	size_t window_bytes;
+	uint8_t window[4096];
 	struct link chain[ODB_MAX_CHAIN];
 };
 
@@ -65,6 +70,32 @@ void reader_free(struct reader *reader)
 		(void)inflateEnd(&reader->bits);
 	free(reader->input);
 	free(reader);
+}
+
+/*
+ * At least n bytes of a pack, up to 512, unless it ends before; returns how many
+ * there are in ret, which is good until the next call, or -errno.  Headers are
+ * often near each other.
+ */
+static ssize_t peek(struct reader *reader, struct place place, size_t n,
+		    const uint8_t **ret)
+{
+	uint64_t skip = place.at - reader->window_at.at;
+	ssize_t got;
+
+	if (place.pack != reader->window_at.pack ||
+	    place.at < reader->window_at.at ||
+	    skip + n > reader->window_bytes) {
+		got = odb_pread(reader->odb, place, reader->window,
+				sizeof(reader->window));
+		reader->window_bytes = (size_t)MAX(got, 0);
+		reader->window_at = place;
+		if (got < 0)
+			return got;
+		skip = 0;
+	}
+	*ret = reader->window + skip;
+	return (ssize_t)(reader->window_bytes - skip);
 }
 
 /* --- Inflating --------------------------------------------------------------- */
@@ -109,14 +140,15 @@ static ssize_t inflate_bits(struct reader *reader, struct place place,
 	z->avail_out = (uInt)n;
 	while (r == Z_OK && (z->avail_out > 0 || all)) {
 		if (z->avail_in == 0) {
-			ssize_t got = odb_pread(reader->odb, place,
-						reader->input,
-						all ? PIECE : 512);
+			const uint8_t *input = reader->input;
+			ssize_t got = all ? odb_pread(reader->odb, place,
+						      reader->input, PIECE) :
+					    peek(reader, place, 512, &input);
 
 			if (got <= 0)
 				return got < 0 ? got : -EBADMSG;
 			place.at += (uint64_t)got;
-			z->next_in = reader->input;
+			z->next_in = input;
 			z->avail_in = (uInt)got;
 		}
 		if (z->avail_out == 0) { /* the end has to come now */
@@ -268,17 +300,18 @@ static bool is_delta(enum object_type type)
 int object_head(struct reader *reader, struct place place,
 		struct object_head *ret)
 {
-	uint8_t head[48], c = 0;
-	struct bytes b = { .at = head };
+	const uint8_t *start;
+	struct bytes b;
+	uint8_t c = 0;
 	ssize_t n;
 	int r = 0;
 
 	if (odb_is_loose(place))
 		return loose_head(reader, place, ret);
-	n = odb_pread(reader->odb, place, head, sizeof(head));
+	n = peek(reader, place, HEAD, &start);
 	if (n < 0)
 		return (int)n;
-	b.end = head + n;
+	b = (struct bytes){ start, start + n };
 	if (!next_byte(&b, &c))
 		return -EBADMSG;
 	*ret = (struct object_head){ .type = c >> 4 & 7, .size = c & 15 };
@@ -287,7 +320,7 @@ int object_head(struct reader *reader, struct place place,
 		return -EBADMSG;
 	if (is_delta(ret->type))
 		r = find_base(reader, place, &b, ret);
-	ret->data = place.at + (uint64_t)(b.at - head);
+	ret->data = place.at + (uint64_t)(b.at - start);
 	return r;
 }
 
