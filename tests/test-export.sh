@@ -293,6 +293,30 @@ ok "a file that is not there" fails 1 "export: .*No such file" \
 	xendisk export /nowhere/a.img --name nowhere
 ok "... leaves nothing" fails 1 '' exported nowhere
 
+# With TLS, by a process in front of it.
+if command -v psktool > /dev/null; then
+	psktool -u alice -p "$tmp/keys.psk" > /dev/null 2>&1
+	tls=$((port + 1))
+	secret() { timeout 20 nbdinfo "$@" "nbds://alice@127.0.0.1:$tls/secret?tls-psk-file=$tmp/keys.psk"; }
+	ok "keys that are not there" fails 1 "export: .*no.psk: No such file" \
+		xendisk export "$d" xvdb --name secret --tcp $tls --tls-psk "$tmp/no.psk"
+	ok "... leave nothing" fails 1 '' exported secret
+	ok "TLS without TCP" fails 2 'export: --tls-psk: only with --tcp' \
+		xendisk export "$d" xvdb --tls-psk "$tmp/keys.psk"
+	ok "keys and certificates" fails 2 'export: --tls-certs or --tls-psk, not both' \
+		xendisk export "$d" xvdb --tcp $tls --tls-psk "$tmp/keys.psk" --tls-certs "$tmp"
+	ok "a disk with TLS" says "^nbds://127.0.0.1:$tls/secret$" \
+		xendisk export "$d" xvdb --name secret --tcp $tls --tls-psk "$tmp/keys.psk"
+	ok "... with the key" says "^$((20 * MiB))$" secret --size
+	ok "... and nothing without" fails 1 '' timeout 20 nbdinfo "nbd://127.0.0.1:$tls"
+	ok "... read-only, unless by force" secret --is read-only
+	same_secret() { timeout 60 nbdcopy "nbds://alice@127.0.0.1:$tls/secret?tls-psk-file=$tmp/keys.psk" - | cmp - "$tmp/a.img"; }
+	ok "... is the disk" same_secret
+	front=$(pgrep -P "$daemon_pid" -f -- '--serve' | head -1)
+	kill -9 "$front"
+	ok "its process is replaced" eventually 20 secret --size
+fi
+
 # Another daemon.
 daemon_stop
 daemon_start
@@ -300,12 +324,19 @@ ok "the next daemon has them" eventually 20 timeout 5 nbdinfo --size "nbd://127.
 ok "... and the expression" eventually 20 timeout 5 nbdinfo --size "$scratch"
 ok "... with what was written" says '4096/4096' \
 	timeout 20 qemu-io -f raw -c "read -P 7 1M 4k" "$scratch"
+[ -z "${tls:-}" ] || ok "... and TLS" eventually 20 secret --size
 kill -9 "$daemon_pid"
 wait "$daemon_pid" 2>/dev/null || :
 daemon_start
 ok "also after one that was killed" eventually 20 timeout 5 nbdinfo --size "$scratch"
 ok "... with what was written" says '4096/4096' \
 	timeout 20 qemu-io -f raw -c "read -P 7 1M 4k" "$scratch"
+if [ -n "${tls:-}" ]; then
+	ok "... and TLS" eventually 20 secret --size
+	ok "unexport ends it" xendisk unexport secret
+	nobody_listens() { ! (: > "/dev/tcp/127.0.0.1/$tls") 2> /dev/null; }
+	ok "... and its process" eventually 20 nobody_listens
+fi
 ok "unexport ends it" xendisk unexport scratch
 ok "... its worker, too" eventually 20 no_worker_of_it
 

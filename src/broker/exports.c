@@ -11,6 +11,9 @@
  * (on_look()): the verdict goes to who asked for the export, and one that failed is
  * removed again.
  *
+ * With TLS the port belongs to a process in front of it (front.h), and the export is
+ * ready when that serves, too.
+ *
  * The note of an export is a JSON object of its parameters, written whole and then
  * renamed.  A note that is not understood is left alone, with a line in the log.
  */
@@ -29,6 +32,7 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/export.h"
+#include "broker/front.h"
 #include "broker/target.h"
 #include "common/log.h"
 #include "common/util.h"
@@ -41,10 +45,13 @@ struct named {
 	struct exports *exports;
 	char *name;
 	char *tcp; /* or NULL */
+	char *tls_certs, *tls_psk; /* or NULL */
 	char *given; /* the expression as it was given; NULL: a disk's */
 	uint32_t domid, devid;
 	bool readonly, force;
 	struct export *export;
+	struct front *front; /* with TLS */
+	bool front_serves;
 	struct target *target; /* NULL: a disk's */
 	struct event *look;
 	vbd_done_fn done; /* NULL: nobody waits for it to be open */
@@ -130,15 +137,22 @@ static void remove_note(const struct named *named)
 		(void)unlink(path);
 }
 
+static bool has_tls(const struct named *named)
+{
+	return named->tls_certs || named->tls_psk;
+}
+
 static int write_note(const struct named *named)
 {
 	cleanup_free char *path = note_path(named->exports, named->name);
 	cleanup_free char *fresh = path ? xasprintf("%s~", path) : NULL;
-	json_t *note = json_pack("{s:I, s:I, s:b, s:b, s:s*, s:s*}", "domid",
-				 (json_int_t)named->domid, "devid",
+	json_t *note = json_pack("{s:I, s:I, s:b, s:b, s:s*, s:s*, s:s*, s:s*}",
+				 "domid", (json_int_t)named->domid, "devid",
 				 (json_int_t)named->devid, "readonly",
 				 named->readonly, "force", named->force, "tcp",
-				 named->tcp, "expression", named->given);
+				 named->tcp, "tls-certs", named->tls_certs,
+				 "tls-psk", named->tls_psk, "expression",
+				 named->given);
 	int r = -ENOMEM;
 
 	if (note && fresh)
@@ -199,6 +213,7 @@ static void free_named(struct named *named, bool discard)
 	tell(named, -ECANCELED, "the export was removed");
 	if (discard)
 		remove_note(named);
+	front_free(named->front);
 	export_free(named->export);
 	if (named->target && discard)
 		target_close(named->target, true);
@@ -207,6 +222,8 @@ static void free_named(struct named *named, bool discard)
 		event_free(named->look);
 	free(named->name);
 	free(named->tcp);
+	free(named->tls_certs);
+	free(named->tls_psk);
 	free(named->given);
 	free(named);
 }
@@ -219,7 +236,8 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (target_state(named->target) == TARGET_OPEN) {
-		tell(named, 0, named->name);
+		if (!has_tls(named) || named->front_serves)
+			tell(named, 0, named->name);
 	} else if (target_state(named->target) == TARGET_FAILED) {
 		(void)snprintf(why, sizeof(why), "%s",
 			       target_why(named->target));
@@ -252,6 +270,12 @@ static int open_target(struct named *named, bool fresh)
 	return 0;
 }
 
+static bool is_readonly(const struct named *named)
+{
+	return named->readonly ||
+	       (has_tls(named) && !named->given && !named->force);
+}
+
 static int listen_for(struct named *named, char *ret_why)
 {
 	struct broker *broker = named->exports->broker;
@@ -259,9 +283,9 @@ static int listen_for(struct named *named, char *ret_why)
 		export_path_of(broker->options.run_dir, named->name);
 	const struct export_spec spec = {
 		.path = path,
-		.tcp = named->tcp,
+		.tcp = has_tls(named) ? NULL : named->tcp,
 		.name = named->name,
-		.flags = (named->readonly ? MSG_CLIENT_READONLY : 0) |
+		.flags = (is_readonly(named) ? MSG_CLIENT_READONLY : 0) |
 			 (named->force ? MSG_CLIENT_FORCE : 0),
 		.target = target_of,
 		.ctx = named,
@@ -269,6 +293,45 @@ static int listen_for(struct named *named, char *ret_why)
 
 	return path ? export_new(&named->export, broker, &spec, ret_why) :
 		      -ENOMEM;
+}
+
+/* The target of an expression may still be being opened. */
+static void on_front(void *ctx, int err, const char *why)
+{
+	struct named *named = ctx;
+
+	named->front_serves = err == 0;
+	if (err) {
+		log_error("export %s: %s", named->name, why);
+		tell(named, err, why);
+		free_named(named, true);
+	} else if (!named->target ||
+		   target_state(named->target) == TARGET_OPEN) {
+		tell(named, 0, named->name);
+	}
+}
+
+/* It is there all the time, whether the guest is or not: so to write beside it
+ * must be asked for. */
+static int put_in_front(struct named *named, bool fresh)
+{
+	const struct front_spec spec = {
+		.name = named->name,
+		.path = export_path(named->export),
+		.tcp = named->tcp,
+		.tls_certs = named->tls_certs,
+		.tls_psk = named->tls_psk,
+		.readonly = is_readonly(named),
+		.patient = !fresh,
+	};
+
+	return front_new(&named->front, named->exports->broker, &spec, on_front,
+			 named);
+}
+
+static char *copy_of(const char *text)
+{
+	return text ? strdup(text) : NULL;
 }
 
 static struct named *new_named(struct exports *exports,
@@ -280,16 +343,20 @@ static struct named *new_named(struct exports *exports,
 		return NULL;
 	named->exports = exports;
 	named->name = spec->name ? strdup(spec->name) : free_name(exports);
-	named->tcp = spec->tcp ? strdup(spec->tcp) : NULL;
-	named->given = spec->expression ? strdup(spec->expression) : NULL;
+	named->tcp = copy_of(spec->tcp);
+	named->tls_certs = copy_of(spec->tls_certs);
+	named->tls_psk = copy_of(spec->tls_psk);
+	named->given = copy_of(spec->expression);
 	named->domid = spec->domid;
 	named->devid = spec->devid;
 	named->readonly = spec->readonly;
 	named->force = spec->force;
 	DL_APPEND(exports->list, named);
 	exports->nr++;
-	if (!named->name || (spec->tcp && !named->tcp) ||
-	    (spec->expression && !named->given)) {
+	if (!named->name || !spec->tcp != !named->tcp ||
+	    !spec->tls_certs != !named->tls_certs ||
+	    !spec->tls_psk != !named->tls_psk ||
+	    !spec->expression != !named->given) {
 		free_named(named, false);
 		return NULL;
 	}
@@ -305,6 +372,8 @@ static int begin(struct named *named, bool fresh, char *ret_why)
 	(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
 	if (named->given)
 		r = open_target(named, fresh);
+	if (r == 0 && has_tls(named))
+		r = put_in_front(named, fresh);
 	return r;
 }
 
@@ -359,7 +428,7 @@ void exports_add(struct exports *exports, const struct exports_spec *spec,
 	}
 	named->done = done;
 	named->ctx = ctx;
-	if (!named->given)
+	if (!named->given && !has_tls(named))
 		tell(named, 0, named->name);
 }
 
@@ -429,8 +498,9 @@ void exports_each(struct exports *exports,
 			.state = state_of(target),
 			.path = export_path(named->export),
 			.tcp = named->tcp,
+			.tls = has_tls(named),
 			.size = opened ? opened->limits.size : 0,
-			.readonly = named->readonly ||
+			.readonly = is_readonly(named) ||
 				    (opened && opened->limits.readonly),
 			.force = named->force,
 		};
@@ -453,6 +523,9 @@ static void take_up(struct exports *exports, const char *name)
 		.domid = note_u32(note, "domid"),
 		.devid = note_u32(note, "devid"),
 		.tcp = json_string_value(json_object_get(note, "tcp")),
+		.tls_certs =
+			json_string_value(json_object_get(note, "tls-certs")),
+		.tls_psk = json_string_value(json_object_get(note, "tls-psk")),
 		.readonly = json_is_true(json_object_get(note, "readonly")),
 		.force = json_is_true(json_object_get(note, "force")),
 	};

@@ -27,6 +27,9 @@ struct exports_spec {
 	const char *expression; /* NULL: the disk */
 	uint32_t domid, devid; /* of the disk */
 	const char *tcp; /* "ADDR:PORT", in numbers; or NULL */
+	/* TLS on it: a folder of certificates, or a file of keys; or both
+	 * NULL. */
+	const char *tls_certs, *tls_psk;
 	bool readonly;
 	bool force; /* writable beside the guest */
 };
@@ -40,6 +43,7 @@ struct exports_view {
 	const char *state; /* opening, open or failed */
 	const char *path; /* of its socket */
 	const char *tcp; /* or NULL */
+	bool tls; /* ... with TLS */
 	uint64_t size; /* 0: not known yet */
 	bool readonly; /* in any case */
 	bool force;

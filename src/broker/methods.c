@@ -372,6 +372,8 @@ static void run_export(struct call *call, const json_t *params)
 		.name = get_text(params, "name"),
 		.expression = get_text(params, "expression"),
 		.tcp = get_text(params, "tcp"),
+		.tls_certs = get_text(params, "tls_certs"),
+		.tls_psk = get_text(params, "tls_psk"),
 		.readonly = json_is_true(json_object_get(params, "readonly")),
 		.force = json_is_true(json_object_get(params, "force")),
 	};
@@ -382,6 +384,11 @@ static void run_export(struct call *call, const json_t *params)
 		wrong_parameter(call, domid && !devid ? "devid" :
 				      spec.expression ? "expression" :
 							"domid");
+		return;
+	}
+	if (spec.tls_certs ? !spec.tcp || spec.tls_psk :
+			     spec.tls_psk && !spec.tcp) {
+		wrong_parameter(call, "tls_psk");
 		return;
 	}
 	if (domid && !get_disk(call, params))
@@ -524,7 +531,8 @@ const struct method methods[] = {
 	  run_resize },
 	{ "io.xendisk.Export",
 	  { INT("domid", false), INT("devid", false), TEXT("expression", false),
-	    TEXT("name", false), TEXT("tcp", false), BOOL("readonly", false),
+	    TEXT("name", false), TEXT("tcp", false), TEXT("tls_certs", false),
+	    TEXT("tls_psk", false), BOOL("readonly", false),
 	    BOOL("force", false) },
 	  run_export },
 	{ "io.xendisk.Exports", { NOTHING }, run_exports },

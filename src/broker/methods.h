@@ -17,7 +17,7 @@ struct method_param {
 	bool required;
 };
 
-#define METHOD_MAX_PARAMS 8
+#define METHOD_MAX_PARAMS 10
 
 struct method {
 	const char *name; /* with its interface: "io.xendisk.List" */

@@ -66,7 +66,8 @@ static json_t *domain_name(struct broker *broker, uint32_t domid)
 static json_t *export_uri(const struct exports_view *view)
 {
 	if (view->tcp)
-		return json_sprintf("nbd://%s/%s", view->tcp, view->name);
+		return json_sprintf("nbd%s://%s/%s", view->tls ? "s" : "",
+				    view->tcp, view->name);
 	return json_sprintf("nbd+unix:///%s?socket=%s", view->name, view->path);
 }
 
@@ -87,11 +88,11 @@ static void add_place(json_t *object, struct broker *broker,
 json_t *view_export(struct broker *broker, const struct exports_view *view)
 {
 	json_t *object = json_pack(
-		"{s:s, s:o, s:s, s:I, s:b, s:b, s:s, s:s*, s:o}", "name",
+		"{s:s, s:o, s:s, s:I, s:b, s:b, s:s, s:s*, s:b, s:o}", "name",
 		view->name, "expression", any_text(view->expression), "state",
 		view->state, "size", (json_int_t)view->size, "readonly",
 		view->readonly, "force", view->force, "socket", view->path,
-		"tcp", view->tcp, "uri", export_uri(view));
+		"tcp", view->tcp, "tls", view->tls, "uri", export_uri(view));
 
 	if (object && view->of_disk)
 		add_place(object, broker, view);

@@ -55,6 +55,37 @@ static char *tcp_place(const char *text)
 	return xasprintf(brackets ? "[%s]:%u" : "%s:%u", host, port);
 }
 
+/* The daemon has another current folder.  NULL: no memory. */
+static char *absolute(const char *path)
+{
+	cleanup_free char *here = path[0] == '/' ? strdup("") : getcwd(NULL, 0);
+
+	return here ? xasprintf("%s%s%s", here, *here ? "/" : "", path) : NULL;
+}
+
+static enum status add_tls(const struct invocation *call, json_t *params)
+{
+	const char *certs = option(call, "tls-certs");
+	const char *psk = option(call, "tls-psk");
+	cleanup_free char *path = NULL;
+
+	if (!certs && !psk)
+		return STATUS_DONE;
+	if (certs && psk)
+		return fail(STATUS_USAGE,
+			    "export: --tls-certs or --tls-psk, not both");
+	if (!option(call, "tcp"))
+		return fail(STATUS_USAGE, "export: %s: only with --tcp",
+			    certs ? "--tls-certs" : "--tls-psk");
+	path = absolute(certs ? certs : psk);
+	if (!path ||
+	    json_object_set_new(params, certs ? "tls_certs" : "tls_psk",
+				json_string(path)) < 0)
+		return fail(STATUS_USAGE, "export: %s: not UTF-8 text",
+			    certs ? "--tls-certs" : "--tls-psk");
+	return STATUS_DONE;
+}
+
 static enum status add_options(const struct invocation *call, json_t *params)
 {
 	const char *name = option(call, "name");
@@ -82,7 +113,7 @@ static enum status add_options(const struct invocation *call, json_t *params)
 		json_object_set_new(params, "tcp", json_string(place));
 	json_object_set_new(params, "readonly", json_boolean(readonly));
 	json_object_set_new(params, "force", json_boolean(force));
-	return STATUS_DONE;
+	return add_tls(call, params);
 }
 
 /* DOM VDEV, or EXPR. */

@@ -95,6 +95,8 @@ const struct verb verbs[] = {
 	  .options = { { "name", "NAME", "of the export; else export-N" },
 		       { "tcp", "[ADDR:]PORT",
 			 "on TCP, too; on 127.0.0.1 if no ADDR is given" },
+		       { "tls-certs", "DIR", "TLS on TCP, with certificates" },
+		       { "tls-psk", "FILE", "TLS on TCP, with shared keys" },
 		       { "readonly", NULL, "clients may only read" },
 		       { "force", NULL,
 			 "they may write while a guest has the disk" } },
