@@ -20,11 +20,11 @@
 /* The broker gives up earlier. */
 #define CALL_TIMEOUT_NS (20 * 1000000000ull)
 
-/* Pre-shared keys only: certificates cannot be trusted here, since libnbd checks
- * no name on a socket that somebody else has connected. */
+/* Pre-shared keys only: libnbd checks no name in a certificate on a socket that
+ * somebody else has connected.  With those TLS is not its business (nbd-tls.c). */
 static int set_tls(struct nbd_handle *h, const struct nbd_disk *nbd)
 {
-	if (!nbd->server.tls)
+	if (!nbd->server.tls || nbd->certs)
 		return nbd_set_tls(h, LIBNBD_TLS_DISABLE);
 	if (nbd_set_tls_psk_file(h, nbd->psk) < 0 ||
 	    nbd_set_tls_username(h, nbd->user) < 0)
@@ -158,38 +158,79 @@ static int call(struct xd_disk *disk, uint64_t deadline, char *ret_why)
 	}
 }
 
-static int step(struct nbd_handle *h, uint64_t deadline)
+static int wait_for_any(struct pollfd *fds, nfds_t n, uint64_t deadline)
+{
+	uint64_t now = now_ns();
+
+	if (now >= deadline)
+		return -ETIMEDOUT;
+	if (poll(fds, n, (int)((deadline - now) / 1000000) + 1) >= 0)
+		return 0;
+	if (errno != EINTR)
+		return -errno;
+	for (nfds_t i = 0; i < n; i++)
+		fds[i].revents = 0;
+	return 0;
+}
+
+static int step(struct nbd_handle *h, struct nbd_tls *tls, uint64_t deadline)
 {
 	unsigned int direction = nbd_aio_get_direction(h);
-	short events = 0;
+	struct pollfd fds[3] = { { .fd = nbd_aio_get_fd(h) } };
 	int r;
 
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
-		events |= POLLIN;
+		fds[0].events |= POLLIN;
 	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
-		events |= POLLOUT;
-	r = wait_for(nbd_aio_get_fd(h), events, deadline);
+		fds[0].events |= POLLOUT;
+	if (tls)
+		nbd_tls_wants(tls, fds + 1);
+	r = wait_for_any(fds, tls ? 3 : 1, deadline);
 	if (r < 0)
 		return r;
+	if (tls && (fds[1].revents || fds[2].revents))
+		nbd_tls_pump(tls);
+	if (!fds[0].revents)
+		return 0;
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		return nbd_aio_notify_read(h);
 	return nbd_aio_notify_write(h);
 }
 
-/* The whole handshake.  libnbd's own would wait for ever. */
-static int greet(struct nbd_handle *h, int fd, uint64_t deadline, char *ret_why)
+static const char *why_not(const struct nbd_tls *tls, int r)
 {
-	int r = nbd_aio_connect_socket(h, fd);
+	if (r == -ETIMEDOUT)
+		return "no answer in the handshake";
+	if (tls && nbd_tls_why(tls))
+		return nbd_tls_why(tls);
+	return nbd_get_error() ? nbd_get_error() :
+				 "it hung up in the handshake";
+}
 
+/* The whole handshake.  libnbd's own would wait for ever. */
+static int greet(const struct nbd_disk *nbd, struct nbd_handle *h, int fd,
+		 char *ret_why)
+{
+	uint64_t deadline = now_ns() + nbd->handshake_ns;
+	struct nbd_tls *tls = NULL;
+	int r = fd;
+
+	if (nbd->certs)
+		r = fd = nbd_tls_new(&tls, nbd->certs, fd);
+	if (r >= 0)
+		r = nbd_aio_connect_socket(h, fd);
 	while (r >= 0 && !nbd_aio_is_ready(h) && !nbd_aio_is_closed(h))
-		r = step(h, deadline);
-	if (r >= 0 && nbd_aio_is_ready(h))
-		return 0;
-	(void)snprintf(ret_why, NBD_WHY_MAX, "%s",
-		       r == -ETIMEDOUT ? "no answer in the handshake" :
-		       nbd_get_error() ? nbd_get_error() :
-					 "it hung up in the handshake");
-	return -ECONNREFUSED;
+		r = step(h, tls, deadline);
+	r = r >= 0 && nbd_aio_is_ready(h) ? 0 : MIN(r, -1);
+	if (r < 0)
+		(void)snprintf(ret_why, NBD_WHY_MAX, "%s", why_not(tls, r));
+	if (tls) {
+		(void)nbd_aio_disconnect(h, 0);
+		nbd_tls_pump(tls);
+		nbd_tls_shut(tls);
+	}
+	nbd_tls_free(tls);
+	return r < 0 ? -ECONNREFUSED : 0;
 }
 
 int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
@@ -202,7 +243,7 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 	if (h)
 		r = fd = call(nbd->disk, now_ns() + CALL_TIMEOUT_NS, why);
 	if (r >= 0)
-		r = greet(h, fd, now_ns() + nbd->handshake_ns, why);
+		r = greet(nbd, h, fd, why);
 	if (r >= 0)
 		r = nbd_facts_read(h, ret, why);
 	if (r >= 0) {

@@ -89,6 +89,32 @@ static void arm_out(struct nbd_link *link)
 	xd_sys(link->ch, &link->out);
 }
 
+static void on_tls(struct xd_sys *sys, int64_t res);
+
+/* What TLS waits for, of either socket. */
+static void arm_tls(struct nbd_link *link)
+{
+	struct pollfd wants[2];
+
+	if (!link->tls || link->closing)
+		return;
+	nbd_tls_wants(link->tls, wants);
+	for (unsigned int i = 0; i < ARRAY_SIZE(link->tls_polls); i++) {
+		struct nbd_tls_poll *poll = &link->tls_polls[i];
+		short event = i % 2 ? POLLOUT : POLLIN;
+
+		if (poll->armed || !(wants[i / 2].events & event))
+			continue;
+		poll->link = link;
+		poll->armed = true;
+		poll->sys = (struct xd_sys){ .op = XD_SYS_POLL,
+					     .fd = wants[i / 2].fd,
+					     .flags = event,
+					     .done = on_tls };
+		xd_sys(link->ch, &poll->sys);
+	}
+}
+
 static void start_timer(struct nbd_link *link, struct xd_sys *timer,
 			bool *armed, uint64_t ns,
 			void (*done)(struct xd_sys *sys, int64_t res))
@@ -112,6 +138,7 @@ static void drop(struct nbd_link *link)
 	if (link->fd >= 0)
 		(void)close(link->fd);
 	link->fd = -1;
+	nbd_tls_free(TAKE_PTR(link->tls));
 }
 
 static void lose_patience(struct nbd_link *link)
@@ -150,6 +177,9 @@ static void end_if_quiet(struct nbd_link *link)
 	if (link->phase != NBD_ENDING || link->in_armed || link->out_armed ||
 	    link->closing)
 		return;
+	for (unsigned int i = 0; i < ARRAY_SIZE(link->tls_polls); i++)
+		if (link->tls_polls[i].armed)
+			return;
 	drop(link);
 	go_down(link);
 }
@@ -171,6 +201,11 @@ static void begin_ending(struct nbd_link *link)
 	if (link->leaving)
 		set_why(link, "it shuts down, or has grown");
 	link->leaving = false;
+	if (link->tls) {
+		if (nbd_tls_why(link->tls))
+			set_why(link, "%s", nbd_tls_why(link->tls));
+		nbd_tls_shut(link->tls);
+	}
 	(void)shutdown(link->fd, SHUT_RDWR);
 	drain(link);
 	nbd_close(TAKE_PTR(link->h));
@@ -223,10 +258,13 @@ static bool greeted(struct nbd_link *link)
 
 static void greet(struct nbd_link *link, int fd)
 {
-	link->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (link->nbd->certs)
+		fd = nbd_tls_new(&link->tls, link->nbd->certs, fd);
+	link->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
 	link->h = link->fd >= 0 ? nbd_facts_handle(link->nbd) : NULL;
 	if (!link->h) {
-		(void)close(fd);
+		if (fd >= 0)
+			(void)close(fd);
 		drop(link);
 		set_why(link, "no memory");
 		go_down(link);
@@ -352,6 +390,7 @@ void nbd_link_pump(struct nbd_link *link)
 		return;
 	if (link->phase == NBD_RESTORING && !restore(link))
 		return;
+	arm_tls(link);
 	direction = nbd_aio_get_direction(link->h);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		arm_in(link);
@@ -373,6 +412,22 @@ static void on_in(struct xd_sys *sys, int64_t res)
 	if (is_talking(link))
 		receive(link);
 	nbd_link_pump(link);
+}
+
+/* What it brings libnbd, or takes from it, is told by libnbd's own polls. */
+static void on_tls(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_tls_poll *poll = container_of(sys, struct nbd_tls_poll, sys);
+	struct nbd_link *link = poll->link;
+
+	poll->armed = false;
+	if (link->closing || res == -ECANCELED)
+		return;
+	if (is_talking(link)) {
+		nbd_tls_pump(link->tls);
+		arm_tls(link);
+	}
+	end_if_quiet(link);
 }
 
 static void on_out(struct xd_sys *sys, int64_t res)
@@ -412,6 +467,11 @@ void nbd_link_stop(struct xd_channel *ch)
 		lose_patience(link);
 	else
 		nbd_io_stop(link);
+	/* Without waiting for the next time, and if it was cancelled. */
+	if (link->phase == NBD_DOWN)
+		call(link);
+	else if (link->phase == NBD_CALLING)
+		arm_in(link);
 }
 
 /* --- The channel ---------------------------------------------------------- */

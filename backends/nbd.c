@@ -65,9 +65,47 @@ static int take_parameters(struct nbd_disk *nbd)
 	return -EINVAL;
 }
 
+/* Whose certificate is it to be? */
+static int take_certs(struct nbd_disk *nbd, const char *dir)
+{
+	struct xd_disk *disk = nbd->disk;
+	char host[256] = "";
+	int r = xd_credential(disk, "credentials", "hostname", host,
+			      sizeof(host));
+
+	if (r == -ENODATA) {
+		(void)snprintf(host, sizeof(host), "%s", nbd->server.host);
+		r = 0;
+	}
+	if (r == 0 && !host[0]) {
+		xd_error(disk,
+			 "%s: a certificate is made out to a name: the "
+			 "credentials need a hostname here",
+			 nbd->place);
+		r = -EINVAL;
+	}
+	return r < 0 ? r : nbd_certs_load(&nbd->certs, disk, dir, host);
+}
+
 /* libnbd opens the file of keys at each handshake. */
+static int take_keys(struct nbd_disk *nbd)
+{
+	struct xd_disk *disk = nbd->disk;
+	int r = xd_credential(disk, "credentials", "psk", nbd->psk,
+			      sizeof(nbd->psk));
+
+	if (r == 0)
+		r = xd_credential(disk, "credentials", "user", nbd->user,
+				  sizeof(nbd->user));
+	if (r == 0 && nbd->server.user[0])
+		(void)snprintf(nbd->user, sizeof(nbd->user), "%s",
+			       nbd->server.user);
+	return r < 0 ? r : xd_lend_file(disk, nbd->psk);
+}
+
 static int take_credentials(struct nbd_disk *nbd)
 {
+	char dir[512];
 	struct xd_disk *disk = nbd->disk;
 	int r;
 
@@ -80,19 +118,14 @@ static int take_credentials(struct nbd_disk *nbd)
 	if (!xd_arg_set(disk, "credentials")) {
 		xd_error(disk,
 			 "%s: TLS needs credentials=NAME, with pre-shared "
-			 "keys",
+			 "keys or certificates",
 			 nbd->place);
 		return -EINVAL;
 	}
-	r = xd_credential(disk, "credentials", "psk", nbd->psk,
-			  sizeof(nbd->psk));
+	r = xd_credential(disk, "credentials", "certs", dir, sizeof(dir));
 	if (r == 0)
-		r = xd_credential(disk, "credentials", "user", nbd->user,
-				  sizeof(nbd->user));
-	if (r == 0 && nbd->server.user[0])
-		(void)snprintf(nbd->user, sizeof(nbd->user), "%s",
-			       nbd->server.user);
-	return r < 0 ? r : xd_lend_file(disk, nbd->psk);
+		return take_certs(nbd, dir);
+	return r == -ENODATA ? take_keys(nbd) : r;
 }
 
 static int check_sizes(struct nbd_disk *nbd)
@@ -206,6 +239,7 @@ static void nbd_close_disk(struct xd_disk *disk)
 
 	nbd_keep_close(nbd->keep);
 	nbd_recall_close(nbd->recall);
+	nbd_certs_free(nbd->certs);
 	nbd_fence_clear(nbd);
 	(void)pthread_mutex_destroy(&nbd->lock);
 	free(nbd);

@@ -9,6 +9,7 @@
 #define XENDISK_NBD_H
 
 #include <libnbd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -48,6 +49,7 @@ struct nbd_disk {
 	struct server server;
 	char place[300]; /* where the server is, for people */
 	char psk[512], user[512]; /* TLS: file of keys, and which one */
+	struct nbd_certs *certs; /* ... or these */
 	struct nbd_facts facts; /* as they were at open() */
 	uint32_t sector;
 	bool rmw; /* a block may be read, changed and written back */
@@ -90,6 +92,29 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret);
 int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 		      char *ret_why);
 
+/* --- nbd-tls.c: certificates ------------------------------------------------ */
+
+struct nbd_tls;
+
+/* Main thread, in open(): ca-cert.pem and what else there is in the folder;
+ * servers are known as host, a name or an address.  -errno: xd_error() has said
+ * why. */
+int nbd_certs_load(struct nbd_certs **ret, struct xd_disk *disk,
+		   const char *dir, const char *host);
+void nbd_certs_free(struct nbd_certs *certs);
+
+/* Takes fd, which is connected to a server.  Returns the socket on which libnbd
+ * talks to it, in clear; or -errno. */
+int nbd_tls_new(struct nbd_tls **ret, const struct nbd_certs *certs, int fd);
+void nbd_tls_free(struct nbd_tls *tls);
+/* Goes as far as it can.  When it is over it has shut both sockets down. */
+void nbd_tls_pump(struct nbd_tls *tls);
+void nbd_tls_shut(struct nbd_tls *tls);
+/* The server's socket and that to libnbd, and what to poll for. */
+void nbd_tls_wants(const struct nbd_tls *tls, struct pollfd ret[2]);
+/* Why it is over; NULL: nothing is wrong, or the server has hung up. */
+const char *nbd_tls_why(const struct nbd_tls *tls);
+
 /* --- nbd-link.c: a connection --------------------------------------------- */
 
 enum nbd_phase {
@@ -104,11 +129,20 @@ enum nbd_phase {
 struct nbd_io;
 struct nbd_restore;
 
+/* For one event of one of the sockets of link->tls. */
+struct nbd_tls_poll {
+	struct xd_sys sys;
+	struct nbd_link *link;
+	bool armed;
+};
+
 /* ch->data: the connection of a lane, or the attempts to have one. */
 struct nbd_link {
 	struct xd_channel *ch;
 	struct nbd_disk *nbd;
 	enum nbd_phase phase;
+	struct nbd_tls *tls; /* between libnbd and the server; or NULL */
+	struct nbd_tls_poll tls_polls[4];
 	struct nbd_handle *h; /* GREETING, RESTORING, UP; else NULL */
 	int fd; /* ours, of the same socket; or the one CALLING waits for */
 	struct nbd_facts facts; /* UP: of this connection */

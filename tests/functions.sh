@@ -162,6 +162,27 @@ toolstack()
 domain() { "$xensim" domain create "$@"; }
 guest() { "$simguest" "$@"; }
 
+# certificate NAME SIGNER TEXT [VALIDITY]: NAME-key.pem and NAME-cert.pem in the
+# folder $certs, as certtool's template says; SIGNER is such a name, or self.
+# shellcheck disable=SC2154  # $certs is the test's
+certificate()
+{
+	printf 'cn = localhost\n%s\n%s\n' "${4:-expiration_days = 9}" "$3" \
+		> "$tmp/template"
+	certtool --generate-privkey --ecc --outfile "$certs/$1-key.pem"
+	if [ "$2" = self ]; then
+		certtool --generate-self-signed --outfile "$certs/$1-cert.pem" \
+			--load-privkey "$certs/$1-key.pem" \
+			--template "$tmp/template"
+	else
+		certtool --generate-certificate --outfile "$certs/$1-cert.pem" \
+			--load-privkey "$certs/$1-key.pem" \
+			--load-ca-certificate "$certs/$2-cert.pem" \
+			--load-ca-privkey "$certs/$2-key.pem" \
+			--template "$tmp/template"
+	fi
+} 2> /dev/null
+
 # A guest that is told what to do step by step, while it is connected: meet DOM,
 # tell LINE..., ended_well NAME.  $script is its process, $tmp/out what it says.
 connected() { [ "$(state_of "$1" xvdb)" = connected ]; }

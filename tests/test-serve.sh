@@ -134,23 +134,6 @@ ok "no file of keys" fails 1 "none.psk: No such file" \
 	serve 'mem(1M)' --run true --tls-psk "$tmp/none.psk"
 certs=$tmp/certs
 mkdir "$certs" "$certs/other"
-# certificate NAME SIGNER: NAME-key.pem and NAME-cert.pem.
-certificate()
-{
-	printf 'cn = localhost\nexpiration_days = 9\n%s\n' "$3" > "$tmp/template"
-	certtool --generate-privkey --ecc --outfile "$certs/$1-key.pem"
-	if [ "$2" = self ]; then
-		certtool --generate-self-signed --outfile "$certs/$1-cert.pem" \
-			--load-privkey "$certs/$1-key.pem" \
-			--template "$tmp/template"
-	else
-		certtool --generate-certificate --outfile "$certs/$1-cert.pem" \
-			--load-privkey "$certs/$1-key.pem" \
-			--load-ca-certificate "$certs/$2-cert.pem" \
-			--load-ca-privkey "$certs/$2-key.pem" \
-			--template "$tmp/template"
-	fi
-} 2> /dev/null
 certificate ca self $'ca\ncert_signing_key'
 certificate server ca $'tls_www_server\ndns_name = localhost\nsigning_key'
 certificate client ca $'tls_www_client\nsigning_key'

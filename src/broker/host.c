@@ -281,28 +281,18 @@ static void serve_connect(struct host *host)
 static void serve_credential(struct host *host)
 {
 	const struct peer *peer = find_peer(host);
-	const struct settings_credentials *credentials;
-	const char *value = NULL;
+	char why[SETTINGS_TEXT_MAX];
+	const char *value;
+	int r;
 
 	if (!peer)
 		return;
-	credentials = settings_credentials(host->broker->settings, peer->uri);
-	if (!credentials) {
-		answer_error(host, -ENOENT,
-			     "there are no credentials \"%s\" in the "
-			     "configuration",
-			     peer->uri);
-		return;
-	}
-	if (strcmp(host->request.reason, "psk") == 0)
-		value = credentials->psk;
-	else if (strcmp(host->request.reason, "user") == 0)
-		value = credentials->user;
-	if (value)
+	r = settings_credential(host->broker->settings, peer->uri,
+				host->request.reason, &value, why);
+	if (r == 0)
 		send_answer(host, 0, false, -1, value);
 	else
-		answer_error(host, -ENODATA, "%s is not set",
-			     host->request.reason);
+		answer_error(host, r, "%s", why);
 }
 
 /* --- KEEP and BUDGET ------------------------------------------------------ */

@@ -104,12 +104,25 @@ static int check_credentials(cfg_t *cfg, cfg_opt_t *opt)
 	cfg_t *sec = cfg_opt_getnsec(opt, cfg_opt_size(opt) - 1);
 	const char *psk = sec ? cfg_getstr(sec, "psk") : NULL;
 	const char *user = sec ? cfg_getstr(sec, "user") : NULL;
+	const char *certs = sec ? cfg_getstr(sec, "certs") : NULL;
+	const char *fault = NULL;
 
-	if (psk && psk[0] == '/' && user && user[0])
+	if (psk && certs)
+		fault = "psk or certs, not both";
+	else if (!psk && !certs)
+		fault = "neither psk nor certs";
+	else if (psk && psk[0] != '/')
+		fault = "psk is no absolute path";
+	else if (certs && certs[0] != '/')
+		fault = "certs is no absolute path";
+	else if (psk && !(user && user[0]))
+		fault = "user is missing";
+	else if (psk ? cfg_getstr(sec, "hostname") : user)
+		fault = psk ? "hostname is for certs" : "user is for psk";
+	if (!fault)
 		return 0;
 	cfg_error(cfg, "credentials \"%s\": %s", sec ? cfg_title(sec) : "",
-		  psk && psk[0] == '/' ? "user is missing" :
-					 "psk is no absolute path");
+		  fault);
 	return -1;
 }
 
@@ -170,10 +183,28 @@ static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
 	return new.name &&new.expr &&new.where ? 0 : -ENOMEM;
 }
 
+/* Those of struct settings_credentials. */
+static const struct {
+	const char *name;
+	size_t at;
+} credential_settings[] = {
+	{ "psk", offsetof(struct settings_credentials, psk) },
+	{ "user", offsetof(struct settings_credentials, user) },
+	{ "certs", offsetof(struct settings_credentials, certs) },
+	{ "hostname", offsetof(struct settings_credentials, hostname) },
+};
+
+static char **credential_at(struct settings_credentials *credentials, size_t i)
+{
+	return (char **)(void *)((char *)credentials +
+				 credential_settings[i].at);
+}
+
 static int add_credentials(struct settings *settings, const char *path,
 			   cfg_t *sec)
 {
 	struct settings_credentials *list, new = { 0 };
+	bool complete;
 
 	if (settings_credentials(settings, cfg_title(sec))) {
 		keep_error("%s:%d: credentials \"%s\" are named twice", path,
@@ -186,10 +217,18 @@ static int add_credentials(struct settings *settings, const char *path,
 		return -ENOMEM;
 	settings->credentials = list;
 	new.name = strdup(cfg_title(sec));
-	new.psk = strdup(cfg_getstr(sec, "psk"));
-	new.user = strdup(cfg_getstr(sec, "user"));
+	complete = new.name != NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(credential_settings); i++) {
+		const char *value =
+			cfg_getstr(sec, credential_settings[i].name);
+
+		if (!value)
+			continue;
+		*credential_at(&new, i) = strdup(value);
+		complete = complete && *credential_at(&new, i);
+	}
 	list[settings->nr_credentials++] = new;
-	return new.name &&new.psk &&new.user ? 0 : -ENOMEM;
+	return complete ? 0 : -ENOMEM;
 }
 
 static int add_root(struct settings *settings, const char *root)
@@ -281,6 +320,8 @@ static int load_file(struct settings *settings, const char *path)
 	cfg_opt_t credentials[] = {
 		CFG_STR("psk", NULL, CFGF_NODEFAULT),
 		CFG_STR("user", NULL, CFGF_NODEFAULT),
+		CFG_STR("certs", NULL, CFGF_NODEFAULT),
+		CFG_STR("hostname", NULL, CFGF_NODEFAULT),
 		CFG_END(),
 	};
 	cfg_opt_t options[] = {
@@ -410,8 +451,8 @@ void settings_free(struct settings *settings)
 		free(settings->image_roots[i]);
 	for (size_t i = 0; i < settings->nr_credentials; i++) {
 		free(settings->credentials[i].name);
-		free(settings->credentials[i].psk);
-		free(settings->credentials[i].user);
+		for (size_t k = 0; k < ARRAY_SIZE(credential_settings); k++)
+			free(*credential_at(&settings->credentials[i], k));
 	}
 	free(settings->credentials);
 	free(settings->disks);
@@ -434,4 +475,28 @@ settings_credentials(const struct settings *settings, const char *name)
 		if (strcmp(settings->credentials[i].name, name) == 0)
 			return &settings->credentials[i];
 	return NULL;
+}
+
+int settings_credential(const struct settings *settings, const char *name,
+			const char *setting, const char **ret, char *ret_why)
+{
+	for (size_t i = 0; i < settings->nr_credentials; i++) {
+		struct settings_credentials *found = &settings->credentials[i];
+
+		if (strcmp(found->name, name) != 0)
+			continue;
+		*ret = NULL;
+		for (size_t k = 0; k < ARRAY_SIZE(credential_settings); k++)
+			if (strcmp(credential_settings[k].name, setting) == 0)
+				*ret = *credential_at(found, k);
+		if (*ret)
+			return 0;
+		(void)snprintf(ret_why, SETTINGS_TEXT_MAX, "%s is not set",
+			       setting);
+		return -ENODATA;
+	}
+	(void)snprintf(ret_why, SETTINGS_TEXT_MAX,
+		       "there are no credentials \"%s\" in the configuration",
+		       name);
+	return -ENOENT;
 }

@@ -24,6 +24,8 @@ struct settings_credentials {
 	char *name;
 	char *psk; /* absolute path of a file of pre-shared keys (psktool(1)) */
 	char *user; /* which of them */
+	char *certs; /* or: absolute path of a folder of certificates */
+	char *hostname; /* whom they must be made out to; NULL: see the URI */
 };
 
 struct settings {
@@ -48,5 +50,10 @@ const char *settings_disk(const struct settings *settings, const char *name);
 /* By name, or NULL. */
 const struct settings_credentials *
 settings_credentials(const struct settings *settings, const char *name);
+
+/* One setting ("psk") of the credentials of that name.  -ENOENT: there are none;
+ * -ENODATA: it is not set; and a sentence in ret_why (SETTINGS_TEXT_MAX). */
+int settings_credential(const struct settings *settings, const char *name,
+			const char *setting, const char **ret, char *ret_why);
 
 #endif

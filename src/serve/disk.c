@@ -127,7 +127,8 @@ static int understand(struct serve_disk *disk,
 		r = *ret_canonical ? 0 : -ENOMEM;
 	}
 	if (r == 0)
-		r = local_host_new(&disk->host, root, &disk->services);
+		r = local_host_new(&disk->host, root,
+				   TAKE_PTR(reading.settings), &disk->services);
 	expr_free(root);
 	end_reading(&reading);
 	return r;
@@ -262,6 +263,8 @@ static int flush_last(struct serve_channel *channel)
 				  .done = last_done,
 				  .owner = &last };
 
+	/* A server that is away is not waited for. */
+	stack_stop(channel->top);
 	xd_submit(channel->top, &req);
 	stack_kick(channel->top);
 	while (!last.done)

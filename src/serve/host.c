@@ -12,19 +12,21 @@
 
 #include "common/log.h"
 #include "common/server.h"
+#include "common/settings.h"
 #include "common/util.h"
 
-/* A file, or a server, that the expression names. */
+/* A file, a server or credentials that the expression names. */
 struct grant {
 	struct grant *next;
 	uint32_t layer;
 	char *param;
-	char *path; /* or a URI */
-	int fd; /* O_PATH; or -errno; of a server -1 */
+	char *path; /* or a URI, or a name */
+	int fd; /* O_PATH; or -errno; -1: no path */
 };
 
 struct local_host {
 	struct grant *grants;
+	struct settings *settings;
 	int sock;
 	pthread_t thread;
 	bool running;
@@ -60,7 +62,8 @@ static int add_grants(struct local_host *host, const struct layer *layer)
 
 	for (unsigned int i = 0; !r && i < layer->info->nr_params; i++)
 		if ((layer->info->params[i].type == XD_PATH ||
-		     layer->info->params[i].type == XD_SERVER) &&
+		     layer->info->params[i].type == XD_SERVER ||
+		     layer->info->params[i].type == XD_CREDENTIALS) &&
 		    layer->values[i].set)
 			r = add_grant(host, layer, i);
 	for (unsigned int i = 0; !r && i < layer->nr_below; i++)
@@ -142,6 +145,23 @@ static int serve_connect(const struct local_host *host,
 	return pair[0];
 }
 
+/* *ret_text is the value, or why there is none. */
+static int serve_credential(const struct local_host *host,
+			    const struct msg_service *request, char *ret_text)
+{
+	const struct grant *grant = find_grant(host, request);
+	char why[SETTINGS_TEXT_MAX];
+	const char *value;
+	int r;
+
+	if (!grant)
+		return -EPERM;
+	r = settings_credential(host->settings, grant->path, request->reason,
+				&value, why);
+	(void)snprintf(ret_text, MSG_TEXT_MAX, "%s", r < 0 ? why : value);
+	return r;
+}
+
 static int serve_keep(const struct msg_service *request)
 {
 	cleanup_close int fd = memfd_create("xendisk", MFD_CLOEXEC);
@@ -165,6 +185,9 @@ static void answer(struct local_host *host, const struct msg_service *request)
 		break;
 	case MSG_SERVICE_CONNECT:
 		r = fd = serve_connect(host, request);
+		break;
+	case MSG_SERVICE_CREDENTIAL:
+		r = serve_credential(host, request, done.text);
 		break;
 	case MSG_SERVICE_KEEP:
 		r = fd = serve_keep(request);
@@ -214,13 +237,16 @@ static int start(struct local_host *host, struct services **ret_services)
 }
 
 int local_host_new(struct local_host **ret, const struct layer *root,
-		   struct services **ret_services)
+		   struct settings *settings, struct services **ret_services)
 {
 	struct local_host *host = calloc(1, sizeof(*host));
 	int r;
 
-	if (!host)
+	if (!host) {
+		settings_free(settings);
 		return -ENOMEM;
+	}
+	host->settings = settings;
 	host->sock = -1;
 	r = add_grants(host, root);
 	if (!r)
@@ -245,6 +271,7 @@ void local_host_free(struct local_host *host)
 	}
 	if (host->sock >= 0)
 		(void)close(host->sock);
+	settings_free(host->settings);
 	while ((grant = host->grants)) {
 		host->grants = grant->next;
 		if (grant->fd >= 0)

@@ -13,10 +13,12 @@
 #include "worker/services.h"
 
 struct local_host;
+struct settings;
 
-/* root: for the paths in it.  *ret_services is freed before the host. */
+/* root: for the paths in it.  Takes over the settings, where credentials are.
+ * *ret_services is freed before the host. */
 int local_host_new(struct local_host **ret, const struct layer *root,
-		   struct services **ret_services);
+		   struct settings *settings, struct services **ret_services);
 void local_host_free(struct local_host *host);
 
 #endif

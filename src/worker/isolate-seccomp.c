@@ -27,6 +27,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <xen/xen.h>
@@ -100,8 +101,9 @@ static const struct rule allowed[] = {
 	CALL(sendmsg), CALL(recvmsg), CALL(sendto), CALL(recvfrom),
 	CALL(accept4), /* the next broker's */
 
-	/* A server's socket: ends polls of it (nbd-link.c). */
-	CALL(shutdown),
+	/* A server's socket: ends polls of it (nbd-link.c).  A pair leads
+	 * nowhere but into this process (nbd-tls.c). */
+	CALL(shutdown), CALL_IF(socketpair, 0, UINT32_MAX, AF_UNIX),
 
 	/* What a descriptor is, asked by the descriptor: never by a path.
 	 * With the flag a path that is not empty would still be looked up, but

@@ -53,6 +53,7 @@ static void put(const char *path, const char *text)
 
 static void test_good(void **state)
 {
+	const char *value;
 	struct settings *settings;
 	char why[SETTINGS_TEXT_MAX];
 
@@ -71,6 +72,7 @@ static void test_good(void **state)
 		       "credentials \"store\" {\n"
 		       "  psk = \"/etc/keys\" user = \"alice\"\n"
 		       "}\n"
+		       "credentials \"cloud\" { certs = \"/etc/pki\" }\n"
 		       "mem-limit = \"4G\"\n");
 	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n");
 	if (settings_load(main_file, &settings, why) != 0)
@@ -84,6 +86,17 @@ static void test_good(void **state)
 			    "/etc/keys");
 	assert_string_equal(settings_credentials(settings, "store")->user,
 			    "alice");
+	assert_int_equal(settings_credential(settings, "cloud", "certs", &value,
+					     why),
+			 0);
+	assert_string_equal(value, "/etc/pki");
+	assert_int_equal(settings_credential(settings, "cloud", "hostname",
+					     &value, why),
+			 -ENODATA);
+	assert_int_equal(settings_credential(settings, "web1", "psk", &value,
+					     why),
+			 -ENOENT);
+	assert_non_null(strstr(why, "no credentials \"web1\""));
 	assert_int_equal(settings->nr_image_roots, 2);
 	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
 	assert_int_equal(settings->mem_limit, 4ull << 30);
@@ -105,6 +118,15 @@ static const struct {
 	  ":3: credentials \"a\": psk is no absolute path" },
 	{ "credentials \"a\" { psk = \"/keys\" }\n",
 	  "credentials \"a\": user is missing" },
+	{ "credentials \"a\" { user = \"me\" }\n", "neither psk nor certs" },
+	{ "credentials \"a\" { certs = \"pki\" }\n",
+	  "certs is no absolute path" },
+	{ "credentials \"a\" { psk = \"/k\" certs = \"/c\" user = \"me\" }\n",
+	  "not both" },
+	{ "credentials \"a\" { certs = \"/c\" user = \"me\" }\n",
+	  "user is for psk" },
+	{ "credentials \"a\" { psk = \"/k\" user = \"me\" hostname = \"h\" }\n",
+	  "hostname is for certs" },
 	{ "disk \"a b\" { expr = \"/a\" }\n", "a name has letters" },
 	{ "disk \"a\" { expr = \"/a\" }\ndisk \"a\" { expr = \"/b\" }\n",
 	  "duplicate title 'a'" },
