@@ -45,6 +45,13 @@ ok()
 	fi
 }
 
+# skipped NAME WHY: a point that this machine cannot show.
+skipped()
+{
+	points=$((points + 1))
+	echo "ok $points - $1 # SKIP $2"
+}
+
 # fails STATUS PATTERN COMMAND...: it exits so, and says so.
 fails()
 {

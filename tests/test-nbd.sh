@@ -115,6 +115,21 @@ attach "$uri"
 ok "a slow server" guest "$d" xvdb verify --seconds 1 --depth 16 --size 16M
 detach
 
+# --- By vsock, where the kernel has its loopback (tests/xen has it, too) ---------------------
+vsock_port=$((20000 + RANDOM % 12000))
+end_server
+nbdkit -f --vsock -p $vsock_port file "$tmp/image" >> "$tmp/server.log" 2>&1 &
+server=$!
+cleanup_pids+=("$server")
+vsock_uri=nbd+vsock://1:$vsock_port/
+if [ -e /dev/vsock ] && eventually 3 timeout 5 nbdinfo "$vsock_uri" 2>/dev/null >&2; then
+	ok "nbd+vsock" attach "$vsock_uri"
+	ok "... works" guest "$d" xvdb verify --seconds 1 --size 8M
+	detach
+else
+	skipped "nbd+vsock" "there is no vsock_loopback here"
+fi
+
 # --- In a stack, and what is refused --------------------------------------------------------------
 nbdkit_serves -r file "$tmp/image"
 ok "a read-only export under cow" attach "cow($uri, mem)"

@@ -8,6 +8,10 @@
  * never mix.  A daemon without either has /dev/null there: then it is syslog.
  * A worker inherits stderr and so logs to the same place.
  *
+ * Nobody waits for who reads the log: a guest's requests do not stop because
+ * journald hangs.  A line that is not taken at once is left out, and counted; the
+ * next one that is taken is preceded by how many.  (syslog() may wait.)
+ *
  * The journal is spoken to as systemd documents it ("Native Journal Protocol"):
  * libsystemd and what it needs would cost each worker 150 KiB.
  */
@@ -16,7 +20,9 @@
 #include "common/log.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -43,6 +49,7 @@ static const char *log_program = "xendisk";
 static enum log_level log_level = LOG_LEVEL_INFO;
 static enum { TO_STDERR, TO_JOURNAL, TO_SYSLOG } target;
 static int journal_fd = -1;
+static _Atomic(uint32_t) not_taken; /* lines, since the last that was taken */
 
 /* Is stderr the stream that systemd connected to the journal? */
 static bool stderr_is_journal(void)
@@ -118,7 +125,19 @@ const char *log_level_word(enum log_level level)
 	return levels[level].word;
 }
 
-static void to_stderr(enum log_level level, const char *where, const char *text)
+/* A line fits in what a pipe or socket has room for when it has any. */
+static bool is_taken(const char *line, size_t length)
+{
+	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (poll(&pfd, 1, 0) == 0)
+		return false;
+	(void)!write(STDERR_FILENO, line, length);
+	return true;
+}
+
+/* False: it would have to wait. */
+static bool to_stderr(enum log_level level, const char *where, const char *text)
 {
 	char line[LINE_MAX_BYTES + 128];
 	bool plain = level == LOG_LEVEL_INFO;
@@ -132,7 +151,7 @@ static void to_stderr(enum log_level level, const char *where, const char *text)
 		     log_program, plain ? "" : levels[level].word,
 		     plain ? "" : ": ", where, text);
 	n = MIN(n, (int)sizeof(line) - 1);
-	(void)!write(STDERR_FILENO, line, (size_t)n);
+	return is_taken(line, (size_t)n);
 }
 
 /* A line for each field; there is no newline in any.  False: the journal is not
@@ -154,8 +173,33 @@ static bool to_journal(enum log_level level, const struct log_who *who,
 			      "\nXENDISK_DEVID=%" PRIu32 "\nXENDISK_VDEV=%s\n",
 			      who->domid, who->devid, vdev);
 	}
-	return n < (int)sizeof(buf) &&
-	       send(journal_fd, buf, (size_t)n, MSG_NOSIGNAL) == n;
+	return n < (int)sizeof(buf) && send(journal_fd, buf, (size_t)n,
+					    MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+}
+
+static bool put(enum log_level level, const struct log_who *who,
+		const char *where, const char *text)
+{
+	if (target == TO_JOURNAL && to_journal(level, who, where, text))
+		return true;
+	if (target != TO_SYSLOG)
+		return to_stderr(level, where, text);
+	syslog(levels[level].syslog_priority, "%s%s", where, text);
+	return true;
+}
+
+static void tell_not_taken(void)
+{
+	uint32_t n = atomic_load(&not_taken) ? atomic_exchange(&not_taken, 0) :
+					       0;
+	char text[80];
+
+	if (!n)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "%" PRIu32 " lines were left out: nobody took them", n);
+	if (!put(LOG_LEVEL_WARNING, NULL, "", text))
+		atomic_fetch_add(&not_taken, n);
 }
 
 static void emit(enum log_level level, const struct log_who *who,
@@ -175,12 +219,9 @@ static void emit(enum log_level level, const struct log_who *who,
 	if (who)
 		snprintf(where, sizeof(where), "d%" PRIu32 "/%" PRIu32 ": ",
 			 who->domid, who->devid);
-	if (target == TO_JOURNAL && to_journal(level, who, where, text))
-		return;
-	if (target == TO_SYSLOG)
-		syslog(levels[level].syslog_priority, "%s%s", where, text);
-	else
-		to_stderr(level, where, text);
+	tell_not_taken();
+	if (!put(level, who, where, text))
+		atomic_fetch_add(&not_taken, 1);
 }
 
 void log_line(enum log_level level, const char *fmt, ...)

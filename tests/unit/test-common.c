@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
+#include "common/log.h"
 #include "common/msg.h"
 #include "common/stats.h"
 #include "common/util.h"
@@ -158,6 +159,39 @@ static void test_quantiles(void **state)
 		    stats_quantile_us(latency, 999));
 }
 
+/* A reader of the log that hangs stops nobody; it hears of what it missed. */
+static void log_is_not_waited_for(void **state)
+{
+	static char buf[1 << 20];
+	int before = dup(STDERR_FILENO), pipes[2];
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(dup2(pipes[1], STDERR_FILENO), STDERR_FILENO);
+	log_init("test", LOG_LEVEL_INFO);
+	(void)alarm(60); /* this is what would end it */
+	for (int i = 0; i < 5000; i++)
+		log_line(LOG_LEVEL_INFO, "line %d of many, each of them long",
+			 i);
+	(void)alarm(0);
+	n = read(pipes[0], buf, sizeof(buf) - 1);
+	assert_true(n > 0);
+	buf[n] = '\0';
+	assert_non_null(strstr(buf, "line 0 of many"));
+	assert_null(strstr(buf, "line 4999 of many"));
+	log_line(LOG_LEVEL_INFO, "at last");
+	(void)dup2(before, STDERR_FILENO);
+	(void)close(before);
+	(void)close(pipes[1]);
+	n = read(pipes[0], buf, sizeof(buf) - 1);
+	(void)close(pipes[0]);
+	assert_true(n > 0);
+	buf[n] = '\0';
+	assert_non_null(strstr(buf, "lines were left out"));
+	assert_non_null(strstr(buf, "at last"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +200,7 @@ int main(void)
 		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_latency_buckets),
 		cmocka_unit_test(test_quantiles),
+		cmocka_unit_test(log_is_not_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
