@@ -29,6 +29,7 @@ ok "... nothing is skipped that it has" \
 	test "$(grep -c 'ok .* # SKIP' "$tmp/tap")" -le 16
 ok "xendisk serve: sectors of 4096" ours "raw($tmp/image, sector-size=4096)"
 ok "xendisk serve: mem" ours 'mem(64M)'
+ok "xendisk serve: two exports" ours 'mem(1M)' 'other=mem(2M)'
 ok "xendisk serve: cow" ours "cow($tmp/image, mem)"
 ok "xendisk serve: read-only" ours "$tmp/image" --readonly
 if command -v psktool > /dev/null; then

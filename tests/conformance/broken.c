@@ -127,6 +127,13 @@ static void spoil_unsup(uint8_t *p, size_t length)
 		(void)nbd_put32(p + 12, NBD_REP_ERROR | NBD_REP_ERR_INVALID);
 }
 
+static void spoil_go(uint8_t *p, size_t length)
+{
+	if (is_reply(p, length, NBD_OPT_GO, NBD_REP_ACK))
+		(void)nbd_put32(p + 12,
+				NBD_REP_ERROR | NBD_REP_ERR_BLOCK_SIZE_REQD);
+}
+
 static void spoil_list(uint8_t *p, size_t length)
 {
 	if (is_reply(p, length, NBD_OPT_LIST, NBD_REP_SERVER))
@@ -293,6 +300,7 @@ static const struct fault faults[] = {
 	{ "no-abort", "abort-with-data", spoil_abort, HONEST },
 	{ "no-unsup", "option-unknown", spoil_unsup, HONEST },
 	{ "long-name", "list", spoil_list, HONEST },
+	{ "needs-sizes", "block-size-asked", spoil_go, HONEST },
 	{ "padding", "go-no-padding", NULL, PADDING },
 	{ "no-flags", "flags-has-flags", spoil_has_flags, HONEST },
 	{ "df", "flags-no-df", spoil_df, HONEST },

@@ -242,6 +242,17 @@ static void sizes_not_required(struct client *c)
 		"a client that does not ask for block sizes is refused");
 }
 
+static void sizes_asked_for(struct client *c)
+{
+	static const uint16_t infos[] = { NBD_INFO_BLOCK_SIZE };
+	uint32_t type;
+
+	client_begin(c);
+	type = ask_info(c, NBD_OPT_GO, name_of(c), infos, 1);
+	require(type != ERR(BLOCK_SIZE_REQD),
+		"a client that asks for block sizes is refused");
+}
+
 /* --- Kinds of headers ----------------------------------------------------- */
 
 static void with_data(struct client *c, uint32_t option)
@@ -506,6 +517,38 @@ static void set_meta_failure(struct client *c)
 	no_status(c, "after SET_META_CONTEXT failed");
 }
 
+/* Another export's name; skips the case if there is none. */
+static const char *other_export(struct client *c)
+{
+	struct client *other = client_other(c);
+
+	client_begin(other);
+	if (client_ask(other, NBD_OPT_LIST, NULL, 0) != NBD_REP_ACK)
+		client_skip("the server does not list its exports");
+	for (unsigned int i = 1; i < other->nr_replies; i++) {
+		uint32_t length = nbd_get32(other->replies[i].data);
+		char *name = client_memory(length + 1);
+
+		memcpy(name, other->replies[i].data + 4, length);
+		if (strcmp(name, name_of(c)) != 0)
+			return name;
+	}
+	client_skip("the server has one export only");
+}
+
+static void set_meta_elsewhere(struct client *c)
+{
+	static const char *const queries[] = { ALLOCATION };
+	const char *name = other_export(c);
+	uint8_t room[8192];
+
+	begin_meta(c);
+	if (client_ask(c, NBD_OPT_SET_META_CONTEXT, room,
+		       meta_data(room, name, queries, 1)) != NBD_REP_ACK)
+		client_skip("the server has no contexts of \"%s\"", name);
+	no_status(c, "after the contexts of another export were chosen");
+}
+
 const struct test_case option_cases[] = {
 	{ "info", "NBD_OPT_INFO and NBD_OPT_GO",
 	  "before ACK the server MUST send INFO_EXPORT; of length 12", false,
@@ -558,6 +601,9 @@ const struct test_case option_cases[] = {
 	{ "block-not-required", "Block size constraints",
 	  "servers SHOULD NOT refuse clients that do not ask for sizes", true,
 	  sizes_not_required },
+	{ "block-size-asked", "NBD_OPT_INFO and NBD_OPT_GO",
+	  "ERR_BLOCK_SIZE_REQD MUST NOT be sent to who asks for block sizes",
+	  false, sizes_asked_for },
 	{ "structured-with-data", "NBD_OPT_STRUCTURED_REPLY",
 	  "the server SHOULD reject data with ERR_INVALID", true,
 	  structured_with_data },
@@ -601,6 +647,9 @@ const struct test_case option_cases[] = {
 	{ "meta-malformed", "NBD_OPT_LIST_META_CONTEXT",
 	  "syntactically invalid: MUST fail with ERR_INVALID", false,
 	  meta_malformed },
+	{ "set-meta-elsewhere", "Metadata querying",
+	  "contexts are those of the export that was named, and of no other",
+	  true, set_meta_elsewhere },
 	{ "set-meta-replaces", "NBD_OPT_SET_META_CONTEXT",
 	  "replaces all previously set contexts", false, set_meta_replaces },
 	{ "set-meta-failure", "NBD_OPT_SET_META_CONTEXT",
