@@ -169,6 +169,12 @@ enum xd_type {
 /* XD_DISK: its content means nothing once the whole disk is detached.  A file
  * that the guest's disk was using there is emptied then. */
 #define XD_TEMPORARY (1u << 6)
+/* XD_STRING: may be given any number of times; a positional one is the last of
+ * them.  xd_arg_string() gives all, each ended by a NUL, the last by two. */
+#define XD_REPEATED (1u << 7)
+/* XD_STRING: a word of a command line, see server below: it is not empty and
+ * does not begin with "-". */
+#define XD_WORD (1u << 8)
 
 struct xd_param {
 	const char *name;
@@ -301,6 +307,24 @@ struct xd_backend {
 	 * carried out ends by itself.  A last XD_FLUSH may follow; it is owed to
 	 * the guest, and should succeed or fail within seconds. */
 	void (*stop)(struct xd_channel *ch);
+
+	/*
+	 * Optional.  The command line of an NBD server that xd_spawn() starts
+	 * for this disk: words, each ended by a NUL, an empty one at the end;
+	 * the first is the program, looked for in PATH.  A word may have one
+	 * of these in it ({{ and }} are braces):
+	 *
+	 *   {name}	   a parameter.  The word is left out when it is not
+	 *		   set, and repeated when that is (XD_REPEATED).  Of an
+	 *		   XD_PATH it is the name by which the program opens
+	 *		   the file, and no other: see xd_open()
+	 *   {?readonly}   the word is left out unless the disk is only read
+	 *   {!readonly}   ... if it is
+	 *
+	 * The server inherits the socket on which it is to listen, as systemd
+	 * does it (LISTEN_FDS=1), and ends on SIGTERM.
+	 */
+	const char *server;
 };
 
 /* The one symbol of a module. */
@@ -399,6 +423,16 @@ XD_API int xd_budget(struct xd_disk *disk, int64_t more);
  * once, or -errno (-EAGAIN: too many at a time, or no answer).  Poll it for
  * POLLIN, then ask xd_connected(). */
 XD_API int xd_connect(struct xd_disk *disk, const char *name);
+
+/* It holds what a guest writes in its own memory: when it has died, another one
+ * would be another disk. */
+#define XD_SPAWN_ONCE (1u << 0)
+
+/* Lane or main thread.  As xd_connect(), to the NBD server in struct xd_backend,
+ * which is started first when it does not run; it ends with the disk, not with
+ * the worker.  A server that has died is started again, but not with
+ * XD_SPAWN_ONCE: then xd_connected() says how it died, and -ENODATA. */
+XD_API int xd_spawn(struct xd_disk *disk, unsigned int flags);
 
 /* Lane or main thread.  What became of it; closes `pending` unless it says
  * -EAGAIN, not yet.  Returns a connected socket (close it yourself), or

@@ -13,8 +13,8 @@
 
 #define SYMBOL "xendisk_backend_v1"
 
-/* The members that version 1 has had from its first day. */
-#define SIZE_V1 sizeof(struct xd_backend)
+/* What version 1 had from its first day. */
+#define SIZE_V1 offsetof(struct xd_backend, kick)
 
 static int print(json_t *object)
 {
@@ -24,12 +24,13 @@ static int print(json_t *object)
 	return r < 0 || fflush(stdout) < 0 ? 1 : 0;
 }
 
-static json_t *describe_schemes(const char *schemes)
+/* "a\0b\0" as an array; NULL is an empty one. */
+static json_t *describe_list(const char *list)
 {
 	json_t *array = json_array();
 
-	for (; schemes && *schemes; schemes += strlen(schemes) + 1)
-		json_array_append_new(array, json_string(schemes));
+	for (; list && *list; list += strlen(list) + 1)
+		json_array_append_new(array, json_string(list));
 	return array;
 }
 
@@ -67,6 +68,7 @@ static const char *complaint(const struct xd_backend *backend)
 int describe_main(const char *file)
 {
 	void *module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+	struct xd_backend all = { 0 };
 	const struct xd_backend *backend;
 	const char *why;
 
@@ -76,12 +78,18 @@ int describe_main(const char *file)
 	if (!backend)
 		return print(json_pack("{s:s}", "error",
 				       "it has no symbol " SYMBOL));
-	why = complaint(backend);
+	/* A module may be older than this header: what it lacks is not set. */
+	if (backend->version == XD_API_VERSION)
+		memcpy(&all, backend, MIN(backend->size, sizeof(all)));
+	else
+		all.version = backend->version;
+	why = complaint(&all);
 	if (why)
 		return print(json_pack("{s:s}", "error", why));
-	return print(json_pack("{s:s, s:s, s:i, s:o, s:o}", "name",
-			       backend->name, "summary", backend->summary,
-			       "flags", (int)backend->flags, "schemes",
-			       describe_schemes(backend->schemes), "params",
-			       describe_params(backend->params)));
+	return print(json_pack("{s:s, s:s, s:i, s:o, s:o, s:o}", "name",
+			       all.name, "summary", all.summary, "flags",
+			       (int)all.flags, "schemes",
+			       describe_list(all.schemes), "params",
+			       describe_params(all.params), "server",
+			       describe_list(all.server)));
 }

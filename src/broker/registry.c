@@ -139,7 +139,7 @@ static int read_params(json_t *array, struct xd_param *params)
 }
 
 /* "nbd\0nbds\0" */
-static int read_schemes(json_t *array, char *buf, size_t size)
+static int read_list(json_t *array, char *buf, size_t size)
 {
 	size_t length = 0;
 	json_t *item;
@@ -165,19 +165,23 @@ static struct backend_info *read_info(json_t *json)
 				      .version = XD_API_VERSION,
 				      .params = params };
 	char schemes[256];
+	char server[1024];
 	json_t *schemes_json;
 	json_t *params_json;
+	json_t *server_json;
 	int flags;
 
-	if (json_unpack(json, "{s:s, s:s, s:i, s:o, s:o}", "name",
+	if (json_unpack(json, "{s:s, s:s, s:i, s:o, s:o, s:o}", "name",
 			&backend.name, "summary", &backend.summary, "flags",
 			&flags, "schemes", &schemes_json, "params",
-			&params_json) < 0 ||
+			&params_json, "server", &server_json) < 0 ||
 	    read_params(params_json, params) < 0 ||
-	    read_schemes(schemes_json, schemes, sizeof(schemes)) < 0)
+	    read_list(schemes_json, schemes, sizeof(schemes)) < 0 ||
+	    read_list(server_json, server, sizeof(server)) < 0)
 		return NULL;
 	backend.flags = (uint32_t)flags;
 	backend.schemes = schemes[0] ? schemes : NULL;
+	backend.server = server[0] ? server : NULL;
 	return backend_info_new(&backend);
 }
 

@@ -146,6 +146,23 @@ static json_t *notes_of(const struct layer *layer, const char *notes)
 	return array;
 }
 
+/* Of a parameter that may be repeated: "a, b". */
+static json_t *view_value(const struct xd_param *param, const char *text)
+{
+	cleanup_free char *all = NULL;
+	size_t size;
+	FILE *out;
+
+	if (!(param->flags & XD_REPEATED))
+		return any_text(text);
+	out = open_memstream(&all, &size);
+	if (!out)
+		return NULL;
+	for (const char *p = text; *p; p += strlen(p) + 1)
+		fprintf(out, "%s%s", p == text ? "" : ", ", p);
+	return fclose(out) == 0 ? any_text(all) : NULL;
+}
+
 json_t *view_layer(const struct layer *layer, const char *notes)
 {
 	json_t *parameters = json_object();
@@ -155,7 +172,8 @@ json_t *view_layer(const struct layer *layer, const char *notes)
 		if (layer->values[i].set && layer->values[i].text)
 			json_object_set_new(parameters,
 					    layer->info->params[i].name,
-					    any_text(layer->values[i].text));
+					    view_value(&layer->info->params[i],
+						       layer->values[i].text));
 	for (unsigned int i = 0; i < layer->nr_below; i++)
 		json_array_append_new(below,
 				      view_layer(layer->below[i], notes));
@@ -206,10 +224,11 @@ static json_t *view_choices(const char *choices)
 
 static json_t *view_param(const struct xd_param *param)
 {
-	return json_pack("{s:s, s:s, s:b, s:b, s:o, s:s*, s:s}", "name",
+	return json_pack("{s:s, s:s, s:b, s:b, s:b, s:o, s:s*, s:s}", "name",
 			 param->name, "type", type_words[param->type],
 			 "positional", (param->flags & XD_POSITIONAL) != 0,
 			 "required", (param->flags & XD_REQUIRED) != 0,
+			 "repeated", (param->flags & XD_REPEATED) != 0,
 			 "choices", view_choices(param->choices), "preset",
 			 param->preset, "help", param->help ? param->help : "");
 }

@@ -92,6 +92,8 @@ static char *describe(json_t *param)
 		fprintf(out, "%s%s", i ? "|" : " ", json_string_value(choice));
 	if (json_is_true(json_object_get(param, "required")))
 		fputs(", required", out);
+	if (json_is_true(json_object_get(param, "repeated")))
+		fputs(", any number", out);
 	if (json_is_string(json_object_get(param, "preset")))
 		fprintf(out, ", else %s", text_of(param, "preset"));
 	return fclose(out) == 0 ? text : NULL;

@@ -51,8 +51,11 @@ struct backend_info *backend_info_new(const struct xd_backend *backend)
 	info->params = calloc(count + 1, sizeof(*info->params));
 	if (backend->schemes)
 		info->schemes = copy_list(backend->schemes);
+	if (backend->server)
+		info->server = copy_list(backend->server);
 	if (!info->name || !info->summary || !info->params ||
-	    (backend->schemes && !info->schemes))
+	    (backend->schemes && !info->schemes) ||
+	    (backend->server && !info->server))
 		goto no_memory;
 	for (unsigned int i = 0; i < count; i++) {
 		/* Counted first: what is half copied is freed too. */
@@ -87,6 +90,7 @@ void backend_info_free(struct backend_info *info)
 	free(info->name);
 	free(info->summary);
 	free(info->schemes);
+	free(info->server);
 	free(info);
 }
 

@@ -107,6 +107,42 @@ static int set_value(struct expr_value *value, char *text, uint64_t number)
 	return 0;
 }
 
+/* Behind those that are there already: "a\0b\0\0". */
+static int add_value(struct expr_value *value, const char *text)
+{
+	size_t before = 0;
+	char *list;
+
+	while (value->set && value->text[before])
+		before += strlen(value->text + before) + 1;
+	list = realloc(value->text, before + strlen(text) + 2);
+	if (!list)
+		return -ENOMEM;
+	memcpy(list + before, text, strlen(text) + 1);
+	list[before + strlen(text) + 1] = '\0';
+	value->text = list;
+	value->set = true;
+	return 0;
+}
+
+static int check_string(const struct layer *layer, unsigned int number,
+			const char *text, size_t position,
+			struct expr_error *error)
+{
+	const struct xd_param *param = &layer->info->params[number];
+	struct expr_value *value = &layer->values[number];
+
+	if ((param->flags & XD_WORD) && text[0] == '-')
+		return bad_value(layer, param, text, position, error,
+				 "a word that does not begin with -");
+	if ((param->flags & (XD_WORD | XD_REPEATED)) && !text[0])
+		return expr_fail(error, position, "%s: %s is empty",
+				 layer->info->name, param->name);
+	if (param->flags & XD_REPEATED)
+		return add_value(value, text);
+	return set_value(value, strdup(text), 0);
+}
+
 int check_literal(const struct layer *layer, unsigned int number,
 		  const char *text, size_t position, struct expr_error *error)
 {
@@ -124,6 +160,7 @@ int check_literal(const struct layer *layer, unsigned int number,
 					 "an absolute path");
 		return set_value(value, strdup(text), 0);
 	case XD_STRING:
+		return check_string(layer, number, text, position, error);
 	case XD_CREDENTIALS:
 		return set_value(value, strdup(text), 0);
 	case XD_ENUM:

@@ -22,6 +22,20 @@ static void print_word(FILE *out, const char *word)
 	fputc('"', out);
 }
 
+/* Once, or as often as it was given. */
+static void print_values(FILE *out, const struct xd_param *param,
+			 const char *text, const char *comma)
+{
+	do {
+		fputs(comma, out);
+		if (!(param->flags & XD_POSITIONAL))
+			fprintf(out, "%s=", param->name);
+		print_word(out, text);
+		text += strlen(text) + 1;
+		comma = ", ";
+	} while ((param->flags & XD_REPEATED) && *text);
+}
+
 static void print_layer(FILE *out, const struct layer *layer)
 {
 	const char *comma = "";
@@ -40,10 +54,7 @@ static void print_layer(FILE *out, const struct layer *layer)
 		} else {
 			if (!layer->values[i].given)
 				continue;
-			fputs(comma, out);
-			if (!(param->flags & XD_POSITIONAL))
-				fprintf(out, "%s=", param->name);
-			print_word(out, layer->values[i].text);
+			print_values(out, param, layer->values[i].text, comma);
 		}
 		comma = ", ";
 	}

@@ -236,6 +236,16 @@ static int layer_of_word(struct parser *p, const struct backend_info *info,
 
 /* --- name(arg, ..., option=value) ---------------------------------------- */
 
+/* Is "key=value" in quotes a parameter of its? */
+static bool takes_words(const struct backend_info *info)
+{
+	for (unsigned int i = 0; i < info->nr_params; i++)
+		if ((info->params[i].flags & XD_REPEATED) &&
+		    (info->params[i].flags & XD_POSITIONAL))
+			return true;
+	return false;
+}
+
 static int option(struct parser *p, struct layer *layer, size_t name_len,
 		  enum stop stop)
 {
@@ -247,15 +257,19 @@ static int option(struct parser *p, struct layer *layer, size_t name_len,
 		if (strncmp(info->params[i].name, name, name_len) != 0 ||
 		    info->params[i].name[name_len] != '\0')
 			continue;
-		if (layer->values[i].given)
+		if (layer->values[i].given &&
+		    !(info->params[i].flags & XD_REPEATED))
 			return expr_fail(p->error, position,
 					 "%s: %s is given twice", info->name,
 					 info->params[i].name);
 		p->at += name_len + 1;
 		return literal(p, layer, i, stop);
 	}
-	return expr_fail(p->error, position, "%s has no option \"%.*s\"",
-			 info->name, (int)MIN(name_len, (size_t)60), name);
+	return expr_fail(p->error, position, "%s has no option \"%.*s\"%s",
+			 info->name, (int)MIN(name_len, (size_t)60), name,
+			 takes_words(info) ?
+				 "; what is no option stands in quotes" :
+				 "");
 }
 
 /* The next positional parameter that has not been given; -ENOENT: none. */
@@ -268,8 +282,10 @@ static int next_positional(const struct layer *layer)
 
 		if (!(param->flags & XD_POSITIONAL))
 			break;
-		if (param->type == XD_DISK ? disk++ >= layer->nr_below :
-					     !layer->values[i].given)
+		if (param->type == XD_DISK ?
+			    disk++ >= layer->nr_below :
+			    !layer->values[i].given ||
+				    (param->flags & XD_REPEATED))
 			return (int)i;
 	}
 	return -ENOENT;

@@ -27,6 +27,7 @@ struct backend_info {
 	uint32_t flags;
 	struct xd_param *params; /* own copies of the texts; ends with XD_END */
 	unsigned int nr_params;
+	char *server; /* as in struct xd_backend, or NULL */
 };
 
 struct backend_info *backend_info_new(const struct xd_backend *backend);
@@ -48,7 +49,7 @@ struct expr_env {
 struct expr_value {
 	bool given; /* written in the expression: printed again */
 	bool set; /* given, or preset */
-	char *text; /* of those that are no number; always canonical */
+	char *text; /* canonical; XD_REPEATED: all, as xd_arg_string() has it */
 	uint64_t number; /* XD_SIZE, XD_TIME, XD_UINT, XD_BOOL */
 };
 

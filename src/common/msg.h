@@ -66,7 +66,7 @@ enum msg_type {
 
 	MSG_CLIENT_TAKEN, /* struct msg_text: or why it was sent away */
 
-	/* what became of MSG_SERVICE_CONNECT, on a socket of its own */
+	/* what became of MSG_SERVICE_CONNECT or SPAWN, on a socket of its own */
 	MSG_REACHED = 64, /* struct msg_text, and the connection */
 };
 
@@ -195,6 +195,8 @@ enum msg_service_kind {
 			      * descriptor is where REACHED will come */
 	MSG_SERVICE_CREDENTIAL, /* layer, name: an XD_CREDENTIALS parameter;
 				 * reason: which setting; text: its value */
+	MSG_SERVICE_SPAWN, /* layer, flags of xd_spawn(): the descriptor is where
+			    * REACHED will come */
 	MSG_NR_SERVICES
 };
 
@@ -204,7 +206,7 @@ struct msg_service {
 	struct msg_header h;
 	uint32_t kind; /* enum msg_service_kind */
 	uint32_t layer; /* its number, pre-order from 0 at the root */
-	uint32_t flags; /* OPEN: of open(2) */
+	uint32_t flags; /* OPEN: of open(2); SPAWN: of xd_spawn() */
 	uint32_t keep; /* KEEP: enum xd_keep_kind */
 	uint64_t size; /* KEEP: bytes */
 	int64_t amount; /* BUDGET: bytes */

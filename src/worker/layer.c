@@ -210,23 +210,39 @@ int xd_keep(struct xd_disk *disk, const char *name, enum xd_keep_kind kind,
 	return fd;
 }
 
-int xd_connect(struct xd_disk *disk, const char *name)
+/* Asks for a descriptor where the connection will come.  Any thread. */
+static int ask_for_connection(struct xd_disk *disk, struct msg_service *request,
+			      const char *name)
 {
 	struct host_disk *hd = host_disk_of(disk);
-	struct msg_service request = { .kind = MSG_SERVICE_CONNECT,
-				       .layer = hd->layer->index };
 	struct msg_service_done done;
 	int fd = -1, r;
 
-	if (strlen(name) >= sizeof(request.name))
+	if (strlen(name) >= sizeof(request->name))
 		return -ENAMETOOLONG;
-	memcpy(request.name, name, strlen(name) + 1);
-	r = services_call(hd->stack->services, &request, &done, &fd,
+	memcpy(request->name, name, strlen(name) + 1);
+	request->layer = hd->layer->index;
+	r = services_call(hd->stack->services, request, &done, &fd,
 			  CONNECT_TIMEOUT_NS);
 	if (r == 0)
 		return fd >= 0 ? fd : -EPROTO;
 	/* Too slow, or there is no broker at the moment. */
 	return r == -ETIMEDOUT || r == -ECONNRESET ? -EAGAIN : r;
+}
+
+int xd_connect(struct xd_disk *disk, const char *name)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_CONNECT };
+
+	return ask_for_connection(disk, &request, name);
+}
+
+int xd_spawn(struct xd_disk *disk, unsigned int flags)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_SPAWN,
+				       .flags = flags };
+
+	return ask_for_connection(disk, &request, "");
 }
 
 int xd_credential(struct xd_disk *disk, const char *name, const char *setting,

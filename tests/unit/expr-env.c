@@ -42,7 +42,22 @@ static const struct xd_param nbd_params[] = {
 	{ .type = XD_END }
 };
 
+static const struct xd_param kit_params[] = {
+	{ "plugin", XD_STRING, XD_POSITIONAL | XD_REQUIRED | XD_WORD, NULL,
+	  NULL, "p" },
+	{ "parameters", XD_STRING, XD_POSITIONAL | XD_REPEATED | XD_WORD, NULL,
+	  NULL, "w" },
+	{ "filter", XD_STRING, XD_REPEATED | XD_WORD, NULL, NULL, "f" },
+	{ "image", XD_PATH, 0, NULL, NULL, "i" },
+	{ .type = XD_END }
+};
+
 static const struct xd_backend backends[] = {
+	{ .name = "kit",
+	  .summary = "",
+	  .params = kit_params,
+	  .server = "kit\0{?readonly}-r\0{!readonly}-w\0--filter={filter}\0"
+		    "{plugin}\0{parameters}\0json:{{\"file\":\"{image}\"}}\0" },
 	{ .name = "raw", .summary = "", .params = raw_params },
 	{ .name = "mem", .summary = "", .params = mem_params },
 	{ .name = "null", .summary = "", .params = null_params },

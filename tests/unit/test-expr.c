@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/expr.h"
+#include "common/program.h"
 #include "common/util.h"
 #include "expr-env.h"
 
@@ -56,6 +57,10 @@ static const struct {
 	{ "@web1", "disk(raw(/srv/web1.img), on-error=report)" },
 	{ "@alias", "disk(raw(/srv/web1.img), on-error=report)" },
 	{ "cow(@web1, mem)", "cow(raw(/srv/web1.img), mem())" },
+	{ "kit(m)", "kit(m)" },
+	{ "kit(m, \"a=b\", 1G, filter=x, \"c\", filter=y)",
+	  "kit(m, \"a=b\", 1G, c, filter=x, filter=y)" },
+	{ "kit:m?filter=x&filter=y", "kit(m, filter=x, filter=y)" },
 	{ "disk(@web1, flush-error=hold)",
 	  "disk(raw(/srv/web1.img), flush-error=hold)" },
 };
@@ -94,6 +99,11 @@ static const struct {
 } bad[] = {
 	{ "", 0, "the text ends here" },
 	{ "  ", 2, "expected a disk" },
+	{ "kit(m, size=1)", 7, "no option \"size\"; what is no option" },
+	{ "kit(m, \"--run=x\")", 7, "does not begin with -" },
+	{ "kit(-m)", 4, "does not begin with -" },
+	{ "kit(m, \"\")", 7, "parameters is empty" },
+	{ "kit(m, image=/a, image=/b)", 17, "given twice" },
 	{ "foo(1)", 0, "no backend \"foo\"" },
 	{ "foo", 0, "no backend \"foo\"" },
 	{ "raw()", 5, "path is missing" },
@@ -222,6 +232,52 @@ static void test_mutations(void **state)
 	}
 }
 
+/* The command line that kit declares, joined with blanks. */
+static void assert_program(const char *text, bool read_only,
+			   const char *expected)
+{
+	char line[256] = "";
+	struct program program;
+	struct expr_error error;
+	struct layer *root;
+
+	assert_int_equal(expr_parse(text, read_only, &expr_env, &root, &error),
+			 0);
+	assert_int_equal(program_new(&program, root), 0);
+	for (size_t i = 0; i < program.nr_words; i++) {
+		strcat(line, i ? " " : "");
+		strcat(line, program.argv[i]);
+	}
+	assert_null(program.argv[program.nr_words]);
+	assert_string_equal(line, expected);
+	assert_int_equal(program.nr_files, strstr(line, "/dev/fd/4") ? 1 : 0);
+	if (program.nr_files)
+		assert_string_equal(root->info->params[program.file[0]].name,
+				    "image");
+	program_free(&program);
+	expr_free(root);
+}
+
+static void test_program(void **state)
+{
+	struct program program;
+	struct expr_error error;
+	struct layer *root;
+
+	(void)state;
+	assert_program("kit(m)", false, "kit -w m");
+	assert_program("kit(m)", true, "kit -r m");
+	assert_program("kit(m, \"a={plugin}\", b, filter=x, filter=y)", false,
+		       "kit -w --filter=x --filter=y m a={plugin} b");
+	assert_program("kit(m, image=/secret)", false,
+		       "kit -w m json:{\"file\":\"/dev/fd/4\"}");
+	/* Who declares none has none. */
+	assert_int_equal(expr_parse("null", false, &expr_env, &root, &error),
+			 0);
+	assert_int_equal(program_new(&program, root), -EINVAL);
+	expr_free(root);
+}
+
 static void test_tree(void **state)
 {
 	struct layer *root = NULL;
@@ -248,9 +304,12 @@ static void test_tree(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good),	  cmocka_unit_test(test_bad),
-		cmocka_unit_test(test_bounds),	  cmocka_unit_test(test_tree),
+		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_tree),
 		cmocka_unit_test(test_mutations),
+		cmocka_unit_test(test_program),
 	};
 
 	return cmocka_run_group_tests(tests, make_infos, free_infos);
