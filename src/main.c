@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * main.c - one program, five processes (workers run xendiskd-worker instead
+ * main.c - one program, six processes (workers run xendiskd-worker instead
  * where that is beside it).
  *
  *     xendiskd [OPTIONS]                the broker
@@ -13,8 +13,10 @@
  *                                       the backends
  *     xendiskd --connect URI            connects to a server and ends, started
  *                                       by the broker (broker/connector.h)
+ *     xendiskd --child ...              becomes a child server, started by the
+ *                                       broker or by serve (common/program.h)
  *
- * The last four are not for people, so the table of options has none of them.
+ * The last five are not for people, so the table of options has none of them.
  */
 #include "config.h"
 
@@ -29,6 +31,7 @@
 #include "broker/connector.h"
 #include "broker/describe.h"
 #include "common/log.h"
+#include "common/program.h"
 #include "common/util.h"
 #include "serve/serve.h"
 #include "worker/start.h"
@@ -245,6 +248,8 @@ int main(int argc, char **argv)
 		return serve_main(argc - 3, argv + 3, argv[2], argv[3]);
 	if (argc == 3 && strcmp(argv[1], "--connect") == 0)
 		return connector_main(argv[2]);
+	if (argc > 2 && strcmp(argv[1], "--child") == 0)
+		return program_child_main(argc - 2, argv + 2);
 	status = parse_options(argc, argv, &inv);
 	if (status >= 0)
 		return status;

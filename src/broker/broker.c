@@ -26,6 +26,7 @@
 #include "broker/exports.h"
 #include "broker/keep.h"
 #include "broker/node.h"
+#include "broker/nursery.h"
 #include "broker/notify.h"
 #include "broker/poison.h"
 #include "broker/registry.h"
@@ -272,6 +273,16 @@ static void stop_supervisor(struct broker *broker)
 	supervisor_free(broker->supervisor);
 }
 
+static int start_nursery(struct broker *broker)
+{
+	return nursery_new(&broker->nursery, broker);
+}
+
+static void stop_nursery(struct broker *broker)
+{
+	nursery_free(broker->nursery);
+}
+
 static int start_exports(struct broker *broker)
 {
 	int r;
@@ -356,6 +367,7 @@ static const struct step {
 	{ "kept state", start_keep, stop_keep },
 	{ "state directory", start_poison, stop_poison },
 	{ "supervisor", start_supervisor, stop_supervisor },
+	{ "child servers", start_nursery, stop_nursery },
 	{ "exports", start_exports, stop_exports },
 	{ "xenstore", start_bus, stop_bus },
 	{ "control socket", start_control, stop_control },

@@ -21,6 +21,7 @@ struct children;
 struct control;
 struct exports;
 struct keep;
+struct nursery;
 struct poison;
 struct registry;
 struct supervisor;
@@ -46,6 +47,7 @@ struct broker {
 	struct poison *poison; /* storage whose flush has failed */
 	struct supervisor *supervisor; /* the workers */
 	struct exports *exports; /* disks by name, over NBD */
+	struct nursery *nursery; /* the child servers */
 	struct bus *bus;
 	struct control *control;
 };

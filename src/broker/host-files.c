@@ -11,6 +11,7 @@
 /* A file that the expression names. */
 struct grant {
 	uint32_t layer;
+	unsigned int number; /* of the parameter */
 	char *param;
 	char *path;
 	bool read_only;
@@ -110,6 +111,31 @@ void host_serve_open(struct host *host)
 				  explain_open(r));
 }
 
+/* What it is is looked at when it is opened. */
+int host_files_path(struct host *host, uint32_t layer, unsigned int param)
+{
+	int r = -EPERM;
+
+	for (size_t i = 0; i < host->nr_grants; i++) {
+		const struct grant *grant = &host->grants[i];
+
+		if (grant->layer != layer || grant->number != param)
+			continue;
+		r = grant->err;
+		if (r == 0)
+			r = fcntl(grant->fd, F_DUPFD_CLOEXEC, 0);
+		if (r == -1)
+			r = -errno;
+		if (r >= 0)
+			return r;
+		host_answer_error(host, r, "%s: %s", grant->path,
+				  explain_open(r));
+		return r;
+	}
+	host_answer_error(host, r, "no path of layer %" PRIu32, layer);
+	return r;
+}
+
 /* --- Which files ------------------------------------------------------------- */
 
 static int add_grant(struct host *host, const struct layer *layer, size_t i)
@@ -122,6 +148,7 @@ static int add_grant(struct host *host, const struct layer *layer, size_t i)
 	host->grants = grants;
 	grants[n] = (struct grant){
 		.layer = layer->index,
+		.number = (unsigned int)i,
 		.param = strdup(layer->info->params[i].name),
 		.path = strdup(layer->values[i].text),
 		.read_only = layer->read_only,
@@ -157,6 +184,8 @@ static void resolved(void *ctx, struct errand_result *results)
 	}
 	if (host->busy && host->request.kind == MSG_SERVICE_OPEN)
 		host_serve_open(host);
+	else if (host->busy && host->request.kind == MSG_SERVICE_SPAWN)
+		host_serve_spawn(host);
 }
 
 static int start_resolving(struct host *host)

@@ -5,6 +5,7 @@
  *	host.c		requests, kept state and memory, the life of a process
  *	host-files.c	the files that the expression names
  *	host-peers.c	servers and credentials
+ *	host-children.c	the servers that belong to the disk
  *	host-poison.c	marks on storage whose flush has failed
  */
 #ifndef XENDISK_HOST_PRIVATE_H
@@ -21,6 +22,7 @@ struct grant;
 struct peer;
 struct calling;
 struct marking;
+struct ward;
 
 struct host {
 	struct broker *broker;
@@ -37,6 +39,8 @@ struct host {
 	size_t nr_peers;
 	struct calling *callings;
 	unsigned int nr_callings;
+	struct ward *wards;
+	size_t nr_wards;
 
 	bool busy; /* request below is not answered yet */
 	struct msg_service request;
@@ -63,6 +67,9 @@ void host_answer_error(struct host *host, int err, const char *fmt, ...)
 /* --- host-files.c ----------------------------------------------------------- */
 
 void host_serve_open(struct host *host);
+/* A new O_PATH descriptor of what that parameter of a layer, by its number, names.
+ * On failure the request has been answered. */
+int host_files_path(struct host *host, uint32_t layer, unsigned int param);
 /* The files of the first process's expression, looked up in the background; those
  * of the ones after it are the same. */
 int host_files_prepare(struct host *host, const struct layer *root);
@@ -82,6 +89,15 @@ void host_serve_credential(struct host *host);
 int host_peers_prepare(struct host *host, const struct layer *root);
 void host_peers_end(struct host *host);
 void host_peers_drop(struct host *host);
+
+/* --- host-children.c -------------------------------------------------------- */
+
+void host_serve_spawn(struct host *host);
+/* Finds those of an earlier broker; starts none. */
+int host_children_prepare(struct host *host, const struct layer *root,
+			  const char *expression);
+/* discard: the disk is detached. */
+void host_children_drop(struct host *host, bool discard);
 
 /* --- host-poison.c ---------------------------------------------------------- */
 

@@ -99,6 +99,7 @@ int host_request(struct host *host, const struct msg_service *request)
 		[MSG_SERVICE_POISON] = host_serve_poison,
 		[MSG_SERVICE_CONNECT] = host_serve_connect,
 		[MSG_SERVICE_CREDENTIAL] = host_serve_credential,
+		[MSG_SERVICE_SPAWN] = host_serve_spawn,
 	};
 
 	if (request->kind >= ARRAY_SIZE(serve))
@@ -135,6 +136,8 @@ int host_begin(struct host *host, const struct layer *root,
 		r = host_files_prepare(host, root);
 	if (r == 0)
 		r = host_peers_prepare(host, root);
+	if (r == 0)
+		r = host_children_prepare(host, root, expression);
 	if (r < 0)
 		return r;
 	host_files_remember_use(host);
@@ -175,6 +178,7 @@ void host_end(struct host *host)
 void host_discard_kept(struct host *host)
 {
 	host_files_discard(host);
+	host_children_drop(host, true);
 	keep_discard(host->broker->keep, host->id.domid, host->id.devid);
 	keep_recharge(host->broker->keep, &host->charge, 0);
 }
@@ -202,6 +206,7 @@ void host_free(struct host *host)
 	host_poison_let_go(host, true);
 	host_files_drop(host);
 	host_peers_drop(host);
+	host_children_drop(host, false);
 	keep_recharge(host->broker->keep, &host->charge, 0);
 	free(host);
 }

@@ -33,9 +33,9 @@ static int open_folder(const char *run_dir)
 
 /* --- Notes ---------------------------------------------------------------- */
 
-/* When a living process started, in clock ticks: field 22 of its stat (proc(5)).
- * The name in field 2 may hold anything, so fields are counted from its end. */
-static int start_time(pid_t pid, uint64_t *ret)
+/* Field 22 of its stat (proc(5)).  The name in field 2 may hold anything, so fields
+ * are counted from its end. */
+int orphans_start_time(pid_t pid, uint64_t *ret)
 {
 	char path[40];
 	char stat[1024];
@@ -81,7 +81,7 @@ int orphans_note(const char *run_dir, pid_t pid, struct orphan_note *note)
 	cleanup_close int dir = open_folder(run_dir);
 	char name[16];
 	uint64_t time;
-	int r = start_time(pid, &time);
+	int r = orphans_start_time(pid, &time);
 
 	if (r < 0 || dir < 0)
 		return r < 0 ? r : dir;
@@ -106,7 +106,8 @@ static int open_note(int dir, pid_t pid, off_t *ret_offset)
 	if (fd < 0 || read(fd, line, sizeof(line) - 1) < 0)
 		return -errno;
 	if (sscanf(line, "%" SCNu64 "%n", &noted, &end) != 1 ||
-	    line[end] != '\n' || start_time(pid, &now) < 0 || noted != now)
+	    line[end] != '\n' || orphans_start_time(pid, &now) < 0 ||
+	    noted != now)
 		return -ESRCH;
 	*ret_offset = end + 1;
 	return TAKE_FD(fd);

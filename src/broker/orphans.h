@@ -44,6 +44,9 @@ int orphans_note(const char *run_dir, pid_t pid, struct orphan_note *note);
 int orphans_read(const char *run_dir, pid_t pid, struct orphan_note *ret);
 void orphans_forget(const char *run_dir, pid_t pid);
 
+/* When a living process started, in clock ticks.  -ESRCH: it is dead. */
+int orphans_start_time(pid_t pid, uint64_t *ret);
+
 /* The socket that a worker is given to listen on, and the way to it.  Both
  * return a descriptor or -errno. */
 int orphans_listen(const char *run_dir, unsigned int slot);

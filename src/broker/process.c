@@ -15,6 +15,7 @@
 #include "broker/orphans.h"
 #include "broker/spawn.h"
 #include "broker/supervise.h"
+#include "broker/users.h"
 #include "common/log.h"
 #include "common/util.h"
 
@@ -22,10 +23,6 @@
 /* What a broker that died has left, and nobody wants: its disk is gone. */
 #define CLAIM_TIMEOUT_S 10
 #define END_TIMEOUT_MS	2000
-
-/* Users of workers: a range far from people, services and containers. */
-#define FIRST_UID 0x7d150000u
-#define NR_UIDS	  4096
 
 /* From its start until it is reaped and forgotten, whichever comes last. */
 struct process {
@@ -49,31 +46,11 @@ struct process {
 struct supervisor {
 	struct broker *broker;
 	struct process *processes; /* those not reaped yet */
-	bool slots[NR_UIDS];
 	void (*stopped)(void *ctx); /* set: the daemon is ending */
 	void *stopped_ctx;
 	struct event *stop_timer;
 	struct event *claim_timer;
 };
-
-/* --- User ids ------------------------------------------------------------- */
-
-static int take_slot(struct supervisor *supervisor, unsigned int *ret)
-{
-	for (unsigned int i = 0; i < NR_UIDS; i++) {
-		if (supervisor->slots[i])
-			continue;
-		supervisor->slots[i] = true;
-		*ret = i;
-		return 0;
-	}
-	return -EUSERS;
-}
-
-static uint32_t slot_uid(unsigned int slot)
-{
-	return geteuid() == 0 ? FIRST_UID + slot : 0;
-}
 
 /* --- A process ------------------------------------------------------------ */
 
@@ -93,7 +70,7 @@ static void on_exit_of_process(void *ctx, int status)
 	process->reaped = true;
 	process->child = NULL;
 	stop_watching(process);
-	supervisor->slots[process->slot] = false;
+	users_free(process->slot);
 	orphans_forget(supervisor->broker->options.run_dir, process->pid);
 	DL_DELETE(supervisor->processes, process);
 	if (process->exited)
@@ -114,7 +91,7 @@ static int launch(struct process *process, const struct process_spec *spec)
 	const struct spawn_spec spawn = {
 		.id = &spec->note->id,
 		.backend_dir = broker->options.backend_dir,
-		.uid = slot_uid(process->slot),
+		.uid = users_uid(process->slot),
 		.sock = spec->sock,
 		.listener = listener,
 	};
@@ -146,11 +123,11 @@ int process_start(struct process **ret, struct supervisor *supervisor,
 	process->our_sock = spec->our_sock;
 	process->exited = spec->exited;
 	process->ctx = spec->ctx;
-	r = take_slot(supervisor, &process->slot);
+	r = users_take(&process->slot);
 	if (r == 0) {
 		r = launch(process, spec);
 		if (r < 0)
-			supervisor->slots[process->slot] = false;
+			users_free(process->slot);
 	}
 	if (r < 0) {
 		free(process);
@@ -200,7 +177,7 @@ pid_t process_pid(const struct process *process)
 
 uint32_t process_uid(const struct process *process)
 {
-	return slot_uid(process->slot);
+	return users_uid(process->slot);
 }
 
 /* --- What a broker that died has left ------------------------------------- */
@@ -249,7 +226,6 @@ static int add_orphan(struct supervisor *supervisor, pid_t pid, int pidfd,
 		free(process);
 		return -ENOMEM;
 	}
-	supervisor->slots[note->slot] = true;
 	DL_APPEND(supervisor->processes, process);
 	return 0;
 }
@@ -271,12 +247,14 @@ static void take_orphan(void *ctx, pid_t pid)
 		end_stray(pidfd, pid, "is of another version");
 	else if (!note->open)
 		end_stray(pidfd, pid, "has not opened its disk");
-	else if (note->slot >= NR_UIDS || supervisor->slots[note->slot])
+	else if (!users_claim(note->slot))
 		end_stray(pidfd, pid, "has another one's user id");
 	else if (add_orphan(supervisor, pid, pidfd, note) == 0)
 		(void)TAKE_FD(pidfd);
-	else
+	else {
+		users_free(note->slot);
 		end_stray(pidfd, pid, "cannot be watched");
+	}
 }
 
 static struct process *find_orphan(struct supervisor *supervisor,

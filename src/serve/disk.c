@@ -127,7 +127,7 @@ static int understand(struct serve_disk *disk,
 		r = *ret_canonical ? 0 : -ENOMEM;
 	}
 	if (r == 0)
-		r = local_host_new(&disk->host, root,
+		r = local_host_new(&disk->host, root, context->backend_dir,
 				   TAKE_PTR(reading.settings), &disk->services);
 	expr_free(root);
 	end_reading(&reading);

@@ -14,11 +14,15 @@
 #include "common/server.h"
 #include "common/settings.h"
 #include "common/util.h"
+#include "serve/child.h"
 
-/* A file, a server or credentials that the expression names. */
+/* A file, a server or credentials that the expression names; or a server that it
+ * needs. */
 struct grant {
 	struct grant *next;
 	uint32_t layer;
+	unsigned int number; /* of the parameter */
+	struct serve_child *child; /* or NULL; then param is "" */
 	char *param;
 	char *path; /* or a URI, or a name */
 	int fd; /* O_PATH; or -errno; -1: no path */
@@ -27,6 +31,7 @@ struct grant {
 struct local_host {
 	struct grant *grants;
 	struct settings *settings;
+	const char *backend_dir;
 	int sock;
 	pthread_t thread;
 	bool running;
@@ -45,6 +50,7 @@ static int add_grant(struct local_host *host, const struct layer *layer,
 	grant->next = host->grants;
 	host->grants = grant;
 	grant->layer = layer->index;
+	grant->number = i;
 	grant->param = strdup(param->name);
 	grant->path = strdup(layer->values[i].text);
 	grant->fd = -1;
@@ -56,9 +62,25 @@ static int add_grant(struct local_host *host, const struct layer *layer,
 	return grant->param && grant->path ? 0 : -ENOMEM;
 }
 
+static int add_child(struct local_host *host, const struct layer *layer)
+{
+	struct grant *grant = calloc(1, sizeof(*grant));
+
+	if (!grant)
+		return -ENOMEM;
+	grant->next = host->grants;
+	host->grants = grant;
+	grant->layer = layer->index;
+	grant->param = strdup("");
+	grant->fd = -1;
+	if (!grant->param)
+		return -ENOMEM;
+	return serve_child_new(&grant->child, layer, host->backend_dir);
+}
+
 static int add_grants(struct local_host *host, const struct layer *layer)
 {
-	int r = 0;
+	int r = layer->info->server ? add_child(host, layer) : 0;
 
 	for (unsigned int i = 0; !r && i < layer->info->nr_params; i++)
 		if ((layer->info->params[i].type == XD_PATH ||
@@ -162,6 +184,45 @@ static int serve_credential(const struct local_host *host,
 	return r;
 }
 
+struct opening {
+	const struct local_host *host;
+	uint32_t layer;
+};
+
+/* By a descriptor of its own: what qemu-nbd locks is locked by nobody else. */
+static int open_for_child(void *ctx, unsigned int param, int flags)
+{
+	const struct opening *opening = ctx;
+	const struct grant *grant = opening->host->grants;
+
+	while (grant && (grant->child || grant->layer != opening->layer ||
+			 grant->number != param))
+		grant = grant->next;
+	return grant ? reopen(grant->fd, flags) : -EPERM;
+}
+
+static int serve_spawn(const struct local_host *host,
+		       const struct msg_service *request)
+{
+	struct opening opening = { .host = host, .layer = request->layer };
+	struct msg_text reached = { .h.result = 0 };
+	const struct grant *grant = find_grant(host, request);
+	cleanup_close int fd = -1;
+	int pair[2];
+
+	if (!grant || !grant->child)
+		return -EPERM;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       0, pair) < 0)
+		return -errno;
+	fd = serve_child_call(grant->child, request->flags & XD_SPAWN_ONCE,
+			      open_for_child, &opening, reached.text);
+	reached.h.result = MIN(fd, 0);
+	(void)msg_send(pair[1], &reached, sizeof(reached), MSG_REACHED, fd);
+	(void)close(pair[1]);
+	return pair[0];
+}
+
 static int serve_keep(const struct msg_service *request)
 {
 	cleanup_close int fd = memfd_create("xendisk", MFD_CLOEXEC);
@@ -188,6 +249,9 @@ static void answer(struct local_host *host, const struct msg_service *request)
 		break;
 	case MSG_SERVICE_CREDENTIAL:
 		r = serve_credential(host, request, done.text);
+		break;
+	case MSG_SERVICE_SPAWN:
+		r = fd = serve_spawn(host, request);
 		break;
 	case MSG_SERVICE_KEEP:
 		r = fd = serve_keep(request);
@@ -237,7 +301,8 @@ static int start(struct local_host *host, struct services **ret_services)
 }
 
 int local_host_new(struct local_host **ret, const struct layer *root,
-		   struct settings *settings, struct services **ret_services)
+		   const char *backend_dir, struct settings *settings,
+		   struct services **ret_services)
 {
 	struct local_host *host = calloc(1, sizeof(*host));
 	int r;
@@ -248,6 +313,7 @@ int local_host_new(struct local_host **ret, const struct layer *root,
 	}
 	host->settings = settings;
 	host->sock = -1;
+	host->backend_dir = backend_dir;
 	r = add_grants(host, root);
 	if (!r)
 		r = start(host, ret_services);
@@ -274,6 +340,7 @@ void local_host_free(struct local_host *host)
 	settings_free(host->settings);
 	while ((grant = host->grants)) {
 		host->grants = grant->next;
+		serve_child_free(grant->child);
 		if (grant->fd >= 0)
 			(void)close(grant->fd);
 		free(grant->param);
