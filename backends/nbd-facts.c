@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/util.h"
 #include "nbd.h"
@@ -135,10 +136,17 @@ static int wait_for(int fd, short events, uint64_t deadline)
 }
 
 /* A connected socket. */
-static int call(struct xd_disk *disk, uint64_t deadline, char *ret_why)
+static int call(const struct nbd_disk *nbd, uint64_t deadline, char *ret_why)
 {
-	int pending = xd_connect(disk, "uri");
+	const struct timespec pause = { .tv_nsec = 50000000 };
+	int pending = nbd_call(nbd);
 	int r;
+
+	/* The broker is busy, or has others to connect first. */
+	while (pending == -EAGAIN && now_ns() < deadline) {
+		(void)nanosleep(&pause, NULL);
+		pending = nbd_call(nbd);
+	}
 
 	if (pending < 0) {
 		(void)snprintf(ret_why, NBD_WHY_MAX, "%s", strerror(-pending));
@@ -241,7 +249,7 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 
 	h = nbd_facts_handle(nbd);
 	if (h)
-		r = fd = call(nbd->disk, now_ns() + CALL_TIMEOUT_NS, why);
+		r = fd = call(nbd, now_ns() + CALL_TIMEOUT_NS, why);
 	if (r >= 0)
 		r = greet(nbd, h, fd, why);
 	if (r >= 0)

@@ -302,7 +302,7 @@ static void on_limit(struct xd_sys *sys, int64_t res)
 
 static void call(struct nbd_link *link)
 {
-	int r = xd_connect(link->nbd->disk, "uri");
+	int r = nbd_call(link->nbd);
 
 	if (r < 0) {
 		set_why(link, "%s",

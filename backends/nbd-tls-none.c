@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In place of nbd-tls.c, where there is no GnuTLS.
+ * In place of nbd-tls.c, where there is no GnuTLS, and for servers of our own.
  */
 #include "config.h"
 

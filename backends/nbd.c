@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * nbd.c - a disk that lives on an NBD server.
+ * nbd.c - a disk that lives on an NBD server: one that runs somewhere (nbd-uri.c),
+ * or one of its own (nbdkit.c, image.c).
  *
  * open() connects once, to learn what is there; each lane then has a connection
  * of its own, made when a guest comes (nbd-link.c).  A server that goes away
@@ -16,36 +17,10 @@
 #include "common/util.h"
 #include "nbd.h"
 
-static const struct xd_param params[] = {
-	{ "uri", XD_SERVER, XD_POSITIONAL | XD_REQUIRED, NULL, NULL,
-	  "the export: nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH" },
-	{ "sector-size", XD_ENUM, 0, "512|4096", "512",
-	  "size of a sector for the guest" },
-	{ "credentials", XD_CREDENTIALS, 0, NULL, NULL,
-	  "for TLS: a name in the configuration file" },
-	{ "rmw", XD_BOOL, 0, NULL, "yes",
-	  "read and write back blocks that are larger than a sector" },
-	{ "fence", XD_TIME, 0, NULL, "1s",
-	  "how long a broken connection may go on writing" },
-	{ "handshake", XD_TIME, 0, NULL, "20s",
-	  "how long a handshake may take" },
-	{ "unflushed", XD_ENUM, 0, "check|keep|trust", "check",
-	  "writes that the server may forget until it is flushed" },
-	{ "keep-limit", XD_SIZE, 0, NULL, "32M",
-	  "unflushed=keep: memory for them; a flush empties it" },
-	{ "give-up", XD_TIME, 0, NULL, NULL,
-	  "server away for so long: requests fail (see on-error)" },
-	{ NULL, XD_END, 0, NULL, NULL, NULL },
-};
-
 static int take_parameters(struct nbd_disk *nbd)
 {
 	struct xd_disk *disk = nbd->disk;
-	char why[SERVER_TEXT_MAX];
 
-	/* It has been parsed before, when the expression was checked. */
-	(void)server_parse(xd_arg_string(disk, "uri"), &nbd->server, why);
-	server_print(&nbd->server, nbd->place, sizeof(nbd->place));
 	nbd->sector = strcmp(xd_arg_string(disk, "sector-size"), "4096") ? 512 :
 									   4096;
 	nbd->rmw = xd_arg_bool(disk, "rmw");
@@ -63,69 +38,6 @@ static int take_parameters(struct nbd_disk *nbd)
 	else
 		return 0;
 	return -EINVAL;
-}
-
-/* Whose certificate is it to be? */
-static int take_certs(struct nbd_disk *nbd, const char *dir)
-{
-	struct xd_disk *disk = nbd->disk;
-	char host[256] = "";
-	int r = xd_credential(disk, "credentials", "hostname", host,
-			      sizeof(host));
-
-	if (r == -ENODATA) {
-		(void)snprintf(host, sizeof(host), "%s", nbd->server.host);
-		r = 0;
-	}
-	if (r == 0 && !host[0]) {
-		xd_error(disk,
-			 "%s: a certificate is made out to a name: the "
-			 "credentials need a hostname here",
-			 nbd->place);
-		r = -EINVAL;
-	}
-	return r < 0 ? r : nbd_certs_load(&nbd->certs, disk, dir, host);
-}
-
-/* libnbd opens the file of keys at each handshake. */
-static int take_keys(struct nbd_disk *nbd)
-{
-	struct xd_disk *disk = nbd->disk;
-	int r = xd_credential(disk, "credentials", "psk", nbd->psk,
-			      sizeof(nbd->psk));
-
-	if (r == 0)
-		r = xd_credential(disk, "credentials", "user", nbd->user,
-				  sizeof(nbd->user));
-	if (r == 0 && nbd->server.user[0])
-		(void)snprintf(nbd->user, sizeof(nbd->user), "%s",
-			       nbd->server.user);
-	return r < 0 ? r : xd_lend_file(disk, nbd->psk);
-}
-
-static int take_credentials(struct nbd_disk *nbd)
-{
-	char dir[512];
-	struct xd_disk *disk = nbd->disk;
-	int r;
-
-	if (!nbd->server.tls && !xd_arg_set(disk, "credentials"))
-		return 0;
-	if (!nbd->server.tls) {
-		xd_error(disk, "credentials are for TLS: nbds://...");
-		return -EINVAL;
-	}
-	if (!xd_arg_set(disk, "credentials")) {
-		xd_error(disk,
-			 "%s: TLS needs credentials=NAME, with pre-shared "
-			 "keys or certificates",
-			 nbd->place);
-		return -EINVAL;
-	}
-	r = xd_credential(disk, "credentials", "certs", dir, sizeof(dir));
-	if (r == 0)
-		return take_certs(nbd, dir);
-	return r == -ENODATA ? take_keys(nbd) : r;
 }
 
 static int check_sizes(struct nbd_disk *nbd)
@@ -233,7 +145,7 @@ static void describe(const struct nbd_disk *nbd)
 				     "what it answers is taken as durable");
 }
 
-static void nbd_close_disk(struct xd_disk *disk)
+void nbd_close_disk(struct xd_disk *disk)
 {
 	struct nbd_disk *nbd = disk->data;
 
@@ -256,7 +168,8 @@ static int look_at_server(struct nbd_disk *nbd)
 	return r;
 }
 
-static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
+int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits,
+	     int (*prepare)(struct nbd_disk *nbd))
 {
 	struct nbd_disk *nbd = calloc(1, sizeof(*nbd));
 	int r;
@@ -268,14 +181,11 @@ static int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	(void)pthread_mutex_init(&nbd->lock, NULL);
 	r = take_parameters(nbd);
 	if (r == 0)
-		r = take_credentials(nbd);
+		r = prepare(nbd);
 	if (r == 0)
 		r = look_at_server(nbd);
 	if (r == 0)
 		r = open_unflushed(nbd);
-	if (r == 0)
-		r = xd_identify(disk, "nbd:%s/%.150s", nbd->place,
-				nbd->server.export_name);
 	if (r < 0) {
 		nbd_close_disk(disk);
 		return r;
@@ -311,7 +221,7 @@ static void find_unflushed(struct nbd_disk *nbd)
 
 /* The connections of the dead worker are closed; what the server had received
  * by then gets the same time as after any break. */
-static int nbd_activate(struct xd_disk *disk, bool recover)
+int nbd_activate(struct xd_disk *disk, bool recover)
 {
 	struct nbd_disk *nbd = disk->data;
 	struct timespec left = {
@@ -332,7 +242,7 @@ static int nbd_activate(struct xd_disk *disk, bool recover)
 
 /* By a connection of its own: those of the lanes learned it when they were made,
  * and go on.  A server cannot be told to make it larger. */
-static int nbd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
+int nbd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
 {
 	const struct nbd_disk *nbd = disk->data;
 	struct nbd_facts facts;
@@ -351,28 +261,9 @@ static int nbd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size)
 	return 0;
 }
 
-static void nbd_resized(struct xd_disk *disk)
+void nbd_resized(struct xd_disk *disk)
 {
 	struct nbd_disk *nbd = disk->data;
 
 	nbd->facts.size = disk->limits.size;
 }
-
-XD_API const struct xd_backend xendisk_backend_v1 = {
-	.size = sizeof(struct xd_backend),
-	.version = XD_API_VERSION,
-	.name = "nbd",
-	.summary = "an export of an NBD server",
-	.params = params,
-	.schemes = "nbd\0nbds\0nbd+unix\0nbds+unix\0nbd+vsock\0nbds+vsock\0",
-	.open = nbd_open,
-	.close = nbd_close_disk,
-	.activate = nbd_activate,
-	.channel_open = nbd_link_open,
-	.channel_close = nbd_link_close,
-	.submit = nbd_io_submit,
-	.resize = nbd_resize,
-	.resized = nbd_resized,
-	.extents = nbd_io_submit,
-	.stop = nbd_link_stop,
-};

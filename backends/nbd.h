@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * nbd.h - an export of an NBD server.  nbd.c is the disk, nbd-facts.c what a
- * server says of its export, nbd-link.c one connection and its return,
+ * nbd.h - an export of an NBD server.  nbd.c is the disk; nbd-uri.c, nbdkit.c and
+ * image.c are the backends that are made of it.  nbd-facts.c is what a server says
+ * of its export, nbd-link.c one connection and its return,
  * nbd-io.c the requests, nbd-fence.c what a broken connection may still do.  What
  * the server may have forgotten: nbd-keep.c, nbd-recall.c, nbd-restore.c.
  */
@@ -47,6 +48,8 @@ struct nbd_fence {
 struct nbd_disk {
 	struct xd_disk *disk;
 	struct server server;
+	bool child; /* a server of our own, which has no address */
+	unsigned int spawn_flags; /* of xd_spawn() */
 	char place[300]; /* where the server is, for people */
 	char psk[512], user[512]; /* TLS: file of keys, and which one */
 	struct nbd_certs *certs; /* ... or these */
@@ -70,6 +73,64 @@ struct nbd_disk {
 	struct nbd_recall *recall; /* NULL: not unflushed=check */
 	_Atomic(bool) forgot; /* the server; the next flush fails */
 };
+
+/* --- nbd.c: the disk ------------------------------------------------------ */
+
+/* Parameters that all these backends have.  unflushed: the preset. */
+#define NBD_OPTIONS(unflushed)                                                  \
+	{ "sector-size", XD_ENUM, 0,                                            \
+	  "512|4096",	 "512",	  "size of a sector for the guest" },           \
+		{ "rmw",                                                        \
+		  XD_BOOL,                                                      \
+		  0,                                                            \
+		  NULL,                                                         \
+		  "yes",                                                        \
+		  "read and write back blocks that are larger than a sector" }, \
+		{ "fence", XD_TIME,                                             \
+		  0,	   NULL,                                                \
+		  "1s",	   "how long a broken connection may go on writing" },  \
+		{ "handshake", XD_TIME, 0,                                      \
+		  NULL,	       "20s",	"how long a handshake may take" },      \
+		{ "unflushed",                                                  \
+		  XD_ENUM,                                                      \
+		  0,                                                            \
+		  "check|keep|trust",                                           \
+		  unflushed,                                                    \
+		  "writes that the server may forget until it is flushed" },    \
+		{ "keep-limit",                                                 \
+		  XD_SIZE,                                                      \
+		  0,                                                            \
+		  NULL,                                                         \
+		  "32M",                                                        \
+		  "unflushed=keep: memory for them; a flush empties it" },      \
+	{                                                                       \
+		"give-up", XD_TIME, 0, NULL, NULL,                              \
+			"server away for so long: requests fail (see on-error)" \
+	}
+
+/* And members: of these, name, summary, params, schemes, server and open differ. */
+#define NBD_MEMBERS                                                            \
+	.size = sizeof(struct xd_backend), .version = XD_API_VERSION,          \
+	.close = nbd_close_disk, .activate = nbd_activate,                     \
+	.channel_open = nbd_link_open, .channel_close = nbd_link_close,        \
+	.submit = nbd_io_submit, .resize = nbd_resize, .resized = nbd_resized, \
+	.extents = nbd_io_submit, .stop = nbd_link_stop
+
+/* prepare() says where the server is, before it is asked: sets server or child,
+ * and place; identifies the storage.  On failure it has said why. */
+int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits,
+	     int (*prepare)(struct nbd_disk *nbd));
+void nbd_close_disk(struct xd_disk *disk);
+int nbd_activate(struct xd_disk *disk, bool recover);
+int nbd_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size);
+void nbd_resized(struct xd_disk *disk);
+
+/* Begins to connect, as xd_connect() does. */
+static inline int nbd_call(const struct nbd_disk *nbd)
+{
+	return nbd->child ? xd_spawn(nbd->disk, nbd->spawn_flags) :
+			    xd_connect(nbd->disk, "uri");
+}
 
 /* --- nbd-facts.c: a handle, and what it learned --------------------------- */
 

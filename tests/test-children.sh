@@ -1,0 +1,221 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317  # called by ok
+# Child servers: nbdkit and qemu-nbd, started for a disk, isolated, killed, found
+# again by the next daemon, and ended with the disk.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+. "$top_srcdir/tests/nbd-functions.sh"
+requires qemu-nbd qemu-img
+
+kills=${XENDISK_NBD_KILLS:-10}
+
+sim_start
+daemon_start
+d=$(domain)
+
+# The pid in the note; nothing when there is no child.
+child()
+{
+	find "$tmp/run/children" -name '[0-9]*[0-9]' -exec head -qn1 {} + \
+		2> /dev/null | sed -n 's/^\([1-9][0-9]*\) .*/\1/p' | head -1 || :
+}
+no_child() { [ -z "$(child)" ]; }
+another_child() { [ -n "$(child)" ] && [ "$(child)" != "$1" ]; }
+worker() { xendisk --json list | sed -n 's/.*"worker_pid": \([1-9][0-9]*\).*/\1/p'; }
+another_worker() { [ -n "$(worker)" ] && [ "$(worker)" != "$1" ]; }
+verify() { guest "$d" xvdb verify --seconds "${1:-1}" --depth 16 --size 8M "${@:2}"; }
+uid_of() { sed -n 's/^Uid:\t*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
+same() { [ "$(child)" = "$1" ]; }
+
+# --- nbdkit -----------------------------------------------------------------------
+ok "attach nbdkit's memory" attach 'nbdkit(memory, "64M")'
+ok "it shows how it is served" shows "nbdkit memory.*several connections"
+ok "verified load on several queues" verify 1 --queues 2
+c=$(child)
+ok "it is nbdkit" grep -q nbdkit "/proc/$c/comm"
+if [ "$(id -u)" = 0 ]; then
+	ok "of a user of its own" [ "$(uid_of "$c")" -ge 2098528256 ]
+	ok "... not the worker's" [ "$(uid_of "$c")" != "$(uid_of "$(worker)")" ]
+fi
+ok "without capabilities" grep -q '^CapEff:.0*$' "/proc/$c/status"
+ok "that it cannot get back" grep -q '^NoNewPrivs:.1' "/proc/$c/status"
+# Its listener, its connections, its own pipe and what is on /dev/null; the worker
+# has sockets to the broker, which none of these are.
+strange_files() { find "/proc/$c/fd" -lname '/*' -printf '%l\n' | grep -v '^/dev/null$'; }
+ok "with no file of ours" fails 1 '' strange_files
+environment() { tr '\0' '\n' < "/proc/$c/environ" | cut -d= -f1 | sort | tr '\n' ' '; }
+ok "and an environment of a few words" \
+	[ "$(environment)" = "HOME LC_ALL LD_PRELOAD LISTEN_FDS LISTEN_PID PATH XENDISK_FILES " ]
+# no_disk PATTERN EXPRESSION: it is not attached, and that is why.
+no_disk()
+{
+	local rc=0
+	fails 1 "$1" attach "$2" || rc=$?
+	detach || :
+	return $rc
+}
+session() { [ "$(cut -d' ' -f6 "/proc/$c/stat")" = "$c" ]; }
+ok "in a session of its own" session
+ok "detach" detach
+ok "leaves no process" eventually 10 is_gone "$c"
+ok "... and no note" eventually 5 no_child
+
+# --- What does not start --------------------------------------------------------------
+ok "a plugin that is not there" \
+	no_disk "nbdkit exited with status 1: nbdkit: error: cannot open plugin 'nosuch'" \
+	'nbdkit(nosuch)'
+ok "a parameter that it does not know" \
+	no_disk "nbdkit: error: unknown parameter 'color'" \
+	'nbdkit(memory, "1M", "color=blue")'
+ok "a filter that is not there" no_disk "cannot open filter 'nosuch'" \
+	'nbdkit(memory, "1M", filter=nosuch)'
+ok "an option in the place of a parameter" \
+	fails 1 'does not begin with -' xendisk check 'nbdkit(memory, "--run=id")'
+ok "a parameter without quotes" \
+	fails 1 'no option "size"; what is no option stands in quotes' \
+	xendisk check 'nbdkit(memory, size=1M)'
+ok "what is repeated is printed again" \
+	says '^nbdkit(memory, 1M, "a=b", filter=x, filter=y)$' \
+	xendisk check 'nbdkit(memory,"1M","a=b",filter=x,filter=y)'
+ok "nothing is left of them" eventually 10 no_child
+
+# --- One that holds data is not replaced by an empty one ------------------------------------
+ok "attach memory" attach 'nbdkit(memory, "16M")'
+does "write 0 4096 0x41" "flush"
+kill -9 "$(child)"
+does "read 0 4096" > "$tmp/out" 2>&1 & waiting=$!
+cleanup_pids+=("$waiting")
+ok "dead, it shows" eventually 10 reason_is "what it held is lost"
+sleep 0.3
+ok "... and the guest is not given another disk" kill -0 "$waiting"
+daemon_stop
+daemon_start
+ok "... by the next daemon either" eventually 20 reason_is "what it held is lost"
+end_process "$waiting"
+toolstack detach "$d" xvdb --force > /dev/null 2>&1 || :
+ok "it goes" eventually 60 says '"disks": *\[\]' xendisk --json list
+
+# --- One that keeps its data elsewhere is -----------------------------------------------------
+d=$(domain)
+chmod 666 "$tmp/image"
+chmod 711 "$tmp"
+load_goes_on()
+{
+	while [ -e "$tmp/go" ]; do
+		verify 2 || { echo "a round has failed"; return; }
+	done
+}
+all_rounds_ended() { load_ended && ! grep "has failed" "$tmp/out"; }
+killed_under_load()
+{
+	local old i
+	touch "$tmp/go"
+	load_goes_on > "$tmp/out" 2>&1 & load=$!
+	cleanup_pids+=("$load")
+	for ((i = 0; i < $2; i++)); do
+		sleep 0.3
+		old=$(child)
+		[ -z "$old" ] || kill -9 "$old" || :
+		eventually 20 another_child "$old"
+	done
+	rm "$tmp/go"
+	ok "$1" all_rounds_ended
+}
+ok "attach a file by nbdkit" attach "nbdkit(file, \"$tmp/image\", fence=0s)"
+killed_under_load "nbdkit file, killed $kills times: no guest error" "$kills"
+verify 4 > "$tmp/out" 2>&1 & load=$!
+cleanup_pids+=("$load")
+sleep 0.5
+w=$(worker) c=$(child)
+kill -9 "$w" "$c"
+ok "another child" eventually 20 another_child "$c"
+ok "another worker" eventually 20 another_worker "$w"
+ok "the child and its worker killed together" load_ended
+
+# --- The daemon dies ------------------------------------------------------------------------
+c=$(child)
+verify 3 > "$tmp/out" 2>&1 & load=$!
+cleanup_pids+=("$load")
+sleep 0.5
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null || :
+sleep 0.3
+ok "without a daemon it lives on" fails 1 '' is_gone "$c"
+daemon_start
+ok "the guest has noticed nothing" load_ended
+ok "the next daemon has the same child" same "$c"
+kill -9 "$c"
+ok "... and replaces it when a guest comes" verify 1
+ok "... by another" another_child "$c"
+c=$(child)
+daemon_stop
+ok "a daemon that is told to end leaves none" eventually 10 is_gone "$c"
+daemon_start
+ok "the next one starts it when it is needed" verify 1
+detach
+
+# --- Images -----------------------------------------------------------------------------------
+qemu-img create -q -f qcow2 "$tmp/a.qcow2" 32M
+qemu-img create -q -f vpc "$tmp/a.vhd" 32M
+chmod 600 "$tmp/a.qcow2" "$tmp/a.vhd"
+for image in qcow2 vhd; do
+	ok "attach $image" attach "$image:$tmp/a.$image"
+	ok "$image: verified load" verify 1 --queues 2
+	if [ $image = qcow2 ]; then
+		ok "it is locked as QEMU locks images" \
+			fails 1 lock qemu-img info "$tmp/a.qcow2"
+	fi
+	killed_under_load "$image, killed under load: no guest error" \
+		$(((kills + 2) / 3))
+	does "write 0 4096 0x51" "flush" > /dev/null
+	c=$(child)
+	ok "$image: detach" detach
+	ok "$image: no process is left" eventually 10 is_gone "$c"
+done
+# 3: clusters that nobody uses, which a kill may leave.
+sound() { local rc=0; qemu-img check "$tmp/a.qcow2" || rc=$?; [ $rc = 0 ] || [ $rc = 3 ]; }
+ok "qcow2 is sound" sound
+qemu-img create -q -f qcow2 "$tmp/b.qcow2" 8M
+qemu-img convert -O raw "$tmp/a.qcow2" "$tmp/a.raw"
+qemu-img convert -O vmdk "$tmp/a.raw" "$tmp/a.vmdk"
+ok "attach vmdk" attach "vmdk:$tmp/a.vmdk"
+ok "vmdk has the bytes" says "= 0x51" does "read 0 4096"
+ok "vmdk cannot be written" does "write 0 4096 0x61 expect=-1"
+detach
+
+qemu-img create -q -f qcow2 -F raw -b /etc/passwd "$tmp/evil.qcow2" 1M
+ok "a backing file is refused" no_disk "has a backing file" \
+	"qcow2:$tmp/evil.qcow2"
+qemu-img create -q -f qcow2 -o "data_file=$tmp/data" "$tmp/data.qcow2" 1M
+ok "a data file is refused" no_disk "in another file" \
+	"qcow2:$tmp/data.qcow2"
+qemu-img create -q -f vmdk -o subformat=monolithicFlat "$tmp/flat.vmdk" 1M
+ok "a vmdk of several files is refused" no_disk "names others" \
+	"vmdk:$tmp/flat.vmdk"
+qemu-img create -q -f vmdk -F vmdk -b "$tmp/a.vmdk" "$tmp/child.vmdk" 2> /dev/null
+ok "a vmdk with a parent is refused" no_disk "has a parent" \
+	"vmdk:$tmp/child.vmdk"
+ok "what is no image is refused" no_disk "no qcow2 image" \
+	"qcow2:$tmp/a.raw"
+ok "... for vhd" no_disk "no VHD image" "vhd:$tmp/a.qcow2"
+ok "no file" no_disk "$tmp/none: No such file" "qcow2:$tmp/none"
+ok "read-only" attach "readonly(qcow2:$tmp/b.qcow2)"
+ok "is that" does "write 0 4096 0x61 expect=-1"
+detach
+ok "an image below cow" attach "cow(qcow2:$tmp/a.qcow2, mem)"
+ok "... is read through it" says "= 0x51" does "read 0 4096"
+ok "... and other bytes would be noticed" \
+	fails 1 "instead of 0" says "= 0x52" does "read 0 4096"
+detach
+
+# --- Without a daemon -----------------------------------------------------------------------------
+daemon_stop
+serves() { "$top_builddir/xendisk" serve --backend-dir "$top_builddir/backends/.libs" "$@"; }
+# shellcheck disable=SC2016  # for the command's shell
+ok "xendisk serve" serves "qcow2:$tmp/a.qcow2" \
+	--run "nbdcopy \$uri - | cmp - $tmp/a.raw"
+# shellcheck disable=SC2016
+ok "... nbdkit" serves 'nbdkit(memory, "8M")' --run 'nbdinfo --size $uri'
+ok "... what does not start" fails 1 "nbdkit.*nosuch" \
+	serves 'nbdkit(nosuch)' --run true
