@@ -4,8 +4,8 @@
  *
  * The socket does not block.  conn_pump() reads while there is something and
  * the session wants it, sends while there is something and the socket takes
- * it, and then has the engine poll for what it waits for: input while the
- * session has room for it, output while some is left.
+ * it, up to its share for this time, and then has the engine poll for what it
+ * waits for: input while the session has room for it, output while some is left.
  *
  * With TLS the session says when it begins (STARTTLS); the handshake comes when
  * all output in the clear is gone.  GnuTLS may have bytes that poll() knows
@@ -28,6 +28,8 @@
 #include "common/util.h"
 
 #define SEND_IOVS 64
+/* In each direction, before others have their turn. */
+#define SHARE_BYTES ((size_t)1 << 20)
 
 struct conn {
 	struct engine *engine;
@@ -166,9 +168,10 @@ static ssize_t give(struct conn *conn, struct iovec *iov, unsigned int iovcnt)
 
 static bool receive(struct conn *conn)
 {
-	bool moved = false;
+	size_t moved = 0;
 
-	while (conn->readable && !conn->stopped && !conn->dead) {
+	while (conn->readable && !conn->stopped && !conn->dead &&
+	       moved < SHARE_BYTES) {
 		void *room;
 		size_t length = nbd_session_room(conn->session, &room);
 		ssize_t n;
@@ -184,19 +187,19 @@ static bool receive(struct conn *conn)
 			end(conn);
 			break;
 		}
-		moved = true;
+		moved += (size_t)n;
 		/* Less than there was room for: no need to ask again. */
 		conn->readable = conn->tls || (size_t)n == length;
 	}
-	return moved;
+	return moved > 0;
 }
 
 static bool transmit(struct conn *conn)
 {
 	struct iovec iov[SEND_IOVS];
-	bool moved = false;
+	size_t moved = 0;
 
-	while (conn->writable && !conn->dead) {
+	while (conn->writable && !conn->dead && moved < SHARE_BYTES) {
 		unsigned int iovcnt =
 			nbd_session_output(conn->session, iov, SEND_IOVS);
 		ssize_t n;
@@ -213,12 +216,12 @@ static bool transmit(struct conn *conn)
 			break;
 		}
 		nbd_session_sent(conn->session, (size_t)n);
-		moved = true;
+		moved += (size_t)n;
 		/* What waited for room in the session goes on. */
 		if (nbd_session_take(conn->session, 0) < 0)
 			end(conn);
 	}
-	return moved;
+	return moved > 0;
 }
 
 /* --- TLS ------------------------------------------------------------------ */

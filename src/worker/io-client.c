@@ -13,8 +13,10 @@
  * answered at its end (answer_clients()).  A client that does not read its
  * replies, or does not go on with what it has begun, is left alone: its session
  * takes nothing more at its limits, nothing here waits for it, and the lane does
- * not block.  No more than CLIENT_IOS_MAX requests of a lane's clients are
- * executed at a time.
+ * not block.  One that asks for all it may does not keep the guest from its disk:
+ * no more than CLIENT_IOS_MAX requests and CLIENT_BYTES_MAX of data of a lane's
+ * clients are executed at a time, in pieces, and between two rounds each client's
+ * socket gets no more than conn.c's share.
  *
  * Lanes end and begin again when the guest connects or leaves (use.c).  The
  * clients stay: they are parked meanwhile, and what they were waiting for begins
@@ -140,14 +142,29 @@ static void prepare(struct client_io *cio)
 		prepare_extents(cio);
 }
 
+/* Bytes of its data that may be under way at a time. */
+static uint64_t weight(const struct io *io)
+{
+	return io->buffer ? MIN(io->length, IO_CLIENT_PIECE) : 0;
+}
+
+static bool has_room(const struct client_lane *clients)
+{
+	const struct io *io = clients->waiting.first;
+
+	return io && clients->nr_begun < CLIENT_IOS_MAX &&
+	       clients->bytes + weight(io) <= CLIENT_BYTES_MAX;
+}
+
 static void begin_waiting(struct io_lane *lane)
 {
 	struct client_lane *clients = &lane->clients;
-	struct io *io;
 
-	while (clients->nr_begun < CLIENT_IOS_MAX &&
-	       (io = io_pop(&clients->waiting))) {
+	while (has_room(clients)) {
+		struct io *io = io_pop(&clients->waiting);
+
 		clients->nr_begun++;
+		clients->bytes += weight(io);
 		io_advance(io);
 	}
 }
@@ -202,6 +219,7 @@ static void answer(struct io *io)
 	io_settle(io);
 	io_unlock(io);
 	lane->clients.nr_begun--;
+	lane->clients.bytes -= weight(io);
 	DL_DELETE(cio->client->ios, cio);
 	if (cio->command.type == NBD_CMD_BLOCK_STATUS)
 		err = tell_extents(cio, err);

@@ -17,6 +17,9 @@
 /* So many of their requests a lane executes at a time; others wait.  They are in
  * the table of ranges, which each write of the guest searches. */
 #define CLIENT_IOS_MAX 64u
+/* ... and no more than this of their data: what storage needs to be busy, and not
+ * much longer than a guest's request should wait for. */
+#define CLIENT_BYTES_MAX (8u << 20)
 
 /* What a client gets to see. */
 struct client_spec {

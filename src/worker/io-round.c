@@ -69,6 +69,18 @@ static bool has_clients(const struct io_lane *lane)
 	return atomic_load_explicit(&lane->clients.nr, memory_order_relaxed);
 }
 
+/* A stack that is done at once would do all of a long request before the guest is
+ * heard again; so a client's goes on here, a piece in each round. */
+static void take_clients(struct io_lane *lane)
+{
+	struct io_list pieces = io_take_all(&lane->clients.pieces);
+	struct io *io;
+
+	while ((io = io_pop(&pieces)))
+		io_next_piece(io);
+	lane->clients.ops->take(lane);
+}
+
 bool io_pump(struct io_lane *lane)
 {
 	struct io_disk *disk = lane->disk;
@@ -84,7 +96,7 @@ bool io_pump(struct io_lane *lane)
 			if (may_take(lane->rings[i]))
 				guest_take(lane->rings[i]);
 		if (has_clients(lane))
-			lane->clients.ops->take(lane);
+			take_clients(lane);
 		hold_pump(lane);
 		if (lane->retry_ranges)
 			retry_ranges(lane);
@@ -107,7 +119,8 @@ bool io_pump(struct io_lane *lane)
 			more = true;
 	}
 	return more || lane->again || lane->retry_ranges ||
-	       lane->copying.first || lane->unkicked;
+	       lane->copying.first || lane->clients.pieces.first ||
+	       lane->unkicked;
 }
 
 bool io_pending(const struct io_lane *lane)

@@ -16,6 +16,7 @@
  *              lane.copying      data from or to the guest
  *              (the stack)       the I/O itself
  *              hold.list         an error to pass; then the step begins again
+ *              clients.pieces    the next round: an NBD client's next piece
  *   POSTFLUSH  flush.*
  *   (answer)   ring.answers, clients.answers   the end of the round
  *
@@ -125,8 +126,17 @@ static bool step_flush(struct io *io)
 
 static void data_submitted(struct xd_request *req, int err);
 
-/* The next piece of what the stack has to do. */
-static void submit_piece(struct io *io)
+/* Bytes of data in one request of the stack's. */
+static uint64_t largest_piece(const struct io *io)
+{
+	uint64_t most = io->lane->disk->limits->max_transfer;
+
+	if (!most)
+		most = UINT64_MAX;
+	return io->client ? MIN(most, IO_CLIENT_PIECE) : most;
+}
+
+void io_next_piece(struct io *io)
 {
 	struct io_lane *lane = io->lane;
 	const struct xd_limits *limits = lane->disk->limits;
@@ -150,9 +160,7 @@ static void submit_piece(struct io *io)
 	} else if (req->op == XD_EXTENTS) {
 		req->length = left;
 	} else {
-		req->length = limits->max_transfer ?
-				      MIN(left, limits->max_transfer) :
-				      left;
+		req->length = MIN(left, largest_piece(io));
 		io->iov.iov_base = (uint8_t *)io->buffer + io->done;
 		io->iov.iov_len = req->length;
 		req->iov = &io->iov;
@@ -165,7 +173,7 @@ static void submit_piece(struct io *io)
 void io_transfer(struct io *io)
 {
 	io->done = 0;
-	submit_piece(io);
+	io_next_piece(io);
 }
 
 static bool changes_data(const struct io *io)
@@ -206,7 +214,10 @@ static void data_submitted(struct xd_request *req, int err)
 	io->done += req->length;
 	if (io->done < io->length) {
 		CRASH_POINT(piece_done);
-		submit_piece(io);
+		if (io->client)
+			io_append(&io->lane->clients.pieces, io);
+		else
+			io_next_piece(io);
 	} else if (io->op == XD_READ && !io->client) {
 		guest_data_read(io);
 	} else {

@@ -33,6 +33,9 @@
 /* Data on its way in a lane at any time.  At least one request of
  * BLKIF_LENGTH_MAX fits. */
 #define IO_ARENA_BYTES (8u << 20)
+/* Of an NBD client's data, however much it asks for at once: the guest's ring is
+ * looked at between two of them. */
+#define IO_CLIENT_PIECE (1u << 20)
 /* Threads of one disk, however many CPUs there are: each is opened before it is
  * known whether the guest has rings for it. */
 #define IO_MAX_LANES 8
@@ -156,6 +159,8 @@ struct client_lane {
 	struct client *list;
 	struct io_list waiting; /* others are being executed, enough of them */
 	unsigned int nr_begun;
+	uint64_t bytes; /* of data that those have under way */
+	struct io_list pieces; /* have done one; the next one is to begin */
 	struct io_list answers; /* to be sent */
 };
 
@@ -236,6 +241,8 @@ void io_finish(struct io *io, enum blkif_status status, int err);
 /* The data step: what the stack has to do, from the beginning; io->buffer holds
  * a write's data. */
 void io_transfer(struct io *io);
+/* What it has done is not all. */
+void io_next_piece(struct io *io);
 /* The data step has ended; err: 0 or -errno. */
 void io_data_end(struct io *io, int err);
 

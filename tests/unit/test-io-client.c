@@ -144,6 +144,38 @@ static void test_pieces(void **state)
 	assert_int_equal(read->data[8191], 0x11);
 }
 
+/* The guest is heard between two pieces, also where the stack is done at once. */
+static void test_share(void **state)
+{
+	static uint8_t data[3 * IO_CLIENT_PIECE];
+	struct asked *read = &asked[nr_asked++];
+	struct xd_request *piece;
+
+	(void)state;
+	memset(fix.store, 0x12, sizeof(data));
+	read->io = (struct io){ .lane = &fix.lane,
+				.client = true,
+				.op = XD_READ,
+				.steps = IO_STEP(IO_DATA),
+				.length = sizeof(data),
+				.buffer = data };
+	fix_run();
+	piece = fix.queue[0];
+	assert_int_equal(fix.nr_queue, 1);
+	assert_int_equal(piece->length, IO_CLIENT_PIECE);
+	fix.nr_queue = 0;
+	piece->done(piece, 0);
+	assert_int_equal(fix.nr_queue, 0);
+	guest_writes(1, 0, 0x13);
+	assert_int_equal(fix.nr_queue, 2);
+	fix_complete(0, 0);
+	fix_complete(0, 0);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(1), 0);
+	assert_true(read->answered);
+	assert_int_equal(data[sizeof(data) - 1], 0x12);
+}
+
 /* --- The same place ------------------------------------------------------- */
 
 static void test_guest_waits(void **state)
@@ -289,7 +321,7 @@ int main(void)
 		TEST(test_guest_waits),	 TEST(test_client_waits),
 		TEST(test_flush_shared), TEST(test_poison),
 		TEST(test_held),	 TEST(test_reported),
-		TEST(test_not_in_log),
+		TEST(test_not_in_log),	 TEST(test_share),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
