@@ -4,7 +4,7 @@
 # A disk's NBD socket, beside its guest's ring: one disk, not two.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
-requires nbdinfo nbdcopy qemu-io
+requires nbdinfo nbdcopy qemu-io ss
 
 MiB=1048576
 head -c 16M /dev/urandom > "$tmp/a.img"
@@ -238,6 +238,10 @@ ok "its socket has gone" test ! -e "$tmp/run/nbd/both.sock"
 ok "a disk, on TCP" says "^nbd://127.0.0.1:$port/web1$" \
 	xendisk export "$d" xvdb --name web1 --tcp "$port" --readonly
 ok "... is there" size_of "nbd://127.0.0.1:$port/web1"
+exec 6<> "/dev/tcp/127.0.0.1/$port"
+keepalive() { ss -tno state established "( sport = :$port )" | grep keepalive; }
+ok "one that vanishes is noticed: keep-alive" eventually 20 keepalive
+exec 6>&-
 ok "... by no name, too" nbdinfo --size "nbd://127.0.0.1:$port"
 ok "... by no other" fails 1 '' nbdinfo --size "nbd://127.0.0.1:$port/web2"
 ok "... as a socket" nbdinfo --size "nbd+unix:///web1?socket=$tmp/run/nbd/web1.sock"

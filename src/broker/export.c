@@ -23,6 +23,7 @@
 
 #include "broker/broker.h"
 #include "broker/target.h"
+#include "common/tcp.h"
 #include "common/util.h"
 
 #define BACKLOG	      64
@@ -83,6 +84,7 @@ static void on_client(evutil_socket_t fd, short what, void *arg)
 			look_later(listener);
 		return;
 	}
+	tcp_watch_client(client);
 	if (target_client(target, spec->name, spec->flags, client) < 0)
 		look_later(listener);
 }

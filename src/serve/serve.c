@@ -12,8 +12,6 @@
 #include "serve/serve.h"
 
 #include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +24,7 @@
 #endif
 
 #include "common/log.h"
+#include "common/tcp.h"
 #include "common/util.h"
 #include "serve/complain.h"
 #include "serve/lane.h"
@@ -222,25 +221,6 @@ static void give(const struct server *server, int fd)
 		(void)close(fd);
 }
 
-/* A client that is gone without a word keeps its place for two minutes.  Of other
- * sockets than TCP's the kernel knows who is there. */
-static void watch_client(int fd)
-{
-	static const struct {
-		int level, name, value;
-	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, 60 },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, 15 },
-		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-		(void)setsockopt(fd, options[i].level, options[i].name,
-				 &options[i].value, sizeof(int));
-}
-
 static void accept_one(const struct server *server, int listener)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -250,7 +230,7 @@ static void accept_one(const struct server *server, int listener)
 			complain("accept: %s", strerror(errno));
 		return;
 	}
-	watch_client(fd);
+	tcp_watch_client(fd);
 	give(server, fd);
 }
 
