@@ -277,6 +277,7 @@ ok "it is written again" timeout 20 qemu-io -f raw -c "write -P 7 1M 4k" "$scrat
 # Wrong use.
 ok "no name" fails 2 'export: --name: "a/b" is no name of an export' \
 	xendisk export 'null' --name a/b
+ok "no text" fails 2 'unexport: EXPORT: not UTF-8 text' xendisk unexport $'\xff'
 ok "a number's name" fails 2 'export: --name: "5-1" is no name' \
 	xendisk export 'null' --name 5-1
 ok "a name that is taken" fails 5 'export: there is an export "web1" already' \

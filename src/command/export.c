@@ -220,11 +220,13 @@ enum status verb_exports(const struct invocation *call)
 
 enum status verb_unexport(const struct invocation *call)
 {
+	json_t *params = json_pack("{s:s}", "name", call->args[0]);
 	json_t *reply = NULL;
-	enum status status = client_call(
-		call, "Unexport", json_pack("{s:s}", "name", call->args[0]),
-		TIMEOUT_S, &reply);
+	enum status status;
 
+	if (!params)
+		return fail(STATUS_USAGE, "unexport: EXPORT: not UTF-8 text");
+	status = client_call(call, "Unexport", params, TIMEOUT_S, &reply);
 	json_decref(reply);
 	return status;
 }
