@@ -193,13 +193,6 @@ bool guest_drain(struct io *io)
 	return false;
 }
 
-void guest_begin(struct io *io)
-{
-	struct guest_io *guest = guest_of(io);
-
-	inflight_begin(&guest->ring->log, guest->entry);
-}
-
 /* --- Data ----------------------------------------------------------------- */
 
 static enum grant_direction direction(const struct guest_io *guest)
@@ -367,11 +360,6 @@ void guest_copy(struct io_lane *lane)
 }
 
 /* --- Answered ------------------------------------------------------------- */
-
-void guest_answer(struct io *io)
-{
-	io_append(&guest_of(io)->ring->answers, io);
-}
 
 /* Its answer is published: the request is over. */
 static void release(struct guest_io *guest)

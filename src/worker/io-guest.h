@@ -48,7 +48,12 @@ void guest_judge(struct guest_io *guest);
 bool guest_list(struct io *io);
 bool guest_drain(struct io *io);
 /* Its range is locked: the log is to know. */
-void guest_begin(struct io *io);
+static inline void guest_begin(struct io *io)
+{
+	struct guest_io *guest = guest_of(io);
+
+	inflight_begin(&guest->ring->log, guest->entry);
+}
 /* The data step of a read or write: ends in io_data_end(). */
 void guest_data(struct io *io);
 /* The stack has read all of it. */
@@ -56,6 +61,9 @@ void guest_data_read(struct io *io);
 /* Gives the memory back. */
 void guest_data_end(struct io *io);
 /* All steps are done: it is to be published. */
-void guest_answer(struct io *io);
+static inline void guest_answer(struct io *io)
+{
+	io_append(&guest_of(io)->ring->answers, io);
+}
 
 #endif

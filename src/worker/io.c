@@ -291,25 +291,7 @@ void io_returned(struct io_lane *lane)
 	lane->submitted--;
 }
 
-/* --- Its end -------------------------------------------------------------- */
-
-void io_settle(struct io *io)
-{
-	if (io->held)
-		hold_done(io);
-	if (io->begun)
-		io_begun_again(io);
-}
-
-void io_unlock(struct io *io)
-{
-	struct io_lane *lane = io->lane;
-
-	if (!io->locked)
-		return;
-	io->locked = false;
-	lane->wake |= range_unlock(lane->disk->ranges, &io->range);
-}
+/* --- From other threads --------------------------------------------------- */
 
 void io_poke(struct io_lane *lane)
 {

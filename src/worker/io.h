@@ -246,12 +246,26 @@ void io_next_piece(struct io *io);
 /* The data step has ended; err: 0 or -errno. */
 void io_data_end(struct io *io, int err);
 
-/* The answer is out: first nothing is held or waited for any more, then others
- * may write there. */
-void io_settle(struct io *io);
-void io_unlock(struct io *io);
 /* Of io.begun: it has its range again, or no need of it. */
 void io_begun_again(struct io *io);
+
+/* The answer is out: first nothing is held or waited for any more, then others
+ * may write there. */
+static inline void io_settle(struct io *io)
+{
+	if (io->held)
+		hold_done(io);
+	if (io->begun)
+		io_begun_again(io);
+}
+
+static inline void io_unlock(struct io *io)
+{
+	if (!io->locked)
+		return;
+	io->locked = false;
+	io->lane->wake |= range_unlock(io->lane->disk->ranges, &io->range);
+}
 
 /* Hands a request to the stack; it ends in done(). */
 void io_submit(struct io_lane *lane, struct xd_request *req);
