@@ -439,10 +439,22 @@ static int remember_loose(struct odb *odb, const uint8_t oid[OID_BYTES],
 	return -ENOMEM;
 }
 
+/* No links on the way, either: the folder is opened by itself. */
+static int open_loose(const struct odb *odb, const char name[OID_HEX + 1],
+		      uint64_t *ret_size)
+{
+	char folder[3] = { name[0], name[1], '\0' };
+	cleanup_close int dir =
+		openat(odb->objects, folder,
+		       O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	return dir < 0 ? -errno : open_file(dir, name + 2, "", ret_size);
+}
+
 static int find_loose(struct odb *odb, const uint8_t oid[OID_BYTES],
 		      struct place *ret, char *ret_why)
 {
-	char name[OID_HEX + 1], file[OID_HEX + 2];
+	char name[OID_HEX + 1];
 	const struct loose *known;
 	cleanup_close int fd = -1;
 	uint64_t size;
@@ -454,8 +466,7 @@ static int find_loose(struct odb *odb, const uint8_t oid[OID_BYTES],
 		return 0;
 	}
 	oid_hex(oid, name);
-	(void)snprintf(file, sizeof(file), "%.2s/%s", name, name + 2);
-	r = fd = open_file(odb->objects, file, "", &size);
+	r = fd = open_loose(odb, name, &size);
 	*ret = (struct place){ SPOOL, odb->spooled };
 	if (r >= 0)
 		r = spool(odb, fd, size);

@@ -7,8 +7,10 @@
 
 #include "repo.h"
 
+#include <fcntl.h>
 #include <git2.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/util.h"
 
@@ -35,17 +37,41 @@ static int git_fails(char *ret_why, int err, const char *what, const char *hint)
 	return err;
 }
 
-/* Objects of elsewhere would be read with our rights, not with those of whoever
- * wrote that file. */
-static int check_alone(int dir, char *ret_why)
+/* What libgit2 reads, or follows to another place, as soon as it opens a
+ * repository: where that leads would be read with our rights, not with those of
+ * whoever wrote it, and a FIFO would never end. */
+static const struct {
+	const char *name;
+	const char *fault; /* of its being there; NULL: it is a plain file */
+} parts[] = {
+	{ "HEAD", NULL },
+	{ "config", NULL },
+	{ "packed-refs", NULL },
+	{ "commondir",
+	  "it is a working tree of another repository (commondir): "
+	  "name that one" },
+	{ "objects/info/alternates",
+	  "it borrows objects of another repository (objects/info/alternates): "
+	  "git repack -ad, then remove that file" },
+};
+
+static int check_parts(int dir, char *ret_why)
 {
-	if (faccessat(dir, "objects/info/alternates", F_OK, 0) < 0 &&
-	    errno == ENOENT)
-		return 0;
-	return why(ret_why, -EXDEV,
-		   "it borrows objects of another repository "
-		   "(objects/info/alternates): git repack -ad, then remove "
-		   "that file");
+	struct stat st;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (fstatat(dir, parts[i].name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno != ENOENT)
+				return why(ret_why, -errno, "%s: %s",
+					   parts[i].name, strerror(errno));
+		} else if (parts[i].fault) {
+			return why(ret_why, -EXDEV, "%s", parts[i].fault);
+		} else if (!S_ISREG(st.st_mode)) {
+			return why(ret_why, -EBADMSG, "%s is no plain file",
+				   parts[i].name);
+		}
+	}
+	return 0;
 }
 
 static int open_repository(git_repository **ret, int dir, char *ret_why)
@@ -139,7 +165,7 @@ int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
 		return why(ret_why, -EINVAL,
 			   "rev is a revision, maybe with \":\" and a path, "
 			   "of at most 255 bytes each");
-	r = check_alone(dir, ret_why);
+	r = check_parts(dir, ret_why);
 	if (r < 0)
 		return r;
 	if (git_libgit2_init() < 0)
