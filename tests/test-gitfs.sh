@@ -238,6 +238,20 @@ crowd=$(awk -v id="$blob" 'BEGIN { for (i = 0; i < 70000; i++)
 	printf "100644 blob %s\t%05d\n", id, i }' | git -C "$evil" mktree)
 ok "70,000 files in a folder" no '/: 700.. names are more than FAT has room for' \
 	"gitfs($evil, rev=$crowd)"
+
+# sparse NAME BYTES: an index of no objects, and much behind it.
+sparse()
+{
+	printf '\377tOc\0\0\0\2' > "$1"
+	truncate -s "$2" "$1"
+	printf 'PACK\0\0\0\2\0\0\0\0%020d' 0 > "${1%.idx}.pack"
+}
+sparse "$evil/objects/pack/pack-0.idx" 1072
+ok "an index of nothing" image "$tmp/good.img" "gitfs($evil, rev=main)"
+sparse "$evil/objects/pack/pack-0.idx" 900M
+ok "... and of nothing but its size" no 'pack-0.idx: it is longer than its tables' \
+	"gitfs($evil, rev=main)"
+rm "$evil"/objects/pack/pack-0.*
 mkdir -p "$evil/objects/info"
 echo "$big/objects" > "$evil/objects/info/alternates"
 ok "objects of another repository" no 'borrows objects' "gitfs($evil, rev=main)"

@@ -79,6 +79,7 @@ struct odb {
 	uint32_t nr_used;
 	struct loose *loose; /* until odb_settle() */
 	uint64_t spooled; /* bytes */
+	uint64_t indexed; /* bytes of indexes that were read */
 };
 
 void oid_hex(const uint8_t oid[OID_BYTES], char ret[OID_HEX + 1])
@@ -111,51 +112,61 @@ static int index_bytes(const struct pack *pack, uint64_t at, void *ret,
 	return pread_all(pack->index, ret, n, at);
 }
 
-/* Its tables fit into the file, and the fanout rises. */
-static int check_index(struct pack *pack, char *ret_why)
+/* The header, and that the tables it speaks of are what the file has: a large
+ * index is no more than a large repository. */
+static int check_index(struct pack *pack, const uint8_t head[NAMES],
+		       char *ret_why)
 {
-	static const uint8_t magic[8] = { 0xff, 't', 'O', 'c', 0, 0, 0, 2 };
-	uint64_t room = pack->index_size - NAMES - 2ull * TRAILER;
-	uint32_t before = 0;
+	static const uint8_t magic[FANOUT] = { 0xff, 't', 'O', 'c', 0, 0, 0, 2 };
+	uint64_t least, before = 0;
 
-	if (memcmp(pack->map, magic, 4) != 0 ||
-	    memcmp(pack->map + 4, magic + 4, 4) != 0)
+	if (memcmp(head, magic, sizeof(magic)) != 0)
 		return bad_index(pack, ret_why,
 				 "no index of version 2; git index-pack makes "
 				 "one");
 	for (int i = 0; i < 256; i++) {
-		pack->fanout[i] = get32(pack->map + FANOUT + 4 * i);
+		pack->fanout[i] = get32(head + FANOUT + 4 * i);
 		if (pack->fanout[i] < before)
 			return bad_index(pack, ret_why,
 					 "its first table does not rise");
 		before = pack->fanout[i];
 	}
-	pack->nr = before;
-	if ((uint64_t)pack->nr * (OID_BYTES + 8) > room)
+	pack->nr = pack->fanout[255];
+	least = NAMES + (uint64_t)pack->nr * (OID_BYTES + 8) + 2 * TRAILER;
+	if (pack->index_size < least)
 		return bad_index(pack, ret_why,
 				 "it is shorter than its tables");
+	if (pack->index_size > least + 8ull * pack->nr)
+		return bad_index(pack, ret_why, "it is longer than its tables");
 	return 0;
 }
 
 /* In memory of our own: a file could be cut while it is looked at. */
-static int load_index(struct pack *pack, int fd, char *ret_why)
+static int load_index(struct odb *odb, struct pack *pack, int fd, char *ret_why)
 {
+	uint8_t head[NAMES];
 	uint8_t *map;
 	int r;
 
 	if (pack->index_size < NAMES + 2 * TRAILER)
 		return bad_index(pack, ret_why, "it is too short");
-	if (pack->index_size > ODB_MAX_INDEX)
-		return bad_index(pack, ret_why, "it is larger than 1 GiB");
+	r = pread_all(fd, head, sizeof(head), 0);
+	if (r < 0)
+		return bad_index(pack, ret_why, strerror(-r));
+	r = check_index(pack, head, ret_why);
+	if (r < 0)
+		return r;
+	if (pack->index_size > ODB_MAX_INDEXES - odb->indexed)
+		return why(ret_why, -EFBIG,
+			   "the indexes of packs have more than 1 GiB");
 	map = mmap(NULL, pack->index_size, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
 		return why(ret_why, -ENOMEM, "%s.idx: no memory", pack->name);
 	pack->map = map;
+	odb->indexed += pack->index_size;
 	r = pread_all(fd, map, pack->index_size, 0);
-	if (r < 0)
-		return why(ret_why, r, "%s.idx: %s", pack->name, strerror(-r));
-	return check_index(pack, ret_why);
+	return r < 0 ? bad_index(pack, ret_why, strerror(-r)) : 0;
 }
 
 static void drop_index(struct pack *pack)
@@ -236,16 +247,15 @@ static int open_pack(struct odb *odb, struct pack *pack, char *ret_why)
 {
 	uint64_t size, index_size;
 	uint8_t head[12];
-	int fd = open_file(odb->dir, pack->name, ".pack", &size);
+	cleanup_close int fd = -1;
+	int r = fd = open_file(odb->dir, pack->name, ".pack", &size);
 
-	if (fd >= 0) {
-		pack->fd = fd;
-		fd = open_file(odb->dir, pack->name, ".idx", &index_size);
-	}
-	if (fd < 0)
-		return why(ret_why, fd, "%s.pack: %s", pack->name,
-			   strerror(-fd));
-	pack->index = fd;
+	if (r >= 0)
+		r = open_file(odb->dir, pack->name, ".idx", &index_size);
+	if (r < 0)
+		return why(ret_why, r, "%s.pack: %s", pack->name, strerror(-r));
+	pack->fd = TAKE_FD(fd);
+	pack->index = r;
 	if (size < sizeof(head) + TRAILER ||
 	    pread_all(pack->fd, head, sizeof(head), 0) < 0 ||
 	    memcmp(head, "PACK", 4) != 0 ||
@@ -285,7 +295,7 @@ static int add_pack(struct odb *odb, const char *name, char *ret_why)
 		return 0;
 	if (fd < 0)
 		return why(ret_why, fd, "%s: %s", name, strerror(-fd));
-	return load_index(pack, fd, ret_why);
+	return load_index(odb, pack, fd, ret_why);
 }
 
 /* Sorted, so that of two copies of an object always the same one is read. */

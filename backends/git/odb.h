@@ -28,8 +28,8 @@
 #define ODB_MAX_PACKS 400u
 /* Bytes of loose objects, compressed, that are copied. */
 #define ODB_MAX_LOOSE (1ull << 30)
-/* An index is read whole, for a moment. */
-#define ODB_MAX_INDEX (1ull << 30)
+/* Bytes of all indexes, which are read whole, for a moment. */
+#define ODB_MAX_INDEXES (1ull << 30)
 /* Bytes of an object that is read whole: of trees, and of what is stored as
  * changes to another one. */
 #define ODB_MAX_WHOLE (64u << 20)
