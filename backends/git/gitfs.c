@@ -263,6 +263,8 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 		r = why(reason, -errno, "objects: %s", strerror(errno));
 	if (r == 0)
 		r = lay_out(gitfs, &rev, objects, reason);
+	if (r == -ENOMEM && !*reason)
+		(void)why(reason, r, "there is not enough memory");
 	if (*reason)
 		xd_error(disk, "%s: %s", xd_arg_string(disk, "repo"), reason);
 	if (r == 0)

@@ -36,14 +36,15 @@ static void shell(struct rig *rig, const char *script)
 static const char make[] =
 	"export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
 	" GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org;"
-	"git init -q -b main w; git -C w config gc.auto 0;"
+	"git config --global core.fsync none; git config --global gc.auto 0;"
+	"git init -q -b main w;"
 	"seq 1500000 > w/big; seq 700000 > w/delta; mkdir w/d;"
 	"head -c 5000000 /dev/urandom > w/noise;"
 	"for i in $(seq 200); do seq $((i * 20)) > w/d/file-$i.txt; done;"
 	"git -C w add -A; git -C w commit -qm 1;"
 	"echo end >> w/delta; echo 2 > w/two;"
 	"git -C w add -A; git -C w commit -qm 2;"
-	"git clone -q --bare w r.git; git -C r.git config gc.auto 0;"
+	"git clone -q --bare w r.git;"
 	"git -C r.git repack -adfq";
 
 struct image {
