@@ -33,6 +33,7 @@ static const struct {
 	{ MSG_RESIZE, sizeof(struct msg_resize) },
 	{ MSG_CLOSE, sizeof(struct msg_header) },
 	{ MSG_OPENED, sizeof(struct msg_opened) },
+	{ MSG_CLIENT, sizeof(struct msg_client) },
 };
 
 /* What was sent before the first rubbish, and is no answer. */

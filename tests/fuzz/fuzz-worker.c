@@ -325,6 +325,7 @@ static const struct {
 	{ MSG_SERVING, MSG_OPEN, sizeof(struct msg_serving) },
 	{ MSG_OPEN, 0, sizeof(struct msg_open) },
 	{ MSG_REACHED, 0, sizeof(struct msg_text) },
+	{ MSG_CLIENT_TAKEN, 0, sizeof(struct msg_text) },
 };
 
 static uint32_t asked[128]; /* seq of the last question of that type */

@@ -104,6 +104,7 @@ static void fake_random(unsigned int seed)
 		{ MSG_CONNECT, sizeof(struct msg_connect) },
 		{ MSG_RESIZED, sizeof(struct msg_text) },
 		{ MSG_GREW, sizeof(struct msg_grew) },
+		{ MSG_CLIENT_TAKEN, sizeof(struct msg_text) },
 	};
 
 	srand(seed);
