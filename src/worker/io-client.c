@@ -20,8 +20,9 @@
  *
  * Lanes end and begin again when the guest connects or leaves (use.c).  The
  * clients stay: they are parked meanwhile, and what they were waiting for begins
- * from its first step.  None of it was answered, so it does not matter how much of
- * it had been done.
+ * from its first step.  None of it was answered.  But a write that had its range
+ * may have been read by another client, which then sent one of its own: those that
+ * had begun go first, as they do after a worker has died (io.begun).
  *
  * Runs on the lane's thread, unless io-client.h says otherwise.
  */
@@ -45,6 +46,7 @@ struct client_io {
 	struct client_io *prev, *next; /* of the client's */
 	struct client *client;
 	struct xd_extents extents; /* BLOCK_STATUS */
+	bool begun; /* it had its range when it was parked */
 	struct io io;
 };
 
@@ -398,6 +400,7 @@ static void park(struct client *client, struct client **io_list)
 	struct client_io *cio;
 
 	DL_FOREACH(client->ios, cio) {
+		cio->begun = cio->io.locked || cio->io.begun;
 		io_settle(&cio->io);
 		io_unlock(&cio->io);
 	}
@@ -418,6 +421,30 @@ void clients_park(struct io_lane *lane, struct client **io_list)
 	(void)pthread_mutex_destroy(&clients->lock);
 }
 
+/* Begins again.  In front of what would wait for it, so that the limit of requests
+ * that are executed does not keep it from its turn. */
+static void resume(struct io_lane *lane, struct client_io *cio)
+{
+	struct io_list *waiting = &lane->clients.waiting;
+	struct io_list others = *waiting;
+	struct io *io = &cio->io;
+
+	prepare(cio);
+	if (!cio->begun) {
+		io_append(waiting, io);
+		return;
+	}
+	cio->begun = false;
+	io->begun = true;
+	atomic_fetch_add(&lane->disk->nr_begun, 1);
+	waiting->first = NULL;
+	io_append(waiting, io);
+	if (others.first) {
+		io->next = others.first;
+		waiting->last = others.last;
+	}
+}
+
 void clients_unpark(struct io_lane *lane, struct client *client)
 {
 	struct client_io *cio;
@@ -428,10 +455,8 @@ void clients_unpark(struct io_lane *lane, struct client *client)
 	}
 	client->lane = lane;
 	conn_move(client->conn, lane->engine);
-	DL_FOREACH(client->ios, cio) {
-		prepare(cio);
-		io_append(&lane->clients.waiting, &cio->io);
-	}
+	DL_FOREACH(client->ios, cio)
+		resume(lane, cio);
 	DL_APPEND(lane->clients.list, client);
 	atomic_fetch_add(&lane->clients.nr, 1);
 }
