@@ -300,12 +300,13 @@ struct xd_backend {
 	 * nothing was told, all is data. */
 	void (*extents)(struct xd_channel *ch, struct xd_request *req);
 
-	/* Optional.  Lane, once between activate and deactivate: the guest goes,
-	 * and nobody waits for its requests any more.  What waits for something
-	 * that may be long in coming, a server that is away, ends at once, with
-	 * -ECANCELED: it is not answered, and need not be done.  What is being
-	 * carried out ends by itself.  A last XD_FLUSH may follow; it is owed to
-	 * the guest, and should succeed or fail within seconds. */
+	/* Optional.  Lane, once between channel_open and channel_close: the lane
+	 * ends, since a guest goes, or comes where there are NBD clients.  What
+	 * waits for something that may be long in coming, a server that is away,
+	 * ends at once, with -ECANCELED: it is not answered, and either nobody
+	 * waits for it any more or it comes again in another channel.  What is
+	 * being carried out ends by itself.  A last XD_FLUSH may follow; it is
+	 * owed to the guest, and should succeed or fail within seconds. */
 	void (*stop)(struct xd_channel *ch);
 
 	/*
