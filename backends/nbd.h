@@ -2,9 +2,10 @@
 /*
  * nbd.h - an export of an NBD server.  nbd.c is the disk; nbd-uri.c, nbdkit.c and
  * image.c are the backends that are made of it.  nbd-facts.c is what a server says
- * of its export, nbd-link.c one connection and its return,
- * nbd-io.c the requests, nbd-fence.c what a broken connection may still do.  What
- * the server may have forgotten: nbd-keep.c, nbd-recall.c, nbd-restore.c.
+ * of its export, nbd-link.c one connection and its return, nbd-io.c the requests
+ * and nbd-command.c what the server is told, nbd-fence.c what a broken connection
+ * may still do, nbd-tls.c certificates.  What the server may have forgotten:
+ * nbd-unflushed.c, nbd-keep.c, nbd-recall.c, nbd-restore.c.
  */
 #ifndef XENDISK_NBD_H
 #define XENDISK_NBD_H
