@@ -513,7 +513,7 @@ static void cut_under_load(void **state)
 	args = xasprintf("file %s", rig_file(&rig, "image", SIZE));
 	start_behind(&server, &relay, &rig, args);
 	memset(content, 0, SIZE);
-	if (rig_open(&rig, 1, "nbd(" URI ", fence=500ms)") < 0)
+	if (rig_open(&rig, 1, "nbd(" URI ", fence=2s)") < 0)
 		fail_msg("%s", rig.why);
 	start_lane(&run, &rig, 0, 1, 100);
 	while (!is_over(&run)) {
