@@ -356,7 +356,8 @@ static void catch_up(struct worker *worker)
 	struct msg_text broken = { .text = IO_BROKEN_TEXT };
 
 	grow_tell(&worker->grow);
-	if (!worker->connected) {
+	/* Lanes that run look after it themselves, those of NBD clients too. */
+	if (!worker->running) {
 		if (atomic_load(&disk->poison) == IO_FAILED &&
 		    flush_mark(disk) == 0)
 			inflight_clear(worker->log);
