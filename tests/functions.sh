@@ -79,6 +79,18 @@ eventually()
 # A process of the test's own: ended, and waited for, at the end.
 background() { "$@" & cleanup_pids+=($!); }
 
+# A TCP port of this machine's where nobody listens; below those that the kernel
+# gives to clients, which bind() would find in use.
+free_port()
+{
+	local p i
+	for ((i = 0; i < 100; i++)); do
+		p=$((20000 + RANDOM % 12000))
+		(: < "/dev/tcp/127.0.0.1/$p") 2> /dev/null || break
+	done
+	echo "$p"
+}
+
 # Also true of one that only its parent still has to hear of.
 is_gone() { ! grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
 

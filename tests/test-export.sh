@@ -230,7 +230,7 @@ ok "and brings them back" eventually 20 size_is $((20 * MiB))
 # --- Exports by name -------------------------------------------------------------------------
 exported() { says "\"name\": \"$1\"" xendisk --json exports; }
 field() { xendisk --json exports | sed -n "/\"name\": \"$1\"/,/}/s/.*\"$2\": \"\{0,1\}\([^\",]*\).*/\1/p" | head -1; }
-port=$((20000 + $$ % 20000))
+port=$(free_port)
 ok "no export yet but one" says '"name": "both"' xendisk --json exports
 ok "unexport" xendisk unexport both
 ok "... once" fails 4 'unexport: there is no export "both"' xendisk unexport both
@@ -301,7 +301,7 @@ ok "... leaves nothing" fails 1 '' exported nowhere
 # With TLS, by a process in front of it.
 if command -v psktool > /dev/null; then
 	psktool -u alice -p "$tmp/keys.psk" > /dev/null 2>&1
-	tls=$((port + 1))
+	tls=$(free_port)
 	secret() { timeout 20 nbdinfo "$@" "nbds://alice@127.0.0.1:$tls/secret?tls-psk-file=$tmp/keys.psk"; }
 	ok "keys that are not there" fails 1 "export: .*no.psk: No such file" \
 		xendisk export "$d" xvdb --name secret --tcp $tls --tls-psk "$tmp/no.psk"

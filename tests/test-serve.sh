@@ -81,7 +81,7 @@ kill -9 "$server" && wait "$server" 2>/dev/null
 start 'mem(1M)' --socket "$tmp/sock"
 ok "a dead server's socket is replaced" nbdinfo "$(cat "$tmp/uri")"
 end_process "$server"
-port=$((20000 + $$ % 20000))
+port=$(free_port)
 start 'mem(1M)' --tcp "$port"
 ok "TCP" nbdinfo "nbd://127.0.0.1:$port"
 ok "... on this machine only" says "127.0.0.1:$port" cat "$tmp/uri"
