@@ -11,8 +11,8 @@
  * answered, whatever becomes of the repository.
  *
  * The disk is a function of the commit, the path and the options: the same on
- * every host.  Which commit a branch meant at first is kept for the worker that
- * may take this one's place, so that nothing changes under a guest.
+ * every host.  Which commit (or tree) a revision meant at first is kept for the
+ * worker that may take this one's place, so that nothing changes under a guest.
  */
 #include "config.h"
 
@@ -68,8 +68,8 @@ static int resolve(struct xd_disk *disk, int dir, struct revision *ret)
 			 *reason ? reason : strerror(-r));
 		return r;
 	}
-	oid_hex(ret->has_commit ? ret->commit : ret->tree, kept);
-	return ret->has_commit ? pwrite_all(fd, kept, OID_HEX, 0) : 0;
+	oid_hex(ret->id, kept);
+	return pwrite_all(fd, kept, OID_HEX, 0);
 }
 
 /* --- What /.xendisk/commit says ------------------------------------------------- */
@@ -80,7 +80,7 @@ static char *describe(const struct revision *rev)
 	time_t time = (time_t)rev->time;
 	struct tm tm;
 
-	oid_hex(rev->has_commit ? rev->commit : rev->tree, id);
+	oid_hex(rev->id, id);
 	if (rev->has_commit && gmtime_r(&time, &tm))
 		(void)strftime(date, sizeof(date), "date %Y-%m-%dT%H:%M:%SZ\n",
 			       &tm);
@@ -118,7 +118,7 @@ static int set_label(struct xd_disk *disk, char ret[FAT_LABEL_BYTES + 1])
 static int get_options(struct xd_disk *disk, const struct revision *rev,
 		       struct fat_options *ret)
 {
-	const uint8_t *id = rev->has_commit ? rev->commit : rev->tree;
+	const uint8_t *id = rev->id;
 
 	ret->serial = (uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 |
 		      (uint32_t)id[2] << 8 | id[3];
@@ -176,7 +176,7 @@ static void note(struct xd_disk *disk, const struct revision *rev,
 {
 	char id[OID_HEX + 1];
 
-	oid_hex(rev->has_commit ? rev->commit : rev->tree, id);
+	oid_hex(rev->id, id);
 	xd_note(disk,
 		"%s %s; %u files, %u folders; FAT32, clusters of %u bytes",
 		rev->has_commit ? "commit" : "tree", id, counts->files,
@@ -265,7 +265,7 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 		r = lay_out(gitfs, &rev, objects, reason);
 	if (r == -ENOMEM && !*reason)
 		(void)why(reason, r, "there is not enough memory");
-	if (*reason)
+	if (r < 0 && *reason) /* else a try before the last has failed */
 		xd_error(disk, "%s: %s", xd_arg_string(disk, "repo"), reason);
 	if (r == 0)
 		r = charge(gitfs);

@@ -146,11 +146,11 @@ static int look_up(git_repository *repo, const char *name, struct revision *ret,
 
 		ret->has_commit = true;
 		ret->time = git_commit_time(c);
-		memcpy(ret->commit, git_commit_id(c)->id, OID_BYTES);
 	}
 	if (git_object_peel(&tree, commit ? commit : object, GIT_OBJECT_TREE) <
 	    0)
 		return git_fails(ret_why, -EINVAL, "rev", "");
+	memcpy(ret->id, git_object_id(commit ? commit : tree)->id, OID_BYTES);
 	return find_folder((git_tree *)tree, ret, ret_why);
 }
 

@@ -10,7 +10,7 @@
 
 struct revision {
 	bool has_commit; /* else it names a tree */
-	uint8_t commit[OID_BYTES];
+	uint8_t id[OID_BYTES]; /* of that commit, or tree */
 	uint8_t tree[OID_BYTES]; /* of its path, if it has one */
 	int64_t time; /* of the commit, Unix; else 0 */
 	char path[256]; /* in the tree, "" for all of it */
