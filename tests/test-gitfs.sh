@@ -11,7 +11,7 @@ fi
 . "$(dirname "$0")/functions.sh"
 [ -e "$top_builddir/backends/.libs/gitfs.so" ] ||
 	skip_all "built without libgit2"
-requires git fsck.fat mcopy nbdcopy
+requires git fsck.fat mcopy nbdcopy perl
 
 # Nobody's settings, and file names as they are.
 export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 LC_ALL=C.UTF-8 MTOOLS_SKIP_CHECK=1 tmp
@@ -117,6 +117,11 @@ ln -s nothing dangling
 echo one > 'FOOBA~10.TXT'
 echo two > foobar-long.txt
 echo d > docs/deep/d
+deep=$(printf '%.0s/long-folder-name' {1..30})
+deep=${deep#/}
+mkdir -p "$deep"
+echo A > "$deep/A"
+echo a > "$deep/a"
 awk 'BEGIN { for (i = 0; i < 400000; i++) print "line", i }' > large
 git add -A && git commit -qm one
 cd "$tmp" || exit 1
@@ -148,6 +153,8 @@ ok "a circle" holds loop-a loop-b
 ok "a link to nothing" holds dangling nothing
 listed() { grep -qxF '/readme~1.MD is /readme.MD' "$tmp/out/.xendisk/names"; }
 ok "/.xendisk/names" listed
+whole() { grep -qxF "/$deep/a~1 is /$deep/a" "$tmp/out/.xendisk/names"; }
+ok "... with paths of any length" whole
 said() { grep -qx "commit $(git -C "$work" rev-parse main)" "$tmp/out/.xendisk/commit"; }
 ok "/.xendisk/commit" said
 dated() { TZ=UTC mdir -i "$tmp/work.img" ::/README.md | grep -q '2025-03-04 *5:06'; }
@@ -220,8 +227,10 @@ done
 ok "a mode that is none" hostile 'its tree has a mode' 777777 a "$blob"
 ok "not sorted" hostile 'not sorted' 100644 b "$blob" 100644 a "$blob"
 ok "twice" hostile 'not sorted, or twice' 100644 a "$blob" 100644 a "$blob"
-ok "256 characters" hostile 'nnn: the name has more than 255' \
-	100644 "$(printf 'n%.0s' {1..256})" "$blob"
+ok "256 characters, before all else is looked at" \
+	hostile 'nnn: the name has more than 255' \
+	100644 "$(printf 'n%.0s' {1..256})" "$blob" \
+	100644 z 1234567890123456789012345678901234567890
 ok "a folder that is a file" hostile '/d/a: object .* is damaged' 40000 a "$blob"
 ok "a file that is a folder" hostile '/d/a: object .* is damaged' \
 	100644 a "$(tree 100644 x "$blob")"
@@ -242,6 +251,18 @@ crowd=$(awk -v id="$blob" 'BEGIN { for (i = 0; i < 70000; i++)
 	printf "100644 blob %s\t%05d\n", id, i }' | git -C "$evil" mktree)
 ok "70,000 files in a folder" no '/: 700.. names are more than FAT has room for' \
 	"gitfs($evil, rev=$crowd)"
+
+# endless N: a file whose first byte comes after N empty blocks of deflate.
+endless()
+{
+	mkdir -p "$evil/objects/ee"
+	perl -e 'print "\x78\x01", "\0\0\0\xff\xff" x $ARGV[0],
+		"\1\x08\0\xf7\xffblob 1\0x\x0c\x1b\x02\x69"' "$1" \
+		> "$evil/objects/ee/$(printf 'e%.0s' {1..38})"
+	image "$tmp/good.img" "gitfs($evil, rev=$(tree 100644 endless "$(printf 'e%.0s' {1..40})"))"
+}
+ok "a few blocks of nothing" endless 10
+ok "nothing but such blocks" fails 1 '/endless: object ee.* is damaged' endless 100000
 
 # sparse NAME BYTES: an index of no objects, and much behind it.
 sparse()

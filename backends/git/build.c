@@ -100,6 +100,20 @@ static int add_object(struct build *b, uint32_t node, const uint8_t *oid)
 	return vnode->kind == VNODE_BLOB ? add_blob(b, node, oid, place) : 0;
 }
 
+/* Before there are many of them. */
+static int check_name(const struct build *b, uint32_t node)
+{
+	uint16_t units[NAME_UNITS_MAX];
+	char path[200];
+
+	if (name_units(vtree_name(b->tree, node), units) >= 0)
+		return 0;
+	return why(b->why, -ENAMETOOLONG,
+		   "%s: the name has more than %d characters",
+		   vtree_path(b->tree, node, path, sizeof(path)),
+		   NAME_UNITS_MAX);
+}
+
 static int add_entry(struct build *b, uint32_t folder,
 		     const struct tree_entry *entry)
 {
@@ -108,6 +122,8 @@ static int add_entry(struct build *b, uint32_t folder,
 	int r = vtree_add(b->tree, folder, is_dir ? VNODE_DIR : VNODE_BLOB,
 			  entry->name, &node, b->why);
 
+	if (r == 0)
+		r = check_name(b, node);
 	if (r < 0)
 		return r;
 	b->tree->nodes[folder].nr++;
@@ -337,27 +353,11 @@ static void resolve_links(struct build *b, bool wanted)
 
 /* --- All of it ------------------------------------------------------------------- */
 
-static int check_names(const struct build *b)
-{
-	uint16_t units[NAME_UNITS_MAX];
-	char path[200];
-
-	for (uint32_t i = 1; i < b->tree->nr; i++)
-		if (name_units(vtree_name(b->tree, i), units) < 0)
-			return why(b->why, -ENAMETOOLONG,
-				   "%s: the name has more than %d characters",
-				   vtree_path(b->tree, i, path, sizeof(path)),
-				   NAME_UNITS_MAX);
-	return 0;
-}
-
 static int part_names(struct build *b)
 {
 	cleanup_free char *list = NULL;
-	int r = check_names(b);
+	int r = vtree_part_names(b->tree, &list, b->why);
 
-	if (r == 0)
-		r = vtree_part_names(b->tree, &list, b->why);
 	for (const char *p = list; r == 0 && (p = strchr(p, '\n')); p++)
 		b->counts.renamed++;
 	return r < 0 ? r : set_text(b, OWN_NAMES, list);

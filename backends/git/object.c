@@ -21,6 +21,7 @@
 
 #define PIECE	   16384u
 #define HEAD	   48u /* bytes of a header, and more */
+#define HEAD_INPUT 16384u /* deflated bytes that a few in front may take */
 #define KEEP_INPUT (1u << 20) /* bytes of a buffer that stays */
 
 struct link {
@@ -123,13 +124,15 @@ static void release_input(struct reader *reader)
 }
 
 /*
- * The first n bytes of a stream, bit by bit; or all of it, which must be n, no
- * more and no less.  Returns how many, or -errno.
+ * The first n bytes of a stream, bit by bit, which are in its first HEAD_INPUT;
+ * or all of it, which must be n, no more and no less.  Returns how many, or
+ * -errno.
  */
 static ssize_t inflate_bits(struct reader *reader, struct place place,
 			    uint8_t *ret, size_t n, bool all)
 {
 	z_stream *z = &reader->bits;
+	uint64_t end = place.at + HEAD_INPUT;
 	uint8_t beyond;
 	int r = Z_OK;
 
@@ -145,8 +148,11 @@ static ssize_t inflate_bits(struct reader *reader, struct place place,
 						      reader->input, PIECE) :
 					    peek(reader, place, 512, &input);
 
-			if (got <= 0)
-				return got < 0 ? got : -EBADMSG;
+			if (got < 0)
+				return got;
+			/* Empty blocks could go on and on. */
+			if (got == 0 || (!all && place.at >= end))
+				return -EBADMSG;
 			place.at += (uint64_t)got;
 			z->next_in = input;
 			z->avail_in = (uInt)got;

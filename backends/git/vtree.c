@@ -11,7 +11,9 @@
 #include "common/util.h"
 #include "names.h"
 
-#define NAMES_MAX (1u << 30)
+#define NAMES_MAX  (1u << 30)
+#define LIST_MAX   (64 << 20) /* bytes of the list of names that are parted */
+#define PATH_BYTES 8192 /* of a path in it; longer ones are cut */
 
 int why(char *ret_why, int err, const char *fmt, ...)
 {
@@ -247,7 +249,7 @@ static void add_number(const char *name, uint32_t number, char *ret,
 static int rename_node(struct parting *p, uint32_t node, char *ret_why)
 {
 	struct vtree *tree = p->tree;
-	char name[4 * NAME_UNITS_MAX + 16], path[200];
+	char name[PATH_BYTES], path[PATH_BYTES];
 	uint16_t units[NAME_UNITS_MAX];
 	uint32_t at;
 	int r;
@@ -269,6 +271,9 @@ static int rename_node(struct parting *p, uint32_t node, char *ret_why)
 	tree->nodes[node].name = at;
 	(void)fprintf(p->list, "%s is %s\n",
 		      vtree_path(tree, node, name, sizeof(name)), path);
+	if (ftello(p->list) > LIST_MAX)
+		return why(ret_why, -E2BIG,
+			   "too many names are the same but for their case");
 	return 0;
 }
 

@@ -651,6 +651,40 @@ static void names_are_told_apart(void **state)
 	vtree_free(&two);
 }
 
+/* Parts n names that are the same, 7000 characters from the root. */
+static int part_deep(uint32_t n, char **ret_list, char *ret_why)
+{
+	struct vtree tree;
+	char name[251];
+	int r;
+
+	make_tree(&tree, 5, 1);
+	memset(name, 'n', sizeof(name));
+	name[250] = '\0';
+	for (uint32_t folder = 0; folder < 28; folder++)
+		add(&tree, folder, VNODE_DIR, name, 0);
+	for (uint32_t i = 0; i < n; i++)
+		add(&tree, 28, VNODE_BLOB, "same", 0);
+	r = vtree_part_names(&tree, ret_list, ret_why);
+	vtree_free(&tree);
+	return r;
+}
+
+/* A repository could be made of such names only. */
+static void the_list_is_bounded(void **state)
+{
+	char reason[WHY_MAX] = "";
+	char *list = NULL;
+
+	(void)state;
+	assert_int_equal(part_deep(5000, &list, reason), -E2BIG);
+	assert_non_null(strstr(reason, "too many names"));
+	assert_null(list);
+	assert_int_equal(part_deep(500, &list, reason), 0);
+	assert_true(strlen(list) > 499 * 14000);
+	free(list);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -662,6 +696,7 @@ int main(void)
 		cmocka_unit_test(the_reader_notices),
 		cmocka_unit_test(limits_are_named),
 		cmocka_unit_test(names_are_told_apart),
+		cmocka_unit_test(the_list_is_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
