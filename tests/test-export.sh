@@ -173,6 +173,8 @@ ok "... is" in_image
 guest "$d" xvdb verify --seconds 6 --size 8M --depth 16 --queues 2 \
 	> "$tmp/verify" 2>&1 & verify=$!
 ok "a guest under load" eventually 20 connected
+# Or it is through with its six seconds, on a slow machine.
+is_served() { connected || is_gone "$verify"; }
 for _ in 1 2 3; do
 	client_begin -r
 	ok "a client" client_does "read 0 512" "read 512/512"
@@ -182,7 +184,7 @@ for _ in 1 2 3; do
 	ok "its connection closes with the worker" eventually 20 hears
 	client_end
 	ok "the socket is back" eventually 20 is_exported
-	ok "... with the guest connected" eventually 20 connected
+	ok "... with the guest connected" eventually 20 is_served
 done
 rc=0
 wait "$verify" || rc=$?
