@@ -34,6 +34,7 @@
 #include "broker/export.h"
 #include "broker/front.h"
 #include "broker/target.h"
+#include "common/export-name.h"
 #include "common/log.h"
 #include "common/util.h"
 
@@ -65,19 +66,6 @@ struct exports {
 };
 
 /* --- Names ---------------------------------------------------------------- */
-
-/* No path, no option; and not what each disk has: DOMID-DEVID. */
-static bool is_name(const char *name)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
-				      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789._-";
-	size_t length = strlen(name);
-
-	return length > 0 && length <= MSG_EXPORT_MAX && name[0] != '.' &&
-	       name[0] != '-' && strspn(name, letters) == length &&
-	       strspn(name, "0123456789-") < length;
-}
 
 static struct named *find(const struct exports *exports, const char *name)
 {
@@ -382,7 +370,7 @@ static int begin(struct named *named, bool fresh, char *ret_why)
 static int check(const struct exports *exports, const struct exports_spec *spec,
 		 char *ret_why)
 {
-	if (spec->name && !is_name(spec->name)) {
+	if (spec->name && !is_export_name(spec->name)) {
 		(void)snprintf(ret_why, MSG_TEXT_MAX,
 			       "\"%.80s\" is no name of an export", spec->name);
 		return -EINVAL;
@@ -564,7 +552,7 @@ int exports_new(struct exports **ret, struct broker *broker)
 	if (!dir)
 		return -errno;
 	while ((entry = readdir(dir)))
-		if (is_name(entry->d_name))
+		if (is_export_name(entry->d_name))
 			take_up(exports, entry->d_name);
 	(void)closedir(dir);
 	return 0;

@@ -8,10 +8,10 @@
 #include "command/client.h"
 #include "command/device.h"
 #include "command/tables.h"
+#include "common/export-name.h"
 
 #define TIMEOUT_S	 10
 #define EXPORT_TIMEOUT_S 45 /* an expression is opened first */
-#define NAME_MAX_BYTES	 64
 
 static const char *text_of(json_t *object, const char *key)
 {
@@ -21,19 +21,6 @@ static const char *text_of(json_t *object, const char *key)
 }
 
 /* --- What is asked for ---------------------------------------------------- */
-
-/* As the daemon has it: exports.c. */
-static bool is_name(const char *name)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
-				      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789._-";
-	size_t length = strlen(name);
-
-	return length > 0 && length <= NAME_MAX_BYTES && name[0] != '.' &&
-	       name[0] != '-' && strspn(name, letters) == length &&
-	       strspn(name, "0123456789-") < length;
-}
 
 /* "PORT" is "127.0.0.1:PORT".  NULL: it is no address and port. */
 static char *tcp_place(const char *text)
@@ -94,7 +81,7 @@ static enum status add_options(const struct invocation *call, json_t *params)
 	bool readonly = option(call, "readonly");
 	bool force = option(call, "force");
 
-	if (name && !is_name(name))
+	if (name && !is_export_name(name))
 		return fail(STATUS_USAGE,
 			    "export: --name: \"%s\" is no name of an export: "
 			    "letters, digits, \".\", \"_\" and \"-\", not as "
