@@ -319,9 +319,18 @@ if command -v psktool > /dev/null; then
 	ok "... read-only, unless by force" secret --is read-only
 	same_secret() { timeout 60 nbdcopy "nbds://alice@127.0.0.1:$tls/secret?tls-psk-file=$tmp/keys.psk" - | cmp - "$tmp/a.img"; }
 	ok "... is the disk" same_secret
+	exec 6<> "/dev/tcp/127.0.0.1/$tls"
+	printf '\0\0\0\1IHAVEOPT\0\0\0\5\0\0\0\0' >&6
+	head -c 38 <&6 > /dev/null # the greeting, and that TLS may begin
+	echo "in the clear all the same, and long enough for a record of TLS" >&6
+	exec 6>&-
+	ok "who does not speak TLS is refused, and it is said" eventually 20 \
+		grep -q 'd[0-9/]*: export secret: .*a client was refused' "$tmp/log"
 	front=$(pgrep -P "$daemon_pid" -f -- '--serve' | head -1)
 	kill -9 "$front"
 	ok "its process is replaced" eventually 20 secret --size
+	ok "... and not for what it had said of that client" \
+		grep -q 'export secret: its TLS server has ended; starting' "$tmp/log"
 fi
 
 # Another daemon.

@@ -305,6 +305,8 @@ static int put_in_front(struct named *named, bool fresh)
 {
 	const struct front_spec spec = {
 		.name = named->name,
+		.domid = named->domid,
+		.devid = named->devid,
 		.path = export_path(named->export),
 		.tcp = named->tcp,
 		.tls_certs = named->tls_certs,

@@ -35,6 +35,7 @@
 
 struct front {
 	struct broker *broker;
+	struct log_who who;
 	char *name;
 	char *argv[MAX_ARGS + 1];
 	unsigned int argc;
@@ -79,8 +80,13 @@ static bool take_line(struct front *front)
 		tell(front, 0, NULL);
 		return true;
 	}
-	if (!front->told)
-		log_info("export %s: %s", front->name, sentence(front));
+	if (front->told)
+		return false;
+	/* Whoever reaches the port makes it say something. */
+	log_guest(&front->who, LOG_LEVEL_INFO, "export %s: %s", front->name,
+		  sentence(front));
+	/* It is said: not why the process ends, if it does. */
+	front->line[0] = '\0';
 	return false;
 }
 
@@ -268,6 +274,8 @@ int front_new(struct front **ret, struct broker *broker,
 	if (!front)
 		return -ENOMEM;
 	front->broker = broker;
+	front->who.domid = spec->domid;
+	front->who.devid = spec->devid;
 	front->input = -1;
 	front->output = -1;
 	front->patient = spec->patient;

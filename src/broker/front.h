@@ -10,12 +10,14 @@
 #define XENDISK_FRONT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct broker;
 struct front;
 
 struct front_spec {
 	const char *name; /* of the export */
+	uint32_t domid, devid; /* of its disk: whose lines are counted */
 	const char *path; /* of its socket */
 	const char *tcp; /* "ADDR:PORT" */
 	const char *tls_certs; /* a folder; or NULL, ... */
