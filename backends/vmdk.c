@@ -13,7 +13,8 @@
 #define SECTOR	  512
 
 /* Where things are in the header; both little-endian, in sectors. */
-enum { DESCRIPTOR_OFFSET = 28, DESCRIPTOR_SIZE = 36, HEADER = 512 };
+enum { CAPACITY = 12, DESCRIPTOR_OFFSET = 28, DESCRIPTOR_SIZE = 36 };
+#define HEADER	       512
 #define DESCRIPTOR_MAX 20 /* sectors; VMware makes them so */
 
 static const struct xd_param params[] = {
@@ -51,6 +52,12 @@ static int check(int fd, uint64_t size, char *ret_why)
 		return image_refuse(ret_why,
 				    "it is no VMDK image in one file; one that "
 				    "names others is not opened");
+	/* Then qemu-nbd takes the descriptor for the image, and opens whatever
+	 * files that names. */
+	if (image_le64(header + CAPACITY) == 0)
+		return image_refuse(ret_why,
+				    "it has no data of its own; an image that "
+				    "names other files is not opened");
 	if (!stands_alone(fd, size, image_le64(header + DESCRIPTOR_OFFSET),
 			  image_le64(header + DESCRIPTOR_SIZE)))
 		return image_refuse(ret_why,
