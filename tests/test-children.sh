@@ -156,6 +156,27 @@ daemon_start
 ok "the next one starts it when it is needed" verify 1
 detach
 
+# --- The next disk waits for the last one's child ------------------------------------------
+# after_the_last WHAT: its child is slow to end; the next disk begins meanwhile.
+after_the_last()
+{
+	c=$(child)
+	kill -STOP "$c"
+	detach
+	[ "$1" != "another guest's" ] || d=$(domain)
+	(sleep 1 && kill -CONT "$c") &
+	ok "$1 disk, while the last child has not ended" \
+		attach "nbdkit(file, \"$tmp/image\", fence=0s)"
+	ok "... waits for that" is_gone "$c"
+	ok "... and its own is noted" another_child "$c"
+	ok "... and does its work" verify 1
+}
+attach "nbdkit(file, \"$tmp/image\", fence=0s)"
+verify 1
+after_the_last "the same guest's"
+after_the_last "another guest's"
+detach
+
 # --- Images -----------------------------------------------------------------------------------
 qemu-img create -q -f qcow2 "$tmp/a.qcow2" 32M
 qemu-img create -q -f vpc "$tmp/a.vhd" 32M
@@ -200,6 +221,19 @@ ok "a data file is refused" no_disk "in another file" \
 qemu-img create -q -f vmdk -o subformat=monolithicFlat "$tmp/flat.vmdk" 1M
 ok "a vmdk of several files is refused" no_disk "names others" \
 	"vmdk:$tmp/flat.vmdk"
+# One file as to its head, and yet a list of others: it says that it has 0 sectors.
+{
+	printf 'KDMV\1\0\0\0\3\0\0\0'
+	head -c 16 /dev/zero
+	printf '\1\0\0\0\0\0\0\0\24\0\0\0\0\0\0\0'
+	head -c 468 /dev/zero
+	printf '%s\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=ffffffff \
+		'createType="monolithicFlat"' "RW 2048 FLAT \"$tmp/flat-flat.vmdk\" 0"
+	head -c 1M /dev/zero
+} > "$tmp/list.vmdk"
+ok "QEMU would open what it names" says flat-flat.vmdk \
+	qemu-img info --image-opts "driver=vmdk,file.filename=$tmp/list.vmdk"
+ok "it is refused, too" no_disk "names other files" "vmdk:$tmp/list.vmdk"
 qemu-img create -q -f vmdk -F vmdk -b "$tmp/a.vmdk" "$tmp/child.vmdk" 2> /dev/null
 ok "a vmdk with a parent is refused" no_disk "has a parent" \
 	"vmdk:$tmp/child.vmdk"

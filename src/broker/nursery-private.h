@@ -18,7 +18,7 @@
 
 enum nursling_state {
 	NURSLING_IDLE, /* no process */
-	NURSLING_RESTING, /* until it may be started again */
+	NURSLING_RESTING, /* until it may be started (again) */
 	NURSLING_OPENING, /* its files */
 	NURSLING_ALIVE,
 	NURSLING_ENDING, /* it has been told to end */

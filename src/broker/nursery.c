@@ -12,8 +12,11 @@
  * ever: its note stays, so that the next broker knows it, too.
  *
  * Never two at a time for the same layer: another one is started only when the
- * kernel has told that the last is dead, and so has nothing more under way.  A
- * child of an earlier broker is not ours to wait for; a pidfd tells of its death.
+ * kernel has told that the last is dead, and so has nothing more under way.  That
+ * goes for the next disk, too, if it has the number or the expression of one whose
+ * child is still ENDING: a guest that is started again, say.  It is RESTING until
+ * then.  A child of an earlier broker is not ours to wait for; a pidfd tells of its
+ * death.
  *
  * Its whole process group is ended with it.
  */
@@ -49,6 +52,7 @@ struct nursery {
 
 static void start(struct nursling *nursling);
 static void start_or_rest(struct nursling *nursling);
+static void let_start(struct nursery *nursery);
 
 const char *nursling_name(const struct nursling *nursling)
 {
@@ -103,6 +107,7 @@ static void nursling_free(struct nursling *nursling)
 		nursery_note_remove(nursery_run_dir(nursling), &nursling->note);
 	program_free(&nursling->program);
 	DL_DELETE(nursling->nursery->nurslings, nursling);
+	let_start(nursling->nursery);
 	free(nursling);
 }
 
@@ -186,7 +191,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (nursling->state == NURSLING_ENDING)
 		end_group(nursling, SIGKILL);
 	else if (nursling->state == NURSLING_RESTING)
-		start(nursling);
+		start_or_rest(nursling);
 }
 
 static void set_timer(struct nursling *nursling, uint64_t ns)
@@ -340,12 +345,48 @@ static void start(struct nursling *nursling)
 		visits_connect(nursling);
 }
 
+static bool is_of(const struct nursling *nursling, uint32_t domid,
+		  uint32_t devid)
+{
+	return nursling->note.domid == domid && nursling->note.devid == devid;
+}
+
+/* One with the same files, or note and socket, that has not ended yet. */
+static bool has_predecessor(const struct nursling *nursling)
+{
+	const struct nursery_note *note = &nursling->note, *other;
+	struct nursling *before;
+
+	DL_FOREACH(nursling->nursery->nurslings, before) {
+		other = &before->note;
+		if (before->dropped && other->layer == note->layer &&
+		    (is_of(before, note->domid, note->devid) ||
+		     strcmp(other->expression, note->expression) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* One has ended: who waited for that, is looked at again. */
+static void let_start(struct nursery *nursery)
+{
+	struct nursling *nursling;
+
+	DL_FOREACH(nursery->nurslings, nursling)
+		if (nursling->state == NURSLING_RESTING)
+			set_timer(nursling, 0);
+}
+
 static void start_or_rest(struct nursling *nursling)
 {
 	uint64_t now = now_ns();
 	uint64_t from = nursling->started + REST_NS;
 
 	nursling->nr_open = 0;
+	if (has_predecessor(nursling)) {
+		nursling->state = NURSLING_RESTING; /* let_start() */
+		return;
+	}
 	if (!nursling->started || from <= now) {
 		start(nursling);
 		return;
@@ -405,12 +446,6 @@ static struct nursling *new_nursling(struct nursery *nursery)
 	}
 	DL_APPEND(nursery->nurslings, nursling);
 	return nursling;
-}
-
-static bool is_of(const struct nursling *nursling, uint32_t domid,
-		  uint32_t devid)
-{
-	return nursling->note.domid == domid && nursling->note.devid == devid;
 }
 
 /* One that an earlier broker has left for this very layer; what it has left of
