@@ -126,8 +126,13 @@ int xensim_guest_open(struct xensim *m, uint32_t domid,
 	g->slot = slot;
 	g->domid = domid;
 	g->generation = hv_domain(m->hv, slot)->generation;
-	snprintf(g->store_path, sizeof(g->store_path), "%s/xenstore-%u",
-		 m->hv->dir, domid);
+	/* Domain 0 is a guest of its own at times (pygrub), and has no ring. */
+	if (domid == 0)
+		snprintf(g->store_path, sizeof(g->store_path), "%s",
+			 xensim_store_path(m));
+	else
+		snprintf(g->store_path, sizeof(g->store_path), "%s/xenstore-%u",
+			 m->hv->dir, domid);
 	pthread_mutex_init(&g->lock, NULL);
 	*ret_guest = g;
 	return 0;
