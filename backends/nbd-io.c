@@ -190,7 +190,7 @@ static bool has_room(const struct nbd_link *link, struct nbd_io *io,
 		return true;
 	if (req->op == XD_FLUSH)
 		return !link->forcing;
-	if (req->op != XD_WRITE && req->op != XD_ZERO)
+	if (!nbd_changes(req))
 		return true;
 	io->kept = !link->crowded &&
 		   nbd_keep_reserve(keep, req->op, io->end - io->begin);
@@ -364,6 +364,11 @@ void nbd_io_down(struct nbd_link *link)
 	DL_CONCAT(link->crowded, rest);
 	rest = TAKE_PTR(link->crowded);
 	link->waiting = NULL;
+	/* Not called back for, it would be waited for for ever. */
+	if (link->forcing && !link->force_over) {
+		link->force_err = ENOTCONN;
+		link->force_over = true;
+	}
 	while ((io = link->flying)) {
 		DL_DELETE(link->flying, io);
 		io->left = 0;

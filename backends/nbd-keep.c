@@ -13,7 +13,7 @@
  * The order is that in which the server answered.  Writes that overlap are never
  * under way at the same time, so where it matters it is the order in which they
  * were done.  FUA writes are in it, too: else an older one would be sent again
- * over them.
+ * over them.  So are discards: what a guest has seen gone must not come back.
  *
  * `head` is stored last: a worker that is killed has kept a record as a whole or
  * not at all, and what it had not kept it had not answered.  The next worker
@@ -48,7 +48,7 @@ struct keep_file {
 
 struct keep_record {
 	uint32_t magic;
-	uint32_t op; /* XD_WRITE, XD_ZERO */
+	uint32_t op; /* XD_WRITE, XD_ZERO, XD_DISCARD */
 	uint64_t offset, length;
 };
 #define RECORD_MAGIC 0x78647265u
@@ -247,7 +247,8 @@ static bool is_sound(const struct nbd_keep *keep, uint64_t at, uint64_t size,
 
 	memcpy(&record, keep->ring + at % keep->size, sizeof(record));
 	return left >= sizeof(record) && record.magic == RECORD_MAGIC &&
-	       (record.op == XD_WRITE || record.op == XD_ZERO) &&
+	       (record.op == XD_WRITE || record.op == XD_ZERO ||
+		record.op == XD_DISCARD) &&
 	       record.length > 0 && record.offset % sector == 0 &&
 	       record.length % sector == 0 && record.offset < size &&
 	       record.length <= size - record.offset &&

@@ -34,6 +34,7 @@
 struct piece {
 	struct nbd_restore *restore;
 	bool busy, over;
+	bool discards; /* and may fail: nothing is lost by that */
 	int err;
 	uint64_t begin, end;
 	struct nbd_recalled recalled;
@@ -159,11 +160,14 @@ static bool send_kept(struct nbd_link *link, struct piece *piece)
 	piece->over = false;
 	piece->begin = kept->offset;
 	piece->end = kept->offset + n;
+	piece->discards = kept->op == XD_DISCARD;
 	if (kept->op == XD_WRITE)
 		cookie = nbd_aio_pwrite(link->h, kept->data, n, kept->offset,
 					done, 0);
-	else
+	else if (kept->op == XD_ZERO)
 		cookie = nbd_aio_zero(link->h, n, kept->offset, done, 0);
+	else
+		cookie = nbd_aio_trim(link->h, n, kept->offset, done, 0);
 	kept->offset += n;
 	kept->length -= n;
 	kept->data += kept->op == XD_WRITE ? n : 0;
@@ -181,7 +185,7 @@ static void kept_sent(struct nbd_link *link, const struct piece *piece)
 {
 	if (passes(piece->err))
 		link->restore->failed = true;
-	else if (piece->err)
+	else if (piece->err && !piece->discards)
 		atomic_store(&link->nbd->forgot, true);
 }
 

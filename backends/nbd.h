@@ -274,7 +274,7 @@ void nbd_fence_clear(struct nbd_disk *nbd);
 #define NBD_KEEP_UNIT  (64u << 10) /* limits are multiples */
 
 struct nbd_kept {
-	enum xd_op op; /* XD_WRITE, XD_ZERO */
+	enum xd_op op; /* XD_WRITE, XD_ZERO, XD_DISCARD */
 	uint64_t offset, length;
 	unsigned char *data; /* XD_WRITE; until it is flushed */
 };

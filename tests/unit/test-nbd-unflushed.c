@@ -264,6 +264,27 @@ static void keep_order(void **state)
 	end(&t);
 }
 
+/* What a guest has seen gone does not come back. */
+static void keep_discards(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, KEEP);
+	assert_int_equal(fill(&t, 0, 0, 16384, 'A'), 0);
+	assert_int_equal(rig_io(&t.rig, 0, XD_DISCARD, 0, 4096, 8192, NULL), 0);
+	assert_int_equal(fill(&t, 0, 8192, 4096, 'B'), 0);
+	assert_int_equal(first_byte(&t, 4096), 0xdd); /* the mutant's */
+	mutant_restart(&t.mutant, true);
+	assert_int_equal(first_byte(&t, 0), 'A');
+	assert_int_equal(first_byte(&t, 4096), 0xdd);
+	assert_int_equal(first_byte(&t, 8192), 'B');
+	assert_int_equal(first_byte(&t, 12288), 'A');
+	assert_int_equal(flush(&t), 0);
+	end(&t);
+}
+
 /* --- The worker dies as well ----------------------------------------------------------- */
 
 static void both_die(struct test *t, const char *expression, bool forgets)
@@ -453,6 +474,7 @@ int main(void)
 		cmocka_unit_test(what_one_write_comes_to),
 		cmocka_unit_test(changed_since),
 		cmocka_unit_test(keep_order),
+		cmocka_unit_test(keep_discards),
 		cmocka_unit_test(keep_when_both_die),
 		cmocka_unit_test(keep_is_for_recovery),
 		cmocka_unit_test(check_when_both_die),
