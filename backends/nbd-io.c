@@ -50,16 +50,20 @@ static void carried_out(struct nbd_io *io)
 {
 	const struct xd_request *req = nbd_request_of(io);
 	struct nbd_disk *nbd = io->link->nbd;
+	bool told = false;
 
 	if (nbd_changes(req))
 		nbd_note_changed(io, req);
 	if (req->op == XD_FLUSH && !io->err) {
 		nbd_note_flushed(nbd, io->written, io->mark);
-		if (atomic_exchange(&nbd->forgot, false))
+		told = atomic_exchange(&nbd->forgot, false);
+		if (told)
 			io->err = -EREMOTEIO;
 	}
 	/* What it cannot tell of extents is data. */
 	complete(io, req->op == XD_EXTENTS ? 0 : io->err);
+	if (told && nbd->keep)
+		nbd_keep_set_lost(nbd->keep, false);
 }
 
 /* For the connection.  When the guest goes only the last flush does, for a
@@ -164,8 +168,10 @@ static void end_forced(struct nbd_link *link)
 	link->forcing = false;
 	if (link->force_err == ENOTCONN || link->force_err == ESHUTDOWN)
 		return;
-	if (link->force_err)
+	if (link->force_err) {
+		nbd_keep_set_lost(link->nbd->keep, true);
 		atomic_store(&link->nbd->forgot, true);
+	}
 	nbd_note_flushed(link->nbd, link->force_written, link->force_mark);
 }
 

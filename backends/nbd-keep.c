@@ -44,6 +44,7 @@ struct keep_file {
 	uint64_t magic;
 	uint64_t size; /* of the ring */
 	uint64_t head, tail; /* bytes, ever growing */
+	uint64_t lost; /* 1: some of it was, and no flush has said so yet */
 };
 
 struct keep_record {
@@ -161,6 +162,7 @@ void nbd_keep_clear(struct nbd_keep *keep)
 	file->size = keep->size;
 	file->head = 0;
 	file->tail = 0;
+	file->lost = 0;
 	atomic_thread_fence(memory_order_release);
 	file->magic = KEEP_MAGIC;
 }
@@ -181,6 +183,16 @@ void nbd_keep_flushed(struct nbd_keep *keep, uint64_t mark)
 {
 	if (mark > keep->file->tail)
 		keep->file->tail = mark;
+}
+
+void nbd_keep_set_lost(struct nbd_keep *keep, bool lost)
+{
+	__atomic_store_n(&keep->file->lost, lost, __ATOMIC_RELEASE);
+}
+
+bool nbd_keep_has_lost(const struct nbd_keep *keep)
+{
+	return keep->file->lost;
 }
 
 bool nbd_keep_reserve(struct nbd_keep *keep, enum xd_op op, uint64_t length)

@@ -183,10 +183,14 @@ static bool passes(int err)
 
 static void kept_sent(struct nbd_link *link, const struct piece *piece)
 {
-	if (passes(piece->err))
+	if (passes(piece->err)) {
 		link->restore->failed = true;
-	else if (piece->err && !piece->discards)
-		atomic_store(&link->nbd->forgot, true);
+		return;
+	}
+	if (!piece->err || piece->discards)
+		return;
+	nbd_keep_set_lost(link->nbd->keep, true);
+	atomic_store(&link->nbd->forgot, true);
 }
 
 /* --- Blocks that are remembered ------------------------------------------- */

@@ -212,8 +212,10 @@ static void find_unflushed(struct nbd_disk *nbd)
 	if (nbd->keep &&
 	    nbd_keep_find(nbd->keep, nbd->facts.size, nbd->sector) < 0) {
 		nbd_keep_clear(nbd->keep);
-		atomic_store(&nbd->forgot, true);
+		nbd_keep_set_lost(nbd->keep, true);
 	}
+	if (nbd->keep && nbd_keep_has_lost(nbd->keep))
+		atomic_store(&nbd->forgot, true);
 	if (nbd->recall)
 		atomic_store(&nbd->written, nbd_recall_find(nbd->recall));
 	atomic_fetch_add(&nbd->written, 1);

@@ -299,6 +299,11 @@ void nbd_keep_add(struct nbd_keep *keep, enum xd_op op, uint64_t offset,
 /* Of a flush: what it covers, when it begins; and that it has succeeded. */
 uint64_t nbd_keep_mark(const struct nbd_keep *keep);
 void nbd_keep_flushed(struct nbd_keep *keep, uint64_t mark);
+
+/* Something has been lost that a flush was to cover: the next worker has to know,
+ * too, until a flush has told it. */
+void nbd_keep_set_lost(struct nbd_keep *keep, bool lost);
+bool nbd_keep_has_lost(const struct nbd_keep *keep);
 /* One after the other, the oldest first: *io_at is 0 at first. */
 bool nbd_keep_next(const struct nbd_keep *keep, uint64_t *io_at,
 		   struct nbd_kept *ret);

@@ -432,6 +432,26 @@ static void forced_flush_fails(void **state)
 	end(&t);
 }
 
+/* ... also if the worker has died in between. */
+static void forced_flush_fails_and_worker_dies(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, KEEP);
+	t.mutant.error[MUTANT_CMD_FLUSH] = 5;
+	for (unsigned int i = 0; i < 8; i++)
+		assert_int_equal(fill(&t, 0, i << 18, 256 << 10, 'A'), 0);
+	assert_true(t.mutant.asked[MUTANT_CMD_FLUSH] > 0);
+	t.mutant.error[MUTANT_CMD_FLUSH] = 0;
+	rig_die(&t.rig);
+	assert_int_equal(rig_recover(&t.rig, 1, KEEP), 0);
+	assert_int_equal(flush(&t), -EREMOTEIO);
+	assert_int_equal(flush(&t), 0);
+	end(&t);
+}
+
 /* --- What is refused ------------------------------------------------------------------------- */
 
 static void refusals(void **state)
@@ -481,6 +501,7 @@ int main(void)
 		cmocka_unit_test(damaged_state),
 		cmocka_unit_test(refused_again),
 		cmocka_unit_test(forced_flush_fails),
+		cmocka_unit_test(forced_flush_fails_and_worker_dies),
 		cmocka_unit_test(refusals),
 	};
 
