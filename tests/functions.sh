@@ -76,6 +76,9 @@ eventually()
 	done
 }
 
+# Is somebody listening on that unix socket?  Its file comes first.
+listens() { grep -q " 00010000 .* $1\$" /proc/net/unix; }
+
 # A process of the test's own: ended, and waited for, at the end.
 background() { "$@" & cleanup_pids+=($!); }
 

@@ -20,7 +20,7 @@ serve()
 	"$@" >> "$tmp/server.log" 2>&1 8>&- &
 	server=$!
 	cleanup_pids+=("$server")
-	eventually 10 [ -S "$sock" ]
+	eventually 20 listens "$sock"
 }
 end_server()
 {

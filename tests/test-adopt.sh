@@ -64,7 +64,7 @@ d=$(domain)
 
 # --- Nothing happens meanwhile ---------------------------------------------------
 ok "attach" toolstack attach "$d" xvdb "raw($tmp/raw.img)"
-load --queues 4
+load --queues 4 --seconds 8
 remember
 dies
 start

@@ -49,7 +49,7 @@ with_server()
 	rm -f "$sock"
 	"$@" > "$tmp/server" 2>&1 & server=$!
 	cleanup_pids+=("$server")
-	eventually 20 [ -S "$sock" ]
+	eventually 20 listens "$sock"
 }
 with_server "$broken" "$sock"
 ok "the server without a fault" "$tool" --timeout 60 "$uri"

@@ -48,7 +48,7 @@ ok "qemu-img info" says 'virtual size: 32 MiB' with 'qemu-img info "$uri"' "$raw
 if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	nbdkit -f -U "$tmp/kit" file "$tmp/raw.img" 2> /dev/null &
 	cleanup_pids+=("$!")
-	eventually 20 [ -S "$tmp/kit" ]
+	eventually 20 listens "$tmp/kit"
 	ok "the map that another server tells" maps "$sparse" \
 		"nbd(\"nbd+unix:///?socket=$tmp/kit\")"
 fi
@@ -128,7 +128,7 @@ end_process "$server"
 if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-read=1 2> /dev/null &
 	cleanup_pids+=("$!")
-	eventually 20 [ -S "$tmp/slow" ]
+	eventually 20 listens "$tmp/slow"
 	for port in $(shuf -i 20000-29999 -n 10); do
 		start "cow(nbd(\"nbd+unix:///?socket=$tmp/slow\"), mem)" \
 			--tcp "$port" && break

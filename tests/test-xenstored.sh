@@ -42,7 +42,7 @@ relay_start()
 		>> "$tmp/relay.log" 2>&1 &
 	relay=$!
 	cleanup_pids+=("$relay")
-	eventually 5 test -S "$tmp/relay"
+	eventually 5 listens "$tmp/relay"
 }
 relay_kill() { kill -9 "$relay"; wait "$relay" 2> /dev/null; rm -f "$tmp/relay"; }
 said() { [ "$(grep -c "$1" "$tmp/log")" -ge "$2" ]; }

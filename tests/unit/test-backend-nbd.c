@@ -40,6 +40,21 @@ static bool exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+/* The socket's file comes before anybody listens. */
+static bool is_listening(const char *path)
+{
+	FILE *f = fopen("/proc/net/unix", "re");
+	char line[512], end[200];
+	bool found = false;
+
+	assert_non_null(f);
+	(void)snprintf(end, sizeof(end), " %s\n", path);
+	while (!found && fgets(line, sizeof(line), f))
+		found = strstr(line, " 00010000 ") && strstr(line, end);
+	(void)fclose(f);
+	return found;
+}
+
 static void server_start(struct server *server)
 {
 	cleanup_free char *command = xasprintf("exec nbdkit -f -U %s %s",
@@ -51,9 +66,9 @@ static void server_start(struct server *server)
 		(void)execl("/bin/sh", "sh", "-c", command, NULL);
 		_exit(127);
 	}
-	for (int i = 0; i < 2000 && !exists(server->sock); i++)
+	for (int i = 0; i < 2000 && !is_listening(server->sock); i++)
 		(void)usleep(5000);
-	assert_true(exists(server->sock));
+	assert_true(is_listening(server->sock));
 }
 
 static void server_kill(struct server *server)
