@@ -6,6 +6,7 @@
 # (libxl__device_disk_local_initiate_attach).
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
+. "${top_srcdir:-.}/tests/boot-sector.sh"
 requires nbdinfo qemu-io qemu-img xenstore-read
 qemu="qemu-system-x86_64" # with TCG; the one that libxl starts has only Xen
 
@@ -13,25 +14,7 @@ MiB=1048576
 devid=51712 # xvda
 greeting="sector two says hello"
 
-# A boot sector: the BIOS reads sector 2, which goes to the serial port up to a
-# NUL; it is written to sector 3; the keyboard controller resets the machine.
-boot_sector()
-{
-	# 00 xor ax,ax; mov ds,ax; mov es,ax; mov bx,7e00
-	printf '\x31\xc0\x8e\xd8\x8e\xc0\xbb\x00\x7e'
-	# 09 mov ax,0201; mov cx,2; mov dx,80; int 13; jc 2f
-	printf '\xb8\x01\x02\xb9\x02\x00\xba\x80\x00\xcd\x13\x72\x19'
-	# 16 mov si,7e00; mov dx,3f8; 1c: lodsb; test al,al; jz 24; out dx,al; jmp 1c
-	printf '\xbe\x00\x7e\xba\xf8\x03\xac\x84\xc0\x74\x03\xee\xeb\xf8'
-	# 24 mov ax,0301; mov cx,3; mov dx,80; int 13
-	printf '\xb8\x01\x03\xb9\x03\x00\xba\x80\x00\xcd\x13'
-	# 2f mov al,fe; out 64,al; 33: hlt; jmp 33
-	printf '\xb0\xfe\xe6\x64\xf4\xeb\xfd'
-}
-boot_sector > "$tmp/a.img"
-truncate -s 510 "$tmp/a.img"
-printf '\x55\xaa%s\r\n' "$greeting" >> "$tmp/a.img"
-truncate -s 16M "$tmp/a.img"
+boot_disk "$tmp/a.img" 16M "$greeting"
 
 backend_key() { xenstore-read "/local/domain/0/backend/$1/$2/$devid/$3"; }
 no_path() { ! backend_key "$1" "$2" physical-device-path; }
@@ -67,9 +50,7 @@ ok "once the script has ended there is a file for QEMU" \
 	test "$file" = "nbd+unix:///?socket=$tmp/run/nbd/$d-$devid.sock"
 ok "qemu-img knows it" says 'virtual size: 16 MiB' timeout 60 qemu-img info -f raw "$file"
 if command -v "$qemu" > /dev/null; then
-	boot_sector > "$tmp/mute.img"
-	printf '\x55\xaa' | dd of="$tmp/mute.img" bs=1 seek=510 status=none
-	truncate -s 1M "$tmp/mute.img"
+	boot_disk "$tmp/mute.img" 1M "says nothing"
 	ok "shown to catch: a disk with another sector two" \
 		fails 1 '' boots "$tmp/mute.img"
 	ok "nothing is in sector three" io "$file" "read -P 0 1024 512"
