@@ -140,11 +140,11 @@ tcp_serves() # WHOSE: at 127.0.0.1, $port
 			>> "$tmp/server.log" 2>&1 8>&- &
 		server=$!
 		cleanup_pids+=("$server")
-		eventually 3 listens && return
+		eventually 3 port_listens && return
 	done
 }
 # By that very process; the port may be another's.
-listens() { kill -0 "$server" && grep -qi ":$(printf %04x $port) .* 0A " /proc/net/tcp; }
+port_listens() { kill -0 "$server" && grep -qi ":$(printf %04x $port) .* 0A " /proc/net/tcp; }
 tcp_serves good
 ok "the host of the URI: its address" \
 	attach "nbd(\"nbds://127.0.0.1:$port/\", credentials=uri)"
