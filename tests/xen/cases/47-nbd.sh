@@ -2,10 +2,10 @@
 # shellcheck shell=bash
 # Disks that live on NBD servers in dom0.
 
-t 'nbd://127.0.0.1/vol on nbdkit: file system, fio, detach' AB xendisk nbd_nbdkit
+t 'nbd://127.0.0.1/vol on nbdkit: file system, fio, detach' B xendisk nbd_nbdkit
 t 'nbd+unix: on qemu-nbd' A xendisk nbd_qemu
-t 'nbd: the server is killed 5 times under load' AB xendisk nbd_killed 600
-t 'nbds: keys that both sides have, by @name and in disk=[...]' AB xendisk nbd_tls 600
+t 'nbd: the server is killed 5 times under load' A xendisk nbd_killed 600
+t 'nbds: keys that both sides have, by @name and in disk=[...]' B xendisk nbd_tls 600
 t 'nbd+vsock' A xendisk nbd_vsock 400
 t 'nbd: a root file system, whose server is killed' A xendisk nbd_root 600
 t 'nbd: the server is away when the disk is detached' B xendisk nbd_away
