@@ -43,7 +43,7 @@ nbd_qemu() {
 	image /srv/n.img 96M
 	rm -f /run/n.sock
 	nbd_server qemu-nbd -f raw -t -k /run/n.sock --cache=none /srv/n.img
-	within 60 test -S /run/n.sock
+	within 60 grep -q ' 00010000 .* /run/n.sock$' /proc/net/unix
 	round_trip pv xvdb 'nbd+unix:///?socket=/run/n.sock'
 	detach pv xvdb
 	nbd_server_end
