@@ -131,7 +131,7 @@ hold()
 	cleanup_pids+=("$holder")
 	exec 9> "$tmp/fifo"
 	echo "write 0 4096 7" >&9
-	eventually 10 grep -q '^0 write' "$tmp/guest"
+	eventually 30 grep -q '^0 write' "$tmp/guest"
 }
 let_go() { exec 9>&-; }
 connect web1 'mem(32M)' --vdev xvdb
@@ -161,7 +161,8 @@ saying 'asking the guest'
 let_go
 await
 ok "a guest that lets go in the end" ends 0 'xvdb: detached$'
-ok "and its figures" grep -q '^requests 1, OK 1, errors 0$' "$said"
+figures() { grep -q "^$1\$" "$said" || { cat "$said" "$tmp/guest"; return 1; }; }
+ok "and its figures" figures 'requests 1, OK 1, errors 0'
 
 # --- Not by us --------------------------------------------------------------------------
 
