@@ -545,7 +545,7 @@ static void remove_orphan(struct vbd *vbd)
 		(void)store_remove_branch(vbd->store, vbd->path, 1);
 }
 
-/* Does the directory still say what has been opened? */
+/* Does the directory name another target than the one that was opened? */
 static bool has_other_target(const struct vbd *vbd)
 {
 	struct node node = { 0 };

@@ -414,19 +414,25 @@ static void refused_again(void **state)
 	end(&t);
 }
 
+/* More than there is room for, while the server refuses to flush. */
+static void force_a_flush_that_fails(struct test *t)
+{
+	begin(t);
+	must_open(t, 1, KEEP);
+	t->mutant.error[MUTANT_CMD_FLUSH] = 5;
+	for (unsigned int i = 0; i < 8; i++)
+		assert_int_equal(fill(t, 0, i << 18, 256 << 10, 'A'), 0);
+	assert_true(t->mutant.asked[MUTANT_CMD_FLUSH] > 0);
+	t->mutant.error[MUTANT_CMD_FLUSH] = 0;
+}
+
 /* The flush that makes room fails: the guest's next one is told. */
 static void forced_flush_fails(void **state)
 {
 	struct test t;
 
 	(void)state;
-	begin(&t);
-	must_open(&t, 1, KEEP);
-	t.mutant.error[MUTANT_CMD_FLUSH] = 5;
-	for (unsigned int i = 0; i < 8; i++)
-		assert_int_equal(fill(&t, 0, i << 18, 256 << 10, 'A'), 0);
-	assert_true(t.mutant.asked[MUTANT_CMD_FLUSH] > 0);
-	t.mutant.error[MUTANT_CMD_FLUSH] = 0;
+	force_a_flush_that_fails(&t);
 	assert_int_equal(flush(&t), -EREMOTEIO);
 	assert_int_equal(flush(&t), 0);
 	end(&t);
@@ -438,13 +444,7 @@ static void forced_flush_fails_and_worker_dies(void **state)
 	struct test t;
 
 	(void)state;
-	begin(&t);
-	must_open(&t, 1, KEEP);
-	t.mutant.error[MUTANT_CMD_FLUSH] = 5;
-	for (unsigned int i = 0; i < 8; i++)
-		assert_int_equal(fill(&t, 0, i << 18, 256 << 10, 'A'), 0);
-	assert_true(t.mutant.asked[MUTANT_CMD_FLUSH] > 0);
-	t.mutant.error[MUTANT_CMD_FLUSH] = 0;
+	force_a_flush_that_fails(&t);
 	rig_die(&t.rig);
 	assert_int_equal(rig_recover(&t.rig, 1, KEEP), 0);
 	assert_int_equal(flush(&t), -EREMOTEIO);
