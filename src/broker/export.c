@@ -113,22 +113,6 @@ static int listen_unix(const char *path)
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
-static int listen_address(const struct addrinfo *info)
-{
-	cleanup_close int fd = socket(info->ai_family,
-				      info->ai_socktype | SOCKET_FLAGS,
-				      info->ai_protocol);
-	int one = 1;
-
-	if (fd < 0)
-		return -errno;
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		return -errno;
-	return TAKE_FD(fd);
-}
-
 /* "127.0.0.1:10809", "[::1]:10809": in numbers, since looking up a name would
  * keep the broker from all else. */
 static int listen_tcp(const char *where)
@@ -154,7 +138,7 @@ static int listen_tcp(const char *where)
 	}
 	if (getaddrinfo(start, colon + 1, &hints, &list))
 		return -EINVAL;
-	fd = listen_address(list);
+	fd = tcp_listen(list, SOCK_NONBLOCK);
 	freeaddrinfo(list);
 	return fd;
 }

@@ -10,6 +10,27 @@
 
 #include "common/util.h"
 
+#define BACKLOG 64
+
+int tcp_listen(const struct addrinfo *address, int flags)
+{
+	cleanup_close int fd = socket(
+		address->ai_family, address->ai_socktype | SOCK_CLOEXEC | flags,
+		address->ai_protocol);
+	int one = 1;
+
+	if (fd < 0)
+		return -errno;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (address->ai_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one,
+				 sizeof(one));
+	if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 ||
+	    listen(fd, BACKLOG) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
 void tcp_watch_client(int fd)
 {
 	static const struct {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "common/tcp.h"
 #include "common/util.h"
 #include "serve/complain.h"
 
@@ -104,35 +105,15 @@ static int split(const char *where, char **ret_host, char **ret_port)
 	return *ret_host && *ret_port ? 0 : -ENOMEM;
 }
 
-static int open_address(const struct addrinfo *info, int *ret)
-{
-	cleanup_close int fd = socket(info->ai_family,
-				      info->ai_socktype | SOCK_CLOEXEC,
-				      info->ai_protocol);
-	int one = 1;
-
-	if (fd < 0)
-		return -errno;
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (info->ai_family == AF_INET6)
-		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one,
-				 sizeof(one));
-	if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		return -errno;
-	*ret = TAKE_FD(fd);
-	return 0;
-}
-
 static int add_addresses(struct listeners *listeners, const char *where,
 			 const struct addrinfo *list)
 {
-	int fd = -1, r = 0;
+	int r = 0;
 
 	for (const struct addrinfo *i = list; !r && i; i = i->ai_next) {
-		r = open_address(i, &fd);
-		if (!r)
-			r = add(listeners, fd);
+		int fd = tcp_listen(i, 0);
+
+		r = fd < 0 ? fd : add(listeners, fd);
 	}
 	if (r < 0)
 		complain("%s: %s", where, strerror(-r));
