@@ -3,7 +3,8 @@
  * Theory of operation
  *
  * Rounds, until nothing moves any more: each client's requests are read, the
- * stacks work on all of them together, the replies are sent.  Then the thread
+ * stacks work on all of them together, the replies are sent.  Then the thread,
+ * perhaps after some microseconds in which it looks for the next request (spin.h),
  * sleeps in engine_run(), where sockets, completions and engine_wake() (a new
  * client, the end) all come together.
  */
@@ -19,6 +20,7 @@
 #include "common/log.h"
 #include "common/util.h"
 #include "worker/conn.h"
+#include "worker/spin.h"
 
 #define ENGINE_ENTRIES	     64
 #define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)
@@ -45,6 +47,7 @@ struct serve_lane {
 	struct client *clients;
 	_Atomic(unsigned int) nr_clients;
 	_Atomic(bool) stop;
+	struct spin spin;
 	pthread_mutex_t lock; /* of newcomers */
 	struct newcomer *newcomers;
 	pthread_t thread;
@@ -188,10 +191,40 @@ static bool is_pending(const struct serve_lane *lane)
 	return false;
 }
 
+/* With more clients there is hardly a moment without anything to do. */
+#define SPIN_CLIENTS	      2u
+#define ROUNDS_WITHOUT_ENGINE 256u
+
+/* A look is a system call; the kernel likes to put a client on the CPU of who
+ * answers it. */
+static const struct spin_how how_to_spin = { .looks = 1, .turn_ns = 50000 };
+
+static bool is_more(void *ctx)
+{
+	struct serve_lane *lane = ctx;
+	struct client *client;
+	bool more = false;
+
+	DL_FOREACH(lane->clients, client)
+		more |= conn_look(client->conn);
+	return more;
+}
+
+/* Instead of going to sleep at once: true when there is more to do after all. */
+static bool last_look(struct serve_lane *lane)
+{
+	unsigned int n = serve_lane_clients(lane);
+
+	return n > 0 && n <= SPIN_CLIENTS && !is_pending(lane) &&
+	       spin_wanted(&lane->spin) &&
+	       spin_look(&lane->spin, &how_to_spin, is_more, lane);
+}
+
 static void *run(void *arg)
 {
 	struct serve_lane *lane = arg;
 	uint64_t deadline = UINT64_MAX;
+	unsigned int rounds = 0;
 
 	for (;;) {
 		uint64_t now;
@@ -203,6 +236,12 @@ static void *run(void *arg)
 		}
 		while (round_of_work(lane))
 			;
+		if (deadline == UINT64_MAX && last_look(lane)) {
+			/* Timers are the engine's. */
+			if (++rounds % ROUNDS_WITHOUT_ENGINE == 0)
+				(void)engine_run(lane->engine, 0);
+			continue;
+		}
 		if (deadline == UINT64_MAX) {
 			(void)engine_run(lane->engine, UINT64_MAX);
 			continue;

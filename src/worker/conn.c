@@ -333,6 +333,14 @@ bool conn_pump(struct conn *conn)
 	return moved;
 }
 
+bool conn_look(struct conn *conn)
+{
+	if (conn->dead || conn->tls || conn->handshaking || conn->stopped)
+		return false;
+	conn->readable = true;
+	return receive(conn) || conn->dead;
+}
+
 bool conn_is_pending(const struct conn *conn)
 {
 	return nbd_session_pending(conn->session) > 0;

@@ -31,6 +31,9 @@ void conn_move(struct conn *conn, struct engine *engine);
 /* Reads and sends as far as it goes without waiting, and asks the engine to
  * tell when it goes further.  True: something was read or sent. */
 bool conn_pump(struct conn *conn);
+/* Instead of waiting for the engine to tell: is there more to read?  Then it has
+ * been read, and conn_pump() goes on from there. */
+bool conn_look(struct conn *conn);
 /* No more is read; commands that are pending are answered. */
 void conn_stop(struct conn *conn);
 /* Nothing is under way: no command, no reply. */

@@ -33,7 +33,6 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -42,11 +41,12 @@
 
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
+
+/* A look is a few reads of memory; the guest is on another CPU, or quick. */
+static const struct spin_how how_to_spin = { .looks = 16, .turn_ns = 5000 };
+
 /* When the kernel could not unmask a port. */
 #define UNMASK_AGAIN_NS 1000000ull
-
-/* At the rings, between two offers of the CPU. */
-#define LOOKS 16
 
 struct lane {
 	struct io_lane io;
@@ -201,46 +201,14 @@ static void begin(struct lane *lane)
 	}
 }
 
-/* The other thread of a core may have use for it. */
-static inline void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#endif
-}
-
 static bool ended(const struct io_lane *io)
 {
 	return atomic_load(&io->disk->stop) && io->submitted == 0;
 }
 
-/*
- * Looks at the rings for some microseconds, instead of going to sleep at once.
- * Whoever else wants this CPU gets it at each look; it may be the guest, and
- * then its request is there when we are back.
- */
-static bool spin(struct lane *lane)
+static bool is_pending(void *ctx)
 {
-	uint64_t begin = now_ns(), now = begin, away = 0;
-	bool good = false;
-
-	do {
-		for (unsigned int i = 0; i < LOOKS && !good; i++) {
-			relax();
-			good = io_pending(&lane->io);
-		}
-		if (good)
-			break;
-		(void)sched_yield();
-		good = io_pending(&lane->io);
-		away = now_ns() - now;
-		now += away;
-	} while (!good && now - begin < SPIN_NS);
-	if (away >= SPIN_TAKEN_NS)
-		spin_taken(&lane->spin);
-	else
-		spin_tried(&lane->spin, good);
-	return good;
+	return io_pending(ctx);
 }
 
 /* All is done, except what the stack has: true when there is more after all. */
@@ -250,7 +218,7 @@ static bool last_look(struct lane *lane)
 
 	if (io->nr_rings > 0 && io->submitted == 0 &&
 	    !atomic_load(&io->disk->stop) && spin_wanted(&lane->spin) &&
-	    spin(lane))
+	    spin_look(&lane->spin, &how_to_spin, is_pending, io))
 		return true;
 	return io_arm(io);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * spin.h - does it pay to look at the rings for a moment before sleeping?
+ * spin.h - does it pay to look for a moment, before sleeping, whether there is
+ * something to do: a request on a ring, or from an NBD client?
  *
  * A guest that waits for its answer sends the next request some microseconds
  * later.  To sleep until then takes two wake-ups, his and ours, which cost more
@@ -14,10 +15,8 @@
 #define XENDISK_SPIN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
-#define SPIN_NS 20000ull /* a try, at most */
-#define SPIN_TAKEN_NS \
-	5000ull /* a yield that took this long: others want the CPU */
 #define SPIN_CREDIT    8u
 #define SPIN_SKIP      16u
 #define SPIN_SKIP_MOST 1024u
@@ -62,5 +61,20 @@ static inline void spin_taken(struct spin *spin)
 	spin->last_skip = SPIN_SKIP_MOST;
 	spin->skip = SPIN_SKIP_MOST;
 }
+
+struct spin_how {
+	unsigned int looks; /* between two offers of the CPU to others */
+	/* What the one who is waited for takes until there is something to do;
+	 * an offer that takes longer was taken by somebody else. */
+	uint64_t turn_ns;
+};
+
+/*
+ * A try: asks look() for some microseconds, until it says that there is something
+ * to do; then that is what it returns.  Whoever else wants this CPU gets it now
+ * and then; it may be the one who is waited for.
+ */
+bool spin_look(struct spin *spin, const struct spin_how *how,
+	       bool (*look)(void *ctx), void *ctx);
 
 #endif

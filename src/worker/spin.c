@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "worker/spin.h"
+
+#include <sched.h>
+
+#include "common/util.h"
+
+#define SPIN_NS 20000ull /* a try, at most */
+
+/* The other thread of a core may have use for it. */
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
+bool spin_look(struct spin *spin, const struct spin_how *how,
+	       bool (*look)(void *ctx), void *ctx)
+{
+	uint64_t begin = now_ns(), now = begin, away = 0;
+	bool good = false;
+
+	do {
+		for (unsigned int i = 0; i < how->looks && !good; i++) {
+			relax();
+			good = look(ctx);
+		}
+		if (good)
+			break;
+		(void)sched_yield();
+		good = look(ctx);
+		away = now_ns() - now;
+		now += away;
+	} while (!good && now - begin < SPIN_NS);
+	if (away >= how->turn_ns)
+		spin_taken(spin);
+	else
+		spin_tried(spin, good);
+	return good;
+}
