@@ -21,7 +21,7 @@
 #include "names.h"
 #include "tree.h"
 
-#define OWN_FOLDER 1u /* its node */
+#define OWN_FOLDER BUILD_OWN_FOLDER
 #define OWN_COMMIT 0u /* children of it */
 #define OWN_NAMES  1u
 #define NOWHERE	   UINT32_MAX

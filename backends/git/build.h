@@ -8,6 +8,10 @@
 #include "odb.h"
 #include "vtree.h"
 
+/* The node of our own folder, /.xendisk: the root's first child. */
+#define BUILD_OWN_FOLDER 1u
+#define BUILD_OWN_NAME	 ".xendisk"
+
 struct build_source {
 	uint8_t tree[OID_BYTES];
 	int64_t time; /* of all files: the commit's, Unix, UTC */

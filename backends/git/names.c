@@ -71,6 +71,55 @@ int name_units(const char *name, uint16_t ret[NAME_UNITS_MAX])
 	return n;
 }
 
+/* The shortest form; returns its bytes. */
+static unsigned int encode(uint32_t c, char *ret)
+{
+	static const uint8_t marks[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+	unsigned int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+	for (unsigned int i = n - 1; i > 0; i--, c >>= 6)
+		ret[i] = (char)(0x80 | (c & 0x3f));
+	ret[0] = (char)(marks[n] | c);
+	return n;
+}
+
+/* Returns how many units the character takes, or 0: it is none. */
+static int take_character(const uint16_t *units, int n, uint32_t *ret)
+{
+	uint32_t c = units[0];
+
+	if (c >= 0xd800 && c < 0xdc00) {
+		if (n < 2 || units[1] < 0xdc00 || units[1] >= 0xe000)
+			return 0;
+		*ret = 0x10000 + ((c - 0xd800) << 10) + (units[1] - 0xdc00u);
+		return 2;
+	}
+	*ret = c;
+	return c < 0xdc00 || c >= 0xe000;
+}
+
+int name_bytes(const uint16_t *units, int n, char ret[NAME_BYTES_MAX])
+{
+	char *p = ret;
+
+	if (n < 1 || n > NAME_UNITS_MAX)
+		return -EILSEQ;
+	for (int i = 0, taken; i < n; i += taken) {
+		uint32_t c;
+
+		taken = take_character(units + i, n - i, &c);
+		if (taken == 0)
+			return -EILSEQ;
+		if (c >= PRIVATE && c <= PRIVATE + 255)
+			*p = (char)(c - PRIVATE);
+		p += c >= PRIVATE && c <= PRIVATE + 255 ? 1 : encode(c, p);
+		if (p[-1] == '\0' || p[-1] == '/')
+			return -EILSEQ;
+	}
+	*p = '\0';
+	return 0;
+}
+
 /* Runs of lower-case letters: upper case is `down` below; step 2 where the two
  * alternate, the upper case first. */
 static const struct run {

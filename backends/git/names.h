@@ -19,6 +19,13 @@
 /* Returns how many units, or -ENAMETOOLONG. */
 int name_units(const char *name, uint16_t ret[NAME_UNITS_MAX]);
 
+#define NAME_BYTES_MAX \
+	(3 * NAME_UNITS_MAX + 1) /* of name_bytes(), with a NUL */
+
+/* The way back, ret ending with a NUL.  -EILSEQ: it is no UTF-16, or not a name
+ * in git: empty, or with a NUL or '/' in it. */
+int name_bytes(const uint16_t *units, int n, char ret[NAME_BYTES_MAX]);
+
 /* One unit without its case, as FAT compares: Latin, Greek and Cyrillic. */
 uint16_t name_fold(uint16_t unit);
 

@@ -17,6 +17,7 @@ enum tree_kind { TREE_FILE, TREE_LINK, TREE_FOLDER, TREE_MODULE };
 
 struct tree_entry {
 	enum tree_kind kind;
+	uint32_t mode; /* as it is there: 0100644, ... */
 	const char *name; /* in the object; ends with a NUL */
 	const uint8_t *oid;
 };
@@ -35,6 +36,10 @@ static inline struct tree_cursor tree_begin(const uint8_t *data, size_t n)
 /* 1: there is one; 0: the end; -EBADMSG, and what is wrong. */
 int tree_next(struct tree_cursor *cursor, struct tree_entry *ret,
 	      const char **ret_fault);
+
+/* Why git would not have a new entry of this name, or NULL: fsck.c, with what it
+ * says of names that are ".git" on HFS+ and NTFS. */
+const char *tree_name_fault(const char *name);
 
 /* As git sorts. */
 int tree_compare(const char *a, bool a_folder, const char *b, bool b_folder);

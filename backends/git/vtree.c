@@ -329,7 +329,8 @@ static int part_aliases(struct parting *p, bool any, char *ret_why)
 	return n;
 }
 
-static int part_folder(struct parting *p, uint32_t folder, char *ret_why)
+/* Its children, sorted by the number of their names. */
+static int take_folder(struct parting *p, uint32_t folder, char *ret_why)
 {
 	void *all = p->all;
 	int r;
@@ -347,6 +348,15 @@ static int part_folder(struct parting *p, uint32_t folder, char *ret_why)
 			p->first + i
 		};
 	qsort(p->all, p->nr, sizeof(*p->all), by_hash);
+	return 0;
+}
+
+static int part_folder(struct parting *p, uint32_t folder, char *ret_why)
+{
+	int r = take_folder(p, folder, ret_why);
+
+	if (r < 0)
+		return r;
 	r = part_cases(p, ret_why);
 	/* A new name has another short one, which may be the name of a third:
 	 * if so, all that are spelled like one go, and that is the end of it. */
@@ -359,14 +369,46 @@ static int part_folder(struct parting *p, uint32_t folder, char *ret_why)
 	return MIN(r, 0);
 }
 
+static int draw_key(struct parting *p, char *ret_why)
+{
+	return getrandom(&p->key, sizeof(p->key), 0) == sizeof(p->key) ?
+		       0 :
+		       why(ret_why, -EIO, "no random numbers");
+}
+
+int vtree_same_names(struct vtree *tree, uint32_t folder, uint32_t *ret_node,
+		     char *ret_why)
+{
+	struct parting p = { .tree = tree };
+	uint32_t run = 0;
+	int r;
+
+	if (tree->nodes[folder].nr < 2)
+		return 0;
+	r = draw_key(&p, ret_why);
+	if (r == 0)
+		r = take_folder(&p, folder, ret_why);
+	for (uint32_t i = 1; i < p.nr && r == 0; i++) {
+		if (p.all[i].hash != p.all[run].hash)
+			run = i;
+		else if (is_repeated(&p, run, i))
+			r = 1;
+		if (r > 0)
+			*ret_node = p.all[i].node;
+	}
+	free(p.all);
+	return r;
+}
+
 int vtree_part_names(struct vtree *tree, char **ret_list, char *ret_why)
 {
 	struct parting p = { .tree = tree };
 	size_t bytes;
 	int r = 0;
 
-	if (getrandom(&p.key, sizeof(p.key), 0) != sizeof(p.key))
-		return why(ret_why, -EIO, "no random numbers");
+	r = draw_key(&p, ret_why);
+	if (r < 0)
+		return r;
 	p.list = open_memstream(ret_list, &bytes);
 	if (!p.list)
 		return why(ret_why, -ENOMEM, "the names: no memory");

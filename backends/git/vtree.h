@@ -75,6 +75,11 @@ const char *vtree_path(const struct vtree *tree, uint32_t node, char *ret,
  * "PATH is PATH\n" for each, the new one and that in git. */
 int vtree_part_names(struct vtree *tree, char **ret_list, char *ret_why);
 
+/* Are two names in a folder one and the same to FAT?  1: ret_node has the name of
+ * one before it; 0: no; -ENOMEM, -EIO and why. */
+int vtree_same_names(struct vtree *tree, uint32_t folder, uint32_t *ret_node,
+		     char *ret_why);
+
 /* Writes a sentence and passes err on. */
 int why(char *ret_why, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
