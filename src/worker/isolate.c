@@ -22,13 +22,11 @@
 
 #include "worker/isolate.h"
 
-#include <grp.h>
-#include <linux/capability.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
+#include "common/confine.h"
 #include "common/msg.h"
 #include "common/util.h"
 #include "worker/isolate-files.h"
@@ -56,36 +54,12 @@ static int limit_resources(void)
 
 /* --- Stage 2: the user ---------------------------------------------------- */
 
-static int drop_capabilities(void)
-{
-	struct __user_cap_header_struct header = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
-
-	if (syscall(SYS_capset, &header, none) < 0)
-		return -errno;
-	return 0;
-}
-
 /*
  * Should: end as a user that owns nothing, in no group, without a capability.
- * Mustn't: be asked for another user by one that cannot change it: then the
- * worker would run as more than was meant.
  */
 static int become(uint32_t uid)
 {
-	uid_t real, effective, saved;
-
-	if (uid == 0)
-		return drop_capabilities();
-	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
-	    setresuid(uid, uid, uid) < 0)
-		return -errno;
-	if (getresuid(&real, &effective, &saved) < 0 || real != uid ||
-	    effective != uid || saved != uid)
-		return -EPERM;
-	return drop_capabilities();
+	return confine_become(uid, uid);
 }
 
 /* --- Stage 3: no way back ------------------------------------------------- */
@@ -106,35 +80,6 @@ static int forbid_return(bool relaxed)
 
 /* --- Stage 4: Landlock ---------------------------------------------------- */
 
-/* By number: the headers of older systems lack what newer kernels know. */
-#ifndef SYS_landlock_create_ruleset
-#define SYS_landlock_create_ruleset 444
-#define SYS_landlock_restrict_self  446
-#endif
-#define RULESET_VERSION 1u /* LANDLOCK_CREATE_RULESET_VERSION */
-
-struct ruleset {
-	uint64_t fs; /* handled_access_fs */
-	uint64_t net; /* handled_access_net */
-	uint64_t scoped;
-};
-
-#define BITS(n) ((1ull << (n)) - 1)
-
-/* All that each version of the kernel's interface can handle, and how much of
- * the struct it knows. */
-static const struct {
-	size_t bytes;
-	struct ruleset all;
-} abis[] = {
-	[1] = { 8, { BITS(13), 0, 0 } },
-	[2] = { 8, { BITS(14), 0, 0 } },
-	[3] = { 8, { BITS(15), 0, 0 } },
-	[4] = { 16, { BITS(15), BITS(2), 0 } },
-	[5] = { 16, { BITS(16), BITS(2), 0 } },
-	[6] = { 24, { BITS(16), BITS(2), BITS(2) } },
-};
-
 /*
  * Should: deny every access to a path and to the network, now and by what is
  * opened later.
@@ -142,18 +87,7 @@ static const struct {
  */
 static int restrict_paths(void)
 {
-	cleanup_close int fd = -1;
-	long abi;
-
-	abi = syscall(SYS_landlock_create_ruleset, NULL, 0, RULESET_VERSION);
-	if (abi < 1)
-		return 0;
-	abi = MIN(abi, (long)ARRAY_SIZE(abis) - 1);
-	fd = (int)syscall(SYS_landlock_create_ruleset, &abis[abi].all,
-			  abis[abi].bytes, 0);
-	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
-		return -errno;
-	return 0;
+	return confine_paths(NULL, 0);
 }
 
 /* --- All of it ------------------------------------------------------------ */
