@@ -326,6 +326,23 @@ struct xd_backend {
 	 * does it (LISTEN_FDS=1), and ends on SIGTERM.
 	 */
 	const char *server;
+
+	/*
+	 * Optional.  Main thread, at any time between open and close; lanes may
+	 * be at work, and there may be no guest.  The operator wants something
+	 * of the disk: "snapshot", "status" (xendisk(1) says what is asked and
+	 * what is answered).  The topmost layer that has this member gets it.
+	 *
+	 * text and the answer are lines KEY=VALUE, read by xd_pair() and made by
+	 * xd_add_pair(); ret_text is empty, and has room for size bytes.  An
+	 * error is told by xd_error(), too; -EOPNOTSUPP: no such verb here.
+	 *
+	 * It may block, but nothing else is done for this disk meanwhile, not
+	 * even a guest's leaving: what takes longer than a second goes on in a
+	 * thread of the backend's, and "status" tells how far it is.
+	 */
+	int (*control)(struct xd_disk *disk, const char *verb, const char *text,
+		       char *ret_text, size_t size);
 };
 
 /* The one symbol of a module. */
@@ -449,6 +466,33 @@ XD_API int xd_credential(struct xd_disk *disk, const char *name,
 /* Main thread, in open().  A library will open this file for reading, by this
  * very path, while the worker is isolated: it gets what is in it now. */
 XD_API int xd_lend_file(struct xd_disk *disk, const char *path);
+
+/* Main thread, in open() only.  A folder for this disk in the state directory,
+ * which outlives daemon and machine: STATE_DIR/folder, made if it is not there,
+ * mode 0700.  folder: names of [A-Za-z0-9._-], none beginning with a dot, with
+ * slashes between; choose it so that no other backend's is the same.  Nothing
+ * in it is ever removed but by the backend.  Returns a descriptor (close it
+ * yourself) or -errno, and then has said why by xd_error(). */
+XD_API int xd_state(struct xd_disk *disk, const char *folder);
+
+/* Any thread, from open() to close(), a few times a second at most.  What the
+ * disk shows now, and may show otherwise soon: a line for xendisk show ("commit
+ * 1a2b3c, 2 pending"), in place of the one before.  commit: 40 or 64 hexadecimal
+ * digits, which the guest can read in xenstore as well; or NULL. */
+XD_API void xd_changed(struct xd_disk *disk, const char *commit,
+		       const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Any thread.  The value of a key in the text that control() gets.  -ENODATA:
+ * it is not there; -ENAMETOOLONG: it does not fit. */
+XD_API int xd_pair(const char *text, const char *key, char *ret, size_t size);
+
+/* Any thread.  Adds a line to control()'s answer; key: [a-z0-9-].  The value may
+ * be any UTF-8 text, line breaks too.  -ENOSPC: it does not fit, and nothing was
+ * added. */
+XD_API int xd_add_pair(char *text, size_t size, const char *key,
+		       const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 
 /* Lane, or where channels are opened.  What this channel is to do has to wait,
  * and so has the guest: the disk shows as paused, with this reason, until fmt

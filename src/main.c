@@ -9,8 +9,8 @@
  *                                       (see broker/spawn.h)
  *     xendiskd --describe FILE          prints a backend's tables as JSON and
  *                                       ends, started by the broker
- *     xendiskd --serve DIR CONFIG ...   what xendisk(1) serve becomes; DIR has
- *                                       the backends
+ *     xendiskd --serve BACKENDS STATE CONFIG ...
+ *                                       what xendisk(1) serve becomes
  *     xendiskd --connect URI            connects to a server and ends, started
  *                                       by the broker (broker/connector.h)
  *     xendiskd --child ...              becomes a child server, started by the
@@ -244,8 +244,9 @@ int main(int argc, char **argv)
 		return worker_start(argv[2]);
 	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
 		return describe_main(argv[2]);
-	if (argc >= 4 && strcmp(argv[1], "--serve") == 0)
-		return serve_main(argc - 3, argv + 3, argv[2], argv[3]);
+	if (argc >= 5 && strcmp(argv[1], "--serve") == 0)
+		return serve_main(argc - 4, argv + 4, argv[2], argv[3],
+				  argv[4]);
 	if (argc == 3 && strcmp(argv[1], "--connect") == 0)
 		return connector_main(argv[2]);
 	if (argc > 2 && strcmp(argv[1], "--child") == 0)

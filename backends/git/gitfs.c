@@ -181,6 +181,8 @@ static void note(struct xd_disk *disk, const struct revision *rev,
 		"%s %s; %u files, %u folders; FAT32, clusters of %u bytes",
 		rev->has_commit ? "commit" : "tree", id, counts->files,
 		counts->folders, fat->cluster);
+	if (rev->has_commit)
+		xd_changed(disk, id, "pinned to that commit");
 	if (counts->renamed)
 		xd_note(disk, "%u names are not as in git: /.xendisk/names",
 			counts->renamed);

@@ -469,6 +469,18 @@ static const char *state_of(const struct target *target)
 	return "opening";
 }
 
+int exports_control(struct exports *exports, const char *name, const char *verb,
+		    const char *text, vbd_done_fn done, void *ctx)
+{
+	struct named *named = find(exports, name);
+	struct target *target = named ? target_of(named) : NULL;
+
+	if (!target)
+		return -ENOENT;
+	target_control(target, verb, text, done, ctx);
+	return 0;
+}
+
 void exports_each(struct exports *exports,
 		  bool (*fn)(void *ctx, const struct exports_view *view),
 		  void *ctx)

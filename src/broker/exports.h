@@ -72,6 +72,11 @@ void exports_each(struct exports *exports,
 		  bool (*fn)(void *ctx, const struct exports_view *view),
 		  void *ctx);
 
+/* Asks the backends of an export by that name: see vbd_control().  -ENOENT: there
+ * is none, and done is not called. */
+int exports_control(struct exports *exports, const char *name, const char *verb,
+		    const char *text, vbd_done_fn done, void *ctx);
+
 /* Is that number one of an expression that is exported? */
 bool exports_has(const struct exports *exports, uint32_t domid, uint32_t devid);
 

@@ -11,6 +11,7 @@
 #include "broker/control.h"
 #include "broker/exports.h"
 #include "broker/io.xendisk.varlink.h"
+#include "broker/methods-private.h"
 #include "broker/stats.h"
 #include "broker/view.h"
 #include "common/util.h"
@@ -18,7 +19,7 @@
 
 /* --- Errors --------------------------------------------------------------- */
 
-static void fail(struct call *call, const char *error, const char *message)
+void method_fail(struct call *call, const char *error, const char *message)
 {
 	json_t *text = json_string(message);
 
@@ -28,8 +29,7 @@ static void fail(struct call *call, const char *error, const char *message)
 	call_error(call, error, json_pack("{s:o}", "message", text));
 }
 
-/* -errno of a disk's operation as one of our errors. */
-static void fail_errno(struct call *call, int err, const char *why)
+void method_fail_errno(struct call *call, int err, const char *why)
 {
 	static const int refusals[] = { -EBUSY, -EROFS,	   -EACCES,
 					-EPERM, -EALREADY, -EOPNOTSUPP };
@@ -38,10 +38,10 @@ static void fail_errno(struct call *call, int err, const char *why)
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		if (err == refusals[i])
 			error = "io.xendisk.Refused";
-	fail(call, error, why && why[0] ? why : strerror(-err));
+	method_fail(call, error, why && why[0] ? why : strerror(-err));
 }
 
-static void wrong_parameter(struct call *call, const char *name)
+void method_wrong_parameter(struct call *call, const char *name)
 {
 	call_error(call, "org.varlink.service.InvalidParameter",
 		   json_pack("{s:s}", "parameter", name));
@@ -49,8 +49,7 @@ static void wrong_parameter(struct call *call, const char *name)
 
 /* --- Parameters ----------------------------------------------------------- */
 
-/* Checked for its type already; -ERANGE when it is no uint32_t. */
-static int get_u32(const json_t *params, const char *name, uint32_t *ret)
+int method_u32(const json_t *params, const char *name, uint32_t *ret)
 {
 	json_int_t value = json_integer_value(json_object_get(params, name));
 
@@ -60,13 +59,12 @@ static int get_u32(const json_t *params, const char *name, uint32_t *ret)
 	return 0;
 }
 
-static const char *get_text(const json_t *params, const char *name)
+const char *method_text(const json_t *params, const char *name)
 {
 	return json_string_value(json_object_get(params, name));
 }
 
-/* The disk that domid and devid name; NULL when the call has been answered. */
-static struct vbd *get_disk(struct call *call, const json_t *params)
+struct vbd *method_disk(struct call *call, const json_t *params)
 {
 	struct vbd *vbd = NULL;
 	uint32_t domid;
@@ -74,12 +72,12 @@ static struct vbd *get_disk(struct call *call, const json_t *params)
 	char message[80];
 	char vdev[32];
 
-	if (get_u32(params, "domid", &domid) < 0) {
-		wrong_parameter(call, "domid");
+	if (method_u32(params, "domid", &domid) < 0) {
+		method_wrong_parameter(call, "domid");
 		return NULL;
 	}
-	if (get_u32(params, "devid", &devid) < 0) {
-		wrong_parameter(call, "devid");
+	if (method_u32(params, "devid", &devid) < 0) {
+		method_wrong_parameter(call, "devid");
 		return NULL;
 	}
 	vbd = bus_find(call_broker(call)->bus, domid, devid);
@@ -88,7 +86,7 @@ static struct vbd *get_disk(struct call *call, const json_t *params)
 		snprintf(message, sizeof(message),
 			 "domain %" PRIu32 " has no disk %s of ours", domid,
 			 vdev);
-		fail(call, "io.xendisk.NoSuchDisk", message);
+		method_fail(call, "io.xendisk.NoSuchDisk", message);
 	}
 	return vbd;
 }
@@ -121,8 +119,8 @@ static void run_list(struct call *call, const json_t *params)
 					   json_object_get(params, "domid") };
 
 	if (listing.one_domain &&
-	    get_u32(params, "domid", &listing.domid) < 0) {
-		wrong_parameter(call, "domid");
+	    method_u32(params, "domid", &listing.domid) < 0) {
+		method_wrong_parameter(call, "domid");
 		return;
 	}
 	listing.disks = json_array();
@@ -132,7 +130,7 @@ static void run_list(struct call *call, const json_t *params)
 
 static void run_show(struct call *call, const json_t *params)
 {
-	struct vbd *vbd = get_disk(call, params);
+	struct vbd *vbd = method_disk(call, params);
 	struct vbd_view view;
 	struct broker *broker;
 
@@ -162,7 +160,7 @@ static bool count_one(void *ctx, struct vbd *vbd)
 
 static void count_disk(struct call *call, const json_t *params)
 {
-	struct vbd *vbd = get_disk(call, params);
+	struct vbd *vbd = method_disk(call, params);
 	json_t *disk;
 	int r;
 
@@ -170,8 +168,9 @@ static void count_disk(struct call *call, const json_t *params)
 		return;
 	r = stats_view(call_broker(call), vbd, &disk);
 	if (r < 0)
-		fail_errno(call, r,
-			   r == -EPROTO ? "the counters are not understood" :
+		method_fail_errno(call, r,
+				  r == -EPROTO ?
+					  "the counters are not understood" :
 					  NULL);
 	else
 		call_reply(call, json_pack("{s:[o]}", "disks", disk));
@@ -184,7 +183,7 @@ static void run_stats(struct call *call, const json_t *params)
 	bool devid = json_object_get(params, "devid");
 
 	if (domid != devid) {
-		wrong_parameter(call, domid ? "devid" : "domid");
+		method_wrong_parameter(call, domid ? "devid" : "domid");
 	} else if (domid) {
 		count_disk(call, params);
 	} else {
@@ -211,7 +210,7 @@ static void disk_ended(void *ctx, int err, const char *why)
 		why = "the counters are not understood";
 	}
 	if (err < 0)
-		fail_errno(call, err, why);
+		method_fail_errno(call, err, why);
 	else
 		call_reply(call, json_pack("{s:o}", "stats", disk));
 }
@@ -219,13 +218,13 @@ static void disk_ended(void *ctx, int err, const char *why)
 /* NULL: the call has been answered. */
 static struct waiting *new_waiting(struct call *call, const json_t *params)
 {
-	struct vbd *vbd = get_disk(call, params);
+	struct vbd *vbd = method_disk(call, params);
 	struct waiting *waiting = vbd ? malloc(sizeof(*waiting)) : NULL;
 
 	if (waiting)
 		*waiting = (struct waiting){ call, vbd };
 	else if (vbd)
-		fail_errno(call, -ENOMEM, NULL);
+		method_fail_errno(call, -ENOMEM, NULL);
 	return waiting;
 }
 
@@ -243,7 +242,7 @@ static void run_check(struct call *call, const json_t *params)
 	struct expr_error error;
 	struct layer *root;
 	cleanup_free char *canonical = NULL;
-	int r = expr_parse(get_text(params, "expression"),
+	int r = expr_parse(method_text(params, "expression"),
 			   json_is_true(json_object_get(params, "readonly")),
 			   &env, &root, &error);
 
@@ -255,7 +254,7 @@ static void run_check(struct call *call, const json_t *params)
 		return;
 	}
 	if (r < 0) {
-		fail_errno(call, r, NULL);
+		method_fail_errno(call, r, NULL);
 		return;
 	}
 	canonical = expr_print(root);
@@ -267,7 +266,7 @@ static void run_check(struct call *call, const json_t *params)
 static void run_backends(struct call *call, const json_t *params)
 {
 	const struct registry *registry = call_broker(call)->registry;
-	const char *name = get_text(params, "name");
+	const char *name = method_text(params, "name");
 	json_t *backends = json_array();
 	struct registry_entry entry;
 
@@ -291,14 +290,14 @@ static void operation_done(void *ctx, int err, const char *why)
 	struct call *call = ctx;
 
 	if (err)
-		fail_errno(call, err, why);
+		method_fail_errno(call, err, why);
 	else
 		call_reply(call, json_object());
 }
 
 static void run_resume(struct call *call, const json_t *params)
 {
-	struct vbd *vbd = get_disk(call, params);
+	struct vbd *vbd = method_disk(call, params);
 
 	if (vbd)
 		vbd_resume(vbd,
@@ -312,7 +311,7 @@ static void disk_resized(void *ctx, int err, const char *why)
 	struct vbd_view view;
 
 	if (err) {
-		fail_errno(waiting->call, err, why);
+		method_fail_errno(waiting->call, err, why);
 		return;
 	}
 	vbd_view(waiting->vbd, &view);
@@ -326,7 +325,7 @@ static void run_resize(struct call *call, const json_t *params)
 	struct waiting *waiting;
 
 	if (size && json_integer_value(size) <= 0) {
-		wrong_parameter(call, "size");
+		method_wrong_parameter(call, "size");
 		return;
 	}
 	waiting = new_waiting(call, params);
@@ -359,7 +358,7 @@ static void exported(void *ctx, int err, const char *text)
 	struct wanted_export wanted = { .call = ctx, .name = text };
 
 	if (err) {
-		fail_errno(ctx, err, text);
+		method_fail_errno(ctx, err, text);
 		return;
 	}
 	exports_each(call_broker(ctx)->exports, view_if_wanted, &wanted);
@@ -369,11 +368,11 @@ static void exported(void *ctx, int err, const char *text)
 static void run_export(struct call *call, const json_t *params)
 {
 	struct exports_spec spec = {
-		.name = get_text(params, "name"),
-		.expression = get_text(params, "expression"),
-		.tcp = get_text(params, "tcp"),
-		.tls_certs = get_text(params, "tls_certs"),
-		.tls_psk = get_text(params, "tls_psk"),
+		.name = method_text(params, "name"),
+		.expression = method_text(params, "expression"),
+		.tcp = method_text(params, "tcp"),
+		.tls_certs = method_text(params, "tls_certs"),
+		.tls_psk = method_text(params, "tls_psk"),
 		.readonly = json_is_true(json_object_get(params, "readonly")),
 		.force = json_is_true(json_object_get(params, "force")),
 	};
@@ -381,20 +380,20 @@ static void run_export(struct call *call, const json_t *params)
 	bool devid = json_object_get(params, "devid");
 
 	if (domid != devid || domid == (spec.expression != NULL)) {
-		wrong_parameter(call, domid && !devid ? "devid" :
-				      spec.expression ? "expression" :
-							"domid");
+		method_wrong_parameter(call, domid && !devid ? "devid" :
+					     spec.expression ? "expression" :
+							       "domid");
 		return;
 	}
 	if (spec.tls_certs ? !spec.tcp || spec.tls_psk :
 			     spec.tls_psk && !spec.tcp) {
-		wrong_parameter(call, "tls_psk");
+		method_wrong_parameter(call, "tls_psk");
 		return;
 	}
-	if (domid && !get_disk(call, params))
+	if (domid && !method_disk(call, params))
 		return;
-	(void)get_u32(params, "domid", &spec.domid);
-	(void)get_u32(params, "devid", &spec.devid);
+	(void)method_u32(params, "domid", &spec.domid);
+	(void)method_u32(params, "devid", &spec.devid);
 	exports_add(call_broker(call)->exports, &spec, exported, call);
 }
 
@@ -423,7 +422,7 @@ static void run_exports(struct call *call, const json_t *params)
 
 static void run_unexport(struct call *call, const json_t *params)
 {
-	const char *name = get_text(params, "name");
+	const char *name = method_text(params, "name");
 	char message[MSG_TEXT_MAX];
 
 	if (exports_remove(call_broker(call)->exports, name) == 0) {
@@ -432,18 +431,18 @@ static void run_unexport(struct call *call, const json_t *params)
 	}
 	(void)snprintf(message, sizeof(message),
 		       "there is no export \"%.200s\"", name);
-	fail(call, "io.xendisk.NoSuchExport", message);
+	method_fail(call, "io.xendisk.NoSuchExport", message);
 }
 
 static void run_hotplug_add(struct call *call, const json_t *params)
 {
-	vbd_hotplug_add(call_broker(call), get_text(params, "path"),
+	vbd_hotplug_add(call_broker(call), method_text(params, "path"),
 			operation_done, call);
 }
 
 static void run_hotplug_remove(struct call *call, const json_t *params)
 {
-	vbd_hotplug_remove(call_broker(call), get_text(params, "path"),
+	vbd_hotplug_remove(call_broker(call), method_text(params, "path"),
 			   operation_done, call);
 }
 
@@ -474,7 +473,7 @@ static void run_get_info(struct call *call, const json_t *params)
 
 static void run_get_description(struct call *call, const json_t *params)
 {
-	const char *interface = get_text(params, "interface");
+	const char *interface = method_text(params, "interface");
 	const char *text = NULL;
 
 	if (strcmp(interface, SERVICE) == 0)
@@ -529,6 +528,14 @@ const struct method methods[] = {
 	{ "io.xendisk.Resize",
 	  { INT("domid", true), INT("devid", true), INT("size", false) },
 	  run_resize },
+	{ "io.xendisk.Snapshot",
+	  { INT("domid", false), INT("devid", false), TEXT("name", false),
+	    TEXT("message", false) },
+	  method_snapshot },
+	{ "io.xendisk.Status",
+	  { INT("domid", false), INT("devid", false), TEXT("name", false),
+	    INT("id", false) },
+	  method_status },
 	{ "io.xendisk.Export",
 	  { INT("domid", false), INT("devid", false), TEXT("expression", false),
 	    TEXT("name", false), TEXT("tcp", false), TEXT("tls_certs", false),
@@ -637,11 +644,11 @@ void methods_dispatch(struct call *call, const char *name, const json_t *params)
 	if (!method) {
 		no_such_method(call, name);
 	} else if (!own) {
-		fail(call, "io.xendisk.Failed", "no memory");
+		method_fail(call, "io.xendisk.Failed", "no memory");
 	} else {
 		wrong = check_params(method, own);
 		if (wrong)
-			wrong_parameter(call, wrong);
+			method_wrong_parameter(call, wrong);
 		else
 			method->run(call, own);
 	}

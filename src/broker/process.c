@@ -91,6 +91,7 @@ static int launch(struct process *process, const struct process_spec *spec)
 	const struct spawn_spec spawn = {
 		.id = &spec->note->id,
 		.backend_dir = broker->options.backend_dir,
+		.state_dir = broker->options.state_dir,
 		.uid = users_uid(process->slot),
 		.sock = spec->sock,
 		.listener = listener,

@@ -35,7 +35,7 @@ static void free_environment(char **env, size_t nr_own)
 }
 
 #define SELF   "/proc/self/exe"
-#define NR_OWN 7
+#define NR_OWN 8
 
 static char **make_environment(const struct spawn_spec *spec)
 {
@@ -56,6 +56,7 @@ static char **make_environment(const struct spawn_spec *spec)
 	env[5] = xasprintf("XENDISK_WORKER_LOG_LEVEL=%s",
 			   log_level_word(log_get_level()));
 	env[6] = xasprintf("XENDISK_WORKER_LISTENER=%d", SPAWN_LISTENER);
+	env[7] = xasprintf("XENDISK_WORKER_STATE_DIR=%s", spec->state_dir);
 	for (size_t i = 0; i < NR_OWN; i++) {
 		if (!env[i]) {
 			free_environment(env, NR_OWN);

@@ -13,6 +13,7 @@
  *     XENDISK_WORKER_VM              the guest's UUID, or empty
  *     XENDISK_WORKER_UID             the user to become; 0: stay
  *     XENDISK_WORKER_BACKEND_DIR
+ *     XENDISK_WORKER_STATE_DIR
  *     XENDISK_WORKER_LOG_LEVEL
  */
 #ifndef XENDISK_SPAWN_H
@@ -29,6 +30,7 @@
 struct spawn_spec {
 	const struct msg_identity *id;
 	const char *backend_dir;
+	const char *state_dir;
 	uint32_t uid;
 	int sock; /* stays the caller's, and so does */
 	int listener;

@@ -9,14 +9,18 @@
 #include "config.h"
 
 #include <event2/event.h>
+#include <string.h>
 
 #include "broker/broker.h"
 #include "broker/host.h"
 #include "broker/supervise-private.h"
+#include "common/pairs.h"
 #include "common/util.h"
 
 #define RESUME_TIMEOUT_S 15 /* a mark that is being made takes 10 s at most */
 #define RESIZE_TIMEOUT_S 30
+/* control() of a backend takes no longer than a second, if all is well. */
+#define CONTROL_TIMEOUT_S 20
 
 static void start_timer(struct question *question, unsigned int seconds)
 {
@@ -188,6 +192,103 @@ bool worker_take_grew(struct worker *worker, const void *msg)
 	return true;
 }
 
+/* --- What backends are asked ---------------------------------------------- */
+
+static void end_control(struct worker *worker, int err, const char *text)
+{
+	end_question(&worker->control);
+	if (worker_told(worker))
+		worker->events->controlled(worker->ctx, err, text);
+}
+
+static void on_control_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	end_control(arg, -ETIMEDOUT,
+		    "the worker does not answer; it may hang on its storage");
+}
+
+/* One that hangs is not sent more and more: it would be taken for one that does
+ * not read its messages. */
+int worker_control(struct worker *worker, const char *verb, const char *text)
+{
+	struct msg_control msg = { .verb = "" };
+	int r;
+
+	if (worker->state <= OPENING)
+		return -ENOTCONN;
+	if (worker->control_owed)
+		return -EBUSY;
+	if (strlen(verb) >= sizeof(msg.verb) ||
+	    strlen(text) >= sizeof(msg.text))
+		return -E2BIG;
+	memcpy(msg.verb, verb, strlen(verb) + 1);
+	memcpy(msg.text, text, strlen(text) + 1);
+	r = worker_ask(worker, &msg, sizeof(msg), MSG_CONTROL,
+		       &worker->control.seq);
+	if (r < 0)
+		return r;
+	worker->control_owed = true;
+	worker->control.pending = true;
+	start_timer(&worker->control, CONTROL_TIMEOUT_S);
+	return 0;
+}
+
+/* It goes to somebody's terminal. */
+static void copy_sentence(char *buf, size_t size, const char *text)
+{
+	(void)snprintf(buf, size, "%.*s", (int)size - 1, text);
+	for (; *buf; buf++)
+		if ((unsigned char)*buf < ' ' || *buf == 0x7f)
+			*buf = '?';
+}
+
+bool worker_take_controlled(struct worker *worker, const void *msg)
+{
+	const struct msg_controlled *answer = msg;
+	int err = MIN(answer->h.result, 0);
+	char why[MSG_TEXT_MAX];
+
+	if (!worker->control_owed || answer->h.seq != worker->control.seq)
+		return false;
+	if (err == 0 && !pairs_valid(answer->text))
+		return false;
+	worker->control_owed = false;
+	if (!worker->control.pending)
+		return true;
+	if (err == 0) {
+		end_control(worker, 0, answer->text);
+	} else {
+		copy_sentence(why, sizeof(why), answer->text);
+		end_control(worker, err, why);
+	}
+	return true;
+}
+
+/* --- What layers show ----------------------------------------------------- */
+
+static bool is_commit(const char *commit)
+{
+	size_t n = strlen(commit);
+
+	return (n == 0 || n == 40 || n == 64) &&
+	       strspn(commit, "0123456789abcdef") == n;
+}
+
+/* A guest will read the commit. */
+bool worker_take_changed(struct worker *worker, const void *msg)
+{
+	const struct msg_changed *changed = msg;
+
+	if (changed->layer >= EXPR_MAX_LAYERS || !is_commit(changed->commit) ||
+	    !worker_one_line(changed->text))
+		return false;
+	worker->events->changed(worker->ctx, changed->layer, changed->commit,
+				changed->text);
+	return true;
+}
+
 /* --- NBD clients ---------------------------------------------------------- */
 
 /* Those that wait for an answer are few, however many knock: the process has other
@@ -240,25 +341,30 @@ int worker_asks_init(struct worker *worker)
 
 	worker->resume.timer = evtimer_new(base, on_resume_timeout, worker);
 	worker->resize.timer = evtimer_new(base, on_resize_timeout, worker);
+	worker->control.timer = evtimer_new(base, on_control_timeout, worker);
 	worker->later = evtimer_new(base, on_later, worker);
-	return worker->resume.timer && worker->resize.timer && worker->later ?
+	return worker->resume.timer && worker->resize.timer &&
+			       worker->control.timer && worker->later ?
 		       0 :
 		       -ENOMEM;
 }
 
 void worker_asks_drop(struct worker *worker)
 {
+	struct question *questions[] = { &worker->resume, &worker->resize,
+					 &worker->control };
+
 	worker->unmarked = false;
-	if (worker->resume.timer)
-		end_question(&worker->resume);
-	if (worker->resize.timer)
-		end_question(&worker->resize);
+	worker->control_owed = false;
+	for (size_t i = 0; i < ARRAY_SIZE(questions); i++)
+		if (questions[i]->timer)
+			end_question(questions[i]);
 }
 
 void worker_asks_free(struct worker *worker)
 {
 	struct event *events[] = { worker->resume.timer, worker->resize.timer,
-				   worker->later };
+				   worker->control.timer, worker->later };
 
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
 		if (events[i])

@@ -4,7 +4,7 @@
  *
  *	supervise.c	its life, and all that is said
  *	supervise-ask.c	what it is asked meanwhile: to resume, to resize, to
- *			serve an NBD client
+ *			serve an NBD client, and what its backends are asked
  *	adopt.c		taking over the process of a broker that died
  */
 #ifndef XENDISK_SUPERVISE_PRIVATE_H
@@ -69,7 +69,8 @@ struct worker {
 	struct msg_connect *held; /* HELD: as the process says */
 	uint32_t seq; /* of the last question */
 	uint32_t main_seq; /* of OPEN, CONNECT, DISCONNECT */
-	struct question resume, resize;
+	struct question resume, resize, control;
+	bool control_owed; /* ... has no answer yet, nobody may wait any more */
 	struct msg_opened *opened; /* as it was told last; or NULL */
 	uint64_t second; /* the one in which messages are counted */
 	unsigned int messages;
@@ -90,6 +91,8 @@ bool worker_told(const struct worker *worker);
 /* supervise-ask.c's on_later() is called soon: to tell what must not be told at
  * once. */
 void worker_tell_later(struct worker *worker);
+/* supervise.c: what can be shown as one line. */
+bool worker_one_line(const char *text);
 /* supervise.c: for struct process_spec. */
 void worker_exited(void *ctx, int status);
 /* supervise.c: its expression and its user are made known to its host. */
@@ -104,6 +107,8 @@ void worker_asks_free(struct worker *worker);
 bool worker_take_resumed(struct worker *worker, const void *msg);
 bool worker_take_resized(struct worker *worker, const void *msg);
 bool worker_take_grew(struct worker *worker, const void *msg);
+bool worker_take_controlled(struct worker *worker, const void *msg);
+bool worker_take_changed(struct worker *worker, const void *msg);
 bool worker_take_client_taken(struct worker *worker, const void *msg);
 /* supervise.c: it is about to be used; the next broker is to know. */
 void worker_note_use(struct worker *worker);

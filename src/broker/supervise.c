@@ -346,7 +346,7 @@ static bool sane_limits(const struct xd_limits *limits)
 	       limits->physical_sector_size % sector == 0;
 }
 
-static bool one_line(const char *text)
+bool worker_one_line(const char *text)
 {
 	for (; *text; text++)
 		if ((unsigned char)*text < 0x20 || *text == 0x7f)
@@ -391,7 +391,8 @@ static bool take_opened(struct worker *worker, const void *msg)
 	    opened->max_ring_order > XD_MAX_RING_ORDER)
 		return false;
 	for (uint32_t i = 0; i < opened->nr_identities; i++)
-		if (!opened->identity[i][0] || !one_line(opened->identity[i]))
+		if (!opened->identity[i][0] ||
+		    !worker_one_line(opened->identity[i]))
 			return false;
 	if (worker->state == ADOPTING)
 		return adopt_opened(worker, opened);
@@ -512,6 +513,8 @@ static const struct rule {
 	{ MSG_RESIZED, WHEN_OPEN, false, worker_take_resized },
 	{ MSG_GREW, WHEN_OPEN, false, worker_take_grew },
 	{ MSG_CLIENT_TAKEN, WHEN_OPEN, false, worker_take_client_taken },
+	{ MSG_CONTROLLED, WHEN_OPEN, false, worker_take_controlled },
+	{ MSG_CHANGED, IN(OPENING) | WHEN_OPEN, false, worker_take_changed },
 	{ MSG_BROKEN,
 	  IN(HELD) | IN(CONNECTING) | IN(CONNECTED) | IN(DISCONNECTING), false,
 	  take_broken },

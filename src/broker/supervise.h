@@ -55,7 +55,7 @@ struct worker_spec {
 
 /* Told as they happen, from the event loop; never from within a call below.
  * why and reason are sentences.  An event may free the worker, except
- * condition(). */
+ * condition() and changed(). */
 struct worker_events {
 	/* worker_open() has ended; opened is NULL when it failed, whatever the
 	 * cause: then the process is gone and died() does not come. */
@@ -78,6 +78,13 @@ struct worker_events {
 	void (*resized)(void *ctx, int err, const char *why);
 	/* The disk is larger now, asked or not. */
 	void (*grew)(void *ctx, uint64_t size);
+	/* worker_control() has ended; text: the answer, well-formed pairs, or
+	 * why there is none: "" with -EOPNOTSUPP where no backend has it. */
+	void (*controlled)(void *ctx, int err, const char *text);
+	/* What a layer shows now: one line, and a commit in hexadecimal or "".
+	 * Comes before opened(), too. */
+	void (*changed)(void *ctx, uint32_t layer, const char *commit,
+			const char *text);
 };
 
 /* Makes the object; worker_open() starts the process. */
@@ -111,6 +118,11 @@ int worker_resume(struct worker *worker, bool accept_loss);
 /* size 0: looks how large the storage is by now; else makes it that large.  Ends
  * with resized(): after 30 s without an answer. */
 int worker_resize(struct worker *worker, uint64_t size);
+
+/* Asks the backends: control() of xendisk-backend.h; text: pairs.h.  Ends with
+ * controlled(): after 20 s without an answer.  -EBUSY: it has not answered the
+ * last one yet, in time or not; -ENOTCONN: there is no process to ask. */
+int worker_control(struct worker *worker, const char *verb, const char *text);
 
 /* An NBD client of an export of that name (or ""), for the process to serve; its
  * socket stays the caller's.  flags: MSG_CLIENT_READONLY, MSG_CLIENT_FORCE.

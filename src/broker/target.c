@@ -19,6 +19,8 @@
 #include <string.h>
 
 #include "broker/broker.h"
+#include "broker/changes.h"
+#include "broker/inquiry.h"
 #include "broker/keep.h"
 #include "broker/target.h"
 #include "common/log.h"
@@ -66,6 +68,9 @@ struct target {
 	void *resumed_ctx;
 	void (*resized)(void *ctx, int err, const char *why);
 	void *resized_ctx;
+	struct inquiries inquiries;
+	struct changes changes;
+	char *notes; /* of the worker and its layers; NULL: none */
 };
 
 static void copy_text(char *buf, const char *text)
@@ -177,6 +182,13 @@ static bool limits_make_sense(const struct xd_limits *limits)
 	       physical >= sector && physical % sector == 0;
 }
 
+static void renew_notes(struct target *target)
+{
+	free(target->notes);
+	target->notes = changes_notes(
+		&target->changes, target->opened ? target->opened->notes : "");
+}
+
 static int remember_opened(struct target *target,
 			   const struct msg_opened *opened)
 {
@@ -188,6 +200,7 @@ static int remember_opened(struct target *target,
 	copy->nr_identities = MIN(copy->nr_identities, MSG_MAX_IDENTITIES);
 	free(target->opened);
 	target->opened = copy;
+	renew_notes(target);
 	return 0;
 }
 
@@ -320,6 +333,23 @@ static void on_grew(void *ctx, uint64_t size)
 	target->changed(target->ctx);
 }
 
+static void on_controlled(void *ctx, int err, const char *text)
+{
+	struct target *target = ctx;
+
+	inquiries_answered(&target->inquiries, target->worker, err, text);
+}
+
+static void on_changed(void *ctx, uint32_t layer, const char *commit,
+		       const char *text)
+{
+	struct target *target = ctx;
+
+	changes_set(&target->changes, layer, commit, text);
+	renew_notes(target);
+	target->changed(target->ctx);
+}
+
 /* --- Death ---------------------------------------------------------------- */
 
 /* Where a connection stands when its worker is gone. */
@@ -369,6 +399,7 @@ static void on_died(void *ctx, const char *how)
 
 	finish_resume(target, -EIO, "the worker died");
 	finish_resize(target, -EIO, "the worker died");
+	inquiries_fail(&target->inquiries, -EIO, "the worker died");
 	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)
@@ -389,6 +420,8 @@ static const struct worker_events events = {
 	.died = on_died,
 	.resized = on_resized,
 	.grew = on_grew,
+	.controlled = on_controlled,
+	.changed = on_changed,
 };
 
 /* --- Calls ---------------------------------------------------------------- */
@@ -420,11 +453,14 @@ void target_close(struct target *target, bool discard)
 {
 	finish_resume(target, -ECANCELED, "the disk was closed");
 	finish_resize(target, -ECANCELED, "the disk was closed");
+	inquiries_fail(&target->inquiries, -ECANCELED, "the disk was closed");
 	(void)event_del(target->timer);
 	if (discard && target->worker)
 		worker_discard_kept(target->worker);
 	worker_free(TAKE_PTR(target->worker));
 	free(TAKE_PTR(target->opened));
+	changes_clear(&target->changes);
+	free(TAKE_PTR(target->notes));
 	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
 		set_condition(target, i, NULL);
 	target->state = TARGET_NONE;
@@ -597,6 +633,21 @@ int target_resize(struct target *target, uint64_t size,
 	return 0;
 }
 
+void target_control(struct target *target, const char *verb, const char *text,
+		    inquiry_fn done, void *ctx)
+{
+	int r = -ENOTCONN;
+
+	if (target->worker)
+		r = inquiries_add(&target->inquiries, target->worker, verb,
+				  text, done, ctx);
+	if (r < 0)
+		done(ctx, r,
+		     r == -ENOTCONN ? "no worker is serving it" :
+		     r == -EBUSY    ? "its worker has enough to answer" :
+				      strerror(-r));
+}
+
 bool target_takes_clients(const struct target *target)
 {
 	return target->worker && target->state == TARGET_OPEN &&
@@ -657,6 +708,16 @@ const char *target_expression(const struct target *target)
 const struct msg_opened *target_opened(const struct target *target)
 {
 	return target->opened;
+}
+
+const char *target_notes(const struct target *target)
+{
+	return target->notes ? target->notes : "";
+}
+
+const char *target_commit(const struct target *target)
+{
+	return changes_commit(&target->changes);
 }
 
 const char *target_condition(const struct target *target,

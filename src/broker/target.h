@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 
+#include "broker/inquiry.h"
 #include "broker/supervise.h"
 #include "common/msg.h"
 
@@ -66,6 +67,10 @@ const char *target_why(const struct target *target);
 const char *target_expression(const struct target *target);
 /* What the stack is; NULL before it was open for the first time. */
 const struct msg_opened *target_opened(const struct target *target);
+/* How it is served, and what its layers show now: lines as in OPENED, or "". */
+const char *target_notes(const struct target *target);
+/* The commit that it shows now, in hexadecimal, or "". */
+const char *target_commit(const struct target *target);
 /* The reason, or NULL. */
 const char *target_condition(const struct target *target,
 			     enum msg_condition_kind kind);
@@ -97,6 +102,10 @@ int target_resume(struct target *target, bool accept_loss,
  * size. */
 int target_resize(struct target *target, uint64_t size,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
+
+/* Asks the backends; see worker_control().  done is called once, now or later. */
+void target_control(struct target *target, const char *verb, const char *text,
+		    inquiry_fn done, void *ctx);
 
 /* An NBD client of an export; see worker_client().  -EAGAIN: not now, for
  * instance because a guest is to be connected again first. */

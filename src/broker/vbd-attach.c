@@ -347,6 +347,12 @@ struct target *vbd_target(const struct vbd *vbd)
 	return vbd->target;
 }
 
+void vbd_control(struct vbd *vbd, const char *verb, const char *text,
+		 vbd_done_fn done, void *ctx)
+{
+	target_control(vbd->target, verb, text, done, ctx);
+}
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {
 	int r = target_resume(vbd->target, accept_loss, done, ctx);

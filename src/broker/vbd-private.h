@@ -4,6 +4,7 @@
  *
  *	vbd.c		reads the states and takes the steps between them
  *	vbd-attach.c	from the toolstack's wish to an open target, and the end
+ *	vbd-commit.c	what it shows, in xenstore
  *	vbd-view.c	what is told about it
  */
 #ifndef XENDISK_VBD_PRIVATE_H
@@ -57,6 +58,7 @@ struct vbd {
 	struct promise end;
 	struct promise resize;
 	uint64_t size; /* that the guest has been told; 0: not known */
+	char commit[MSG_COMMIT_MAX]; /* as xenstore has it */
 };
 
 /* vbd.c: what can be offered before anything is open. */
@@ -72,6 +74,9 @@ void vbd_remove_error(struct vbd *vbd);
 void vbd_publish_size(struct vbd *vbd);
 /* vbd.c: true when nothing is connected any more; else sees to that. */
 bool vbd_disconnected(struct vbd *vbd);
+
+/* vbd-commit.c: which commit the disk shows, if another than was written. */
+void vbd_publish_commit(struct vbd *vbd);
 
 /* vbd-attach.c, in the order of a disk's life.  Opens without being told by a
  * script: where there is none, and where an earlier broker was told. */

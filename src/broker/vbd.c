@@ -602,6 +602,7 @@ void vbd_look(struct vbd *vbd)
 		return;
 	vbd_attach_unasked(vbd);
 	note_trouble(vbd);
+	vbd_publish_commit(vbd);
 	action = vbd_answer(vbd->backend_state, effective_frontend(vbd));
 	actions[action](vbd);
 	remove_orphan(vbd);

@@ -44,6 +44,7 @@ struct vbd_view {
 	enum node_kind kind;
 	char vdev[32];
 	const char *expression;
+	const char *given; /* as the toolstack wrote it: "@web1"; or "" */
 	const char *state; /* opening, waiting, connected, closing, ... */
 	uint64_t size;
 	uint32_t sector_size;
@@ -93,6 +94,11 @@ struct target *vbd_target(const struct vbd *vbd);
 /* Looks how large its storage is by now (size 0), or makes it that large.  done:
  * the guest has been told, if it grew; vbd_view() has the size. */
 void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx);
+
+/* Asks the backends for something, see control() in xendisk-backend.h.  done:
+ * with the answer (pairs.h), or why there is none, as inquiry_fn has it. */
+void vbd_control(struct vbd *vbd, const char *verb, const char *text,
+		 vbd_done_fn done, void *ctx);
 
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx);
 

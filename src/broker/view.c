@@ -290,6 +290,7 @@ static const char *const backend_keys[] = {
 	"max-ring-page-order",
 	"max-ring-pages",
 	"multi-queue-max-queues",
+	"xendisk-commit",
 	NULL,
 };
 

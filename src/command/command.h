@@ -23,12 +23,13 @@ enum status {
 	STATUS_REFUSED = 5,
 };
 
-#define MAX_OPTIONS 8
+#define MAX_OPTIONS 10
 
 struct verb_option {
 	const char *name;
 	const char *arg; /* its name in the help; NULL: takes none */
 	const char *help;
+	char letter; /* short form; 0: none */
 };
 
 struct invocation;
@@ -76,7 +77,9 @@ enum status verb_resize(const struct invocation *call);
 enum status verb_resume(const struct invocation *call);
 enum status verb_serve(const struct invocation *call);
 enum status verb_show(const struct invocation *call);
+enum status verb_snapshot(const struct invocation *call);
 enum status verb_stats(const struct invocation *call);
+enum status verb_status(const struct invocation *call);
 enum status verb_unexport(const struct invocation *call);
 enum status verb_version(const struct invocation *call);
 

@@ -116,7 +116,7 @@ static void offer_argument(const struct invocation *call, const struct verb *v,
 		offer_domains(typed);
 	if (strncmp(word, "DOM|", 4) == 0)
 		word += 4;
-	if (strncmp(word, "EXPORT", 6) == 0)
+	if (strncmp(word, "EXPORT", 6) == 0 || strncmp(word, "DISK", 4) == 0)
 		offer_reply(call, "Exports", "exports", "name", NULL, typed);
 	else if (strncmp(word, "VDEV", 4) == 0)
 		offer_reply(call, "List", "disks", "vdev", dom, typed);
@@ -130,10 +130,16 @@ static bool takes_next(const struct verb *v, const char *word)
 {
 	if (strcmp(word, "--run-dir") == 0)
 		return true;
-	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++)
-		if (v->options[i].arg && strncmp(word, "--", 2) == 0 &&
-		    strcmp(word + 2, v->options[i].name) == 0)
+	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++) {
+		const struct verb_option *option = &v->options[i];
+		const char letter[] = { '-', option->letter, '\0' };
+
+		if (option->arg && option->letter && strcmp(word, letter) == 0)
 			return true;
+		if (option->arg && strncmp(word, "--", 2) == 0 &&
+		    strcmp(word + 2, option->name) == 0)
+			return true;
+	}
 	return false;
 }
 

@@ -84,6 +84,7 @@ const struct verb verbs[] = {
 		       { "tls-certs", "DIR", "TLS with certificates" },
 		       { "tls-psk", "FILE", "TLS with pre-shared keys" },
 		       { "backend-dir", "DIR", "where the backends are" },
+		       { "state-dir", "DIR", "where they keep their state" },
 		       { "config", "FILE", "for @names" } },
 	  .once = true,
 	  .run = verb_serve },
@@ -125,6 +126,20 @@ const struct verb verbs[] = {
 	  .options = { { "accept-loss", NULL,
 			 "clear the mark that a failed flush left" } },
 	  .run = verb_resume },
+	{ .name = "snapshot",
+	  .synopsis = "DOM|DISK [VDEV]",
+	  .min_args = 1,
+	  .max_args = 2,
+	  .summary = "keep the disk as it is now, in its git repository",
+	  .options = { { "message", "TEXT", "of the commit", 'm' },
+		       { "wait", NULL, "until it is a commit; prints its id" } },
+	  .run = verb_snapshot },
+	{ .name = "status",
+	  .synopsis = "DOM|DISK [VDEV]",
+	  .min_args = 1,
+	  .max_args = 2,
+	  .summary = "what is not in a snapshot yet, and more of the kind",
+	  .run = verb_status },
 	{ .name = "version",
 	  .synopsis = "",
 	  .summary = "versions of command and daemon",
@@ -187,9 +202,11 @@ static void print_verb(const struct verb *v)
 	printf("usage: xendisk %s%s%s\n%s\n", v->name, *v->synopsis ? " " : "",
 	       v->synopsis, v->summary);
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
+		char letter[] = { '-', v->options[i].letter, ',', ' ', '\0' };
 		char left[40];
 
-		snprintf(left, sizeof(left), "--%s%s%s", v->options[i].name,
+		snprintf(left, sizeof(left), "%s--%s%s%s",
+			 v->options[i].letter ? letter : "", v->options[i].name,
 			 v->options[i].arg ? " " : "",
 			 v->options[i].arg ? v->options[i].arg : "");
 		printf("  %-16s %s\n", left, v->options[i].help);
@@ -201,6 +218,32 @@ static void print_verb(const struct verb *v)
 
 /* The options that every verb takes, behind its own. */
 enum { OPT_JSON = MAX_OPTIONS, OPT_RUN_DIR, OPT_HELP, NR_OPTIONS };
+
+/* Those with a letter, for getopt_long(). */
+static void fill_letters(const struct verb *v, char *letters)
+{
+	*letters++ = ':';
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
+		if (!v->options[i].letter)
+			continue;
+		*letters++ = v->options[i].letter;
+		if (v->options[i].arg)
+			*letters++ = ':';
+	}
+	*letters = '\0';
+}
+
+/* The number of the option that getopt_long() has answered c for. */
+static int option_number(const struct verb *v, int c)
+{
+	int i = 0;
+
+	if (c >= FIRST_LONG)
+		return c - FIRST_LONG;
+	while (v->options[i].letter != c)
+		i++;
+	return i;
+}
 
 static void fill_long_options(const struct verb *v, struct option *opts)
 {
@@ -235,16 +278,18 @@ static enum status bad_option(int c, char **argv, const char *verb)
 static enum status run_verb(struct invocation *call, int argc, char **argv)
 {
 	struct option opts[NR_OPTIONS + 1];
+	char letters[2 * MAX_OPTIONS + 2];
 	const struct verb *v = call->verb;
 	int c;
 
 	fill_long_options(v, opts);
+	fill_letters(v, letters);
 	opterr = 0;
 	optind = 0; /* glibc: start over, with another table */
-	while ((c = getopt_long(argc, argv, ":", opts, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, letters, opts, NULL)) != -1) {
 		if (c == '?' || c == ':')
 			return bad_option(c, argv, v->name);
-		c -= FIRST_LONG;
+		c = option_number(v, c);
 		if (c == OPT_HELP) {
 			print_verb(v);
 			return STATUS_DONE;

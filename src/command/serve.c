@@ -9,6 +9,9 @@
 
 #include "command/command.h"
 
+/* As of xendiskd, which is told. */
+#define DEFAULT_STATE_DIR "/var/lib/xendisk"
+
 /* xendiskd stands beside this program in a build tree, else where it is
  * installed. */
 static char *find_daemon(void)
@@ -83,12 +86,14 @@ static void fill(const struct invocation *call, const char **argv)
 	static const char *const options[] = { "--socket", "--tcp", "--run",
 					       "--tls-certs", "--tls-psk" };
 	const char *dir = option(call, "backend-dir");
+	const char *state = option(call, "state-dir");
 	const char *config = option(call, "config");
 	int n = 0;
 
 	argv[n++] = "xendiskd";
 	argv[n++] = "--serve";
 	argv[n++] = dir ? dir : BACKENDDIR;
+	argv[n++] = state ? state : DEFAULT_STATE_DIR;
 	argv[n++] = config ? config : SYSCONFDIR "/xen/xendiskd.conf";
 	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
 		if (!option(call, passed[i]))
@@ -107,7 +112,7 @@ static void fill(const struct invocation *call, const char **argv)
 enum status verb_serve(const struct invocation *call)
 {
 	cleanup_free const char **argv =
-		calloc((size_t)call->nr_args + 16, sizeof(*argv));
+		calloc((size_t)call->nr_args + 20, sizeof(*argv));
 	cleanup_free char *daemon = find_daemon();
 	enum status status = check(call);
 

@@ -8,8 +8,8 @@
  * with a NUL, which the receiver checks: the broker takes a worker for an
  * enemy, since it reads what a guest wrote.
  *
- * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLIENT, CLOSE and
- * answers to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
+ * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLIENT, CONTROL,
+ * CLOSE and answers to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
  * one service request outstanding at most; seq ties the answer to it.
  */
 #ifndef XENDISK_MSG_H
@@ -20,7 +20,7 @@
 
 #include "xendisk-backend.h"
 
-#define MSG_VERSION 3
+#define MSG_VERSION 4
 #define MSG_MAX	    8192
 #define MSG_MAX_FDS 4
 
@@ -28,6 +28,9 @@
 #define MSG_TEXT_MAX	   512
 #define MSG_EXPORT_MAX	   64 /* bytes of an export's name, without the NUL */
 #define MSG_NOTES_MAX	   2048
+#define MSG_VERB_MAX	   32 /* of CONTROL, with the NUL */
+#define MSG_CONTROL_MAX	   4096 /* its text and the answer, with the NUL */
+#define MSG_COMMIT_MAX	   65 /* SHA-256 in hexadecimal, with the NUL */
 #define MSG_IDENTITY_MAX   512
 #define MSG_MAX_IDENTITIES 8
 
@@ -47,6 +50,7 @@ enum msg_type {
 	MSG_RESIZE, /* struct msg_resize; answered by RESIZED */
 	MSG_CLIENT, /* struct msg_client, and the NBD client's socket; answered
 		     * by CLIENT_TAKEN */
+	MSG_CONTROL, /* struct msg_control; answered by CONTROLLED */
 
 	/* worker to broker */
 	MSG_HELLO = 32, /* struct msg_hello: the first message */
@@ -65,6 +69,8 @@ enum msg_type {
 		      * OPENED */
 
 	MSG_CLIENT_TAKEN, /* struct msg_text: or why it was sent away */
+	MSG_CONTROLLED, /* struct msg_controlled */
+	MSG_CHANGED, /* struct msg_changed; again to a new broker */
 
 	/* what became of MSG_SERVICE_CONNECT or SPAWN, on a socket of its own */
 	MSG_REACHED = 64, /* struct msg_text, and the connection */
@@ -158,6 +164,27 @@ struct msg_client {
 	struct msg_header h;
 	uint32_t flags;
 	char name[MSG_EXPORT_MAX + 1]; /* of the export, or "" */
+};
+
+/* For control() of a backend. */
+struct msg_control {
+	struct msg_header h;
+	char verb[MSG_VERB_MAX];
+	char text[MSG_CONTROL_MAX]; /* pairs.h */
+};
+
+struct msg_controlled {
+	struct msg_header h;
+	char text[MSG_CONTROL_MAX]; /* pairs.h; result < 0: why, a sentence, or
+				     * "": no backend of it knows the verb */
+};
+
+/* xd_changed(): what a layer shows now. */
+struct msg_changed {
+	struct msg_header h;
+	uint32_t layer; /* its number, pre-order from 0 at the root */
+	char commit[MSG_COMMIT_MAX]; /* or "" */
+	char text[MSG_TEXT_MAX];
 };
 
 struct msg_grew {

@@ -159,9 +159,14 @@ static void fill_export(struct serve_disk *disk)
 static int open_stack(struct serve_disk *disk,
 		      const struct serve_context *context)
 {
+	const struct stack_spec spec = {
+		.expression = disk->description,
+		.read_only = context->readonly,
+		.backend_dir = context->backend_dir,
+		.state_dir = context->state_dir,
+	};
 	char why[MSG_TEXT_MAX] = "";
-	int r = stack_open(&disk->stack, disk->description, context->readonly,
-			   context->backend_dir, disk->services, why);
+	int r = stack_open(&disk->stack, &spec, disk->services, why);
 
 	if (r == 0)
 		r = stack_activate(disk->stack, false, why);

@@ -17,6 +17,7 @@ struct serve_channel;
 /* How expressions are to be understood. */
 struct serve_context {
 	const char *backend_dir;
+	const char *state_dir;
 	const char *config;
 	bool readonly;
 };

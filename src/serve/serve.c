@@ -383,10 +383,12 @@ static int end(struct server *server)
 }
 
 int serve_main(int argc, char **argv, const char *backend_dir,
-	       const char *config)
+	       const char *state_dir, const char *config)
 {
 	struct server server = {
-		.context = { .backend_dir = backend_dir, .config = config },
+		.context = { .backend_dir = backend_dir,
+			     .state_dir = state_dir,
+			     .config = config },
 		.signals = -1,
 	};
 	int status = 1;

@@ -8,6 +8,6 @@
 
 /* What follows --serve; xendisk has checked it.  Returns the exit status. */
 int serve_main(int argc, char **argv, const char *backend_dir,
-	       const char *config);
+	       const char *state_dir, const char *config);
 
 #endif

@@ -27,13 +27,20 @@ struct stack_policy {
 	enum stack_flush_error flush_error;
 };
 
+/* What is to be opened. */
+struct stack_spec {
+	const char *expression; /* canonical */
+	bool read_only;
+	const char *backend_dir; /* the modules */
+	const char *state_dir; /* for xd_state(); NULL: there is none */
+};
+
 /*
- * Main thread.  Loads the modules from backend_dir, opens all layers, bottom
- * first.  On failure ret_why (MSG_TEXT_MAX bytes) says what and where.
+ * Main thread.  Loads the modules, opens all layers, bottom first.  On failure
+ * ret_why (MSG_TEXT_MAX bytes) says what and where.  *spec is borrowed.
  */
-int stack_open(struct stack **ret, const char *expression, bool read_only,
-	       const char *backend_dir, struct services *services,
-	       char *ret_why);
+int stack_open(struct stack **ret, const struct stack_spec *spec,
+	       struct services *services, char *ret_why);
 void stack_close(struct stack *stack);
 
 const struct xd_limits *stack_limits(const struct stack *stack);
@@ -42,6 +49,8 @@ const struct stack_policy *stack_policy(const struct stack *stack);
 struct pause *stack_pause(struct stack *stack);
 /* Fills limits, identities and notes of an OPENED message. */
 void stack_describe(const struct stack *stack, struct msg_opened *opened);
+/* Main thread.  Tells another broker what layers have said by xd_changed(). */
+void stack_tell_changed(struct stack *stack);
 
 /* Main thread; all layers, bottom first (deactivate: top first).  What fails
  * leaves nothing activated. */
@@ -59,6 +68,14 @@ bool stack_unsettled(const struct stack *stack);
 void stack_settle(struct stack *stack);
 /* Does a layer want to be asked every few seconds? */
 bool stack_may_grow(const struct stack *stack);
+
+/*
+ * Main thread.  control() of the topmost layer that has it.  ret_text has room
+ * for size bytes.  On failure ret_why says why; it is empty, with -EOPNOTSUPP,
+ * when there is no such layer.
+ */
+int stack_control(struct stack *stack, const char *verb, const char *text,
+		  char *ret_text, size_t size, char *ret_why);
 
 /* Main thread, while the lane does not run.  All layers' channels. */
 int stack_channel_open(struct stack *stack, struct engine *engine,

@@ -15,6 +15,7 @@
 
 #include "worker/isolate-files.h"
 #include "worker/stack.h"
+#include "worker/state-dir.h"
 
 /* The main thread may wait for a slow file system; a lane has guests. */
 #define OPEN_TIMEOUT_NS	   30000000000ull
@@ -274,6 +275,23 @@ int xd_lend_file(struct xd_disk *disk, const char *path)
 	if (r < 0)
 		xd_error(disk, "%s: %s", path, strerror(-r));
 	return r;
+}
+
+int xd_state(struct xd_disk *disk, const char *folder)
+{
+	struct host_disk *hd = host_disk_of(disk);
+	char why[MSG_TEXT_MAX] = "there is no state directory";
+	int fd = -ENOENT;
+
+	if (hd->is_open) {
+		xd_error(disk, "a folder of state can be had in open() only");
+		return -EPERM;
+	}
+	if (hd->stack->state_dir)
+		fd = state_dir_open(hd->stack->state_dir, folder, why);
+	if (fd < 0)
+		xd_error(disk, "%s", why);
+	return fd;
 }
 
 int xd_connected(int pending, char *ret_why, size_t size)

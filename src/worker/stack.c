@@ -293,9 +293,8 @@ static int check_identities(const struct stack *stack, char *ret_why)
 	return -E2BIG;
 }
 
-int stack_open(struct stack **ret, const char *expression, bool read_only,
-	       const char *backend_dir, struct services *services,
-	       char *ret_why)
+int stack_open(struct stack **ret, const struct stack_spec *spec,
+	       struct services *services, char *ret_why)
 {
 	struct stack *stack = calloc(1, sizeof(*stack));
 	struct host_disk *top;
@@ -306,9 +305,11 @@ int stack_open(struct stack **ret, const char *expression, bool read_only,
 		return r;
 	stack->services = services;
 	pause_init(&stack->pause, services);
-	stack->modules = modules_new(backend_dir);
+	pthread_mutex_init(&stack->now_lock, NULL);
+	stack->state_dir = spec->state_dir;
+	stack->modules = modules_new(spec->backend_dir);
 	if (stack->modules)
-		r = parse(stack, expression, read_only, ret_why);
+		r = parse(stack, spec->expression, spec->read_only, ret_why);
 	if (r == 0) {
 		r = add_disk(stack, take_policy(stack), &top);
 		if (r == 0)
@@ -323,6 +324,7 @@ int stack_open(struct stack **ret, const char *expression, bool read_only,
 		return r;
 	}
 	combine_limits(stack);
+	stack->state_dir = NULL; /* it is the caller's */
 	*ret = stack;
 	return 0;
 }
@@ -337,6 +339,7 @@ void stack_close(struct stack *stack)
 		free(stack->disks[i].below);
 	}
 	pause_destroy(&stack->pause);
+	pthread_mutex_destroy(&stack->now_lock);
 	expr_free(stack->root);
 	modules_free(stack->modules);
 	free(stack);

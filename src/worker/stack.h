@@ -10,6 +10,8 @@
 #ifndef XENDISK_STACK_H
 #define XENDISK_STACK_H
 
+#include <pthread.h>
+
 #include "common/expr.h"
 #include "common/util.h"
 #include "worker/disk.h"
@@ -28,6 +30,8 @@ struct host_disk {
 	uint64_t next_size; /* as resize() said; 0: it has not grown */
 	char *identity; /* xd_identify() */
 	char *notes; /* xd_note(): lines */
+	struct msg_changed changed; /* xd_changed(); under now_lock */
+	bool is_changed; /* ... was called */
 };
 
 struct stack {
@@ -38,6 +42,8 @@ struct stack {
 	struct stack_policy policy;
 	struct xd_limits limits;
 	char why[MSG_TEXT_MAX]; /* the sentence that xd_error() said last */
+	const char *state_dir; /* or NULL; while it is being opened */
+	pthread_mutex_t now_lock; /* held while the broker is told */
 	unsigned int nr_disks;
 	struct host_disk disks[EXPR_MAX_LAYERS];
 };

@@ -43,8 +43,10 @@ int worker_start(const char *disk)
 
 	worker.vm = getenv("XENDISK_WORKER_VM");
 	worker.backend_dir = getenv("XENDISK_WORKER_BACKEND_DIR");
+	worker.state_dir = getenv("XENDISK_WORKER_STATE_DIR");
 	if (parse_disk(disk, &worker) < 0 || !worker.vm ||
-	    !worker.backend_dir || !word || log_parse_level(word, &level) < 0 ||
+	    !worker.backend_dir || !worker.state_dir || !word ||
+	    log_parse_level(word, &level) < 0 ||
 	    environment_u32("XENDISK_WORKER_SOCKET", &sock) < 0 ||
 	    environment_u32("XENDISK_WORKER_LISTENER", &listener) < 0 ||
 	    environment_u32("XENDISK_WORKER_BACKEND_DOMID",

@@ -15,6 +15,7 @@
  *               few seconds while a guest is connected
  *   DISCONNECT  the lanes end, a last flush, and all that CONNECT made is undone
  *   CLIENT      an NBD client, with a guest or without: use.c
+ *   CONTROL     the operator wants something of a backend
  *   CLOSE       the end.  With a guest still connected, the log stays: the
  *               next worker goes on where this one stopped
  *
@@ -115,14 +116,18 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 		    char *ret_why)
 {
 	const struct worker_options *options = worker->options;
+	const struct stack_spec spec = {
+		.expression = msg->expression,
+		.read_only = msg->flags & MSG_OPEN_READONLY,
+		.backend_dir = options->backend_dir,
+		.state_dir = options->state_dir,
+	};
 	int r;
 
 	r = grant_open(&worker->grant, options->domid);
 	if (r)
 		return say(ret_why, r, "the grant device: %s", strerror(-r));
-	r = stack_open(&worker->stack, msg->expression,
-		       msg->flags & MSG_OPEN_READONLY, options->backend_dir,
-		       worker->services, ret_why);
+	r = stack_open(&worker->stack, &spec, worker->services, ret_why);
 	if (r)
 		return r;
 	CRASH_POINT(stack_opened);
@@ -276,6 +281,24 @@ static int handle_resize(struct worker *worker, const struct msg_resize *msg)
 	return 0;
 }
 
+/* Nothing else is done meanwhile: see xendisk-backend.h. */
+static int handle_control(struct worker *worker, const struct msg_control *msg)
+{
+	struct msg_controlled answer = { .h.seq = msg->h.seq };
+	char why[MSG_TEXT_MAX] = "";
+	int r;
+
+	if (!worker->stack)
+		return -EPROTO;
+	r = stack_control(worker->stack, msg->verb, msg->text, answer.text,
+			  sizeof(answer.text), why);
+	answer.h.result = r;
+	if (r < 0)
+		(void)snprintf(answer.text, sizeof(answer.text), "%s", why);
+	return services_send(worker->services, &answer, sizeof(answer),
+			     MSG_CONTROLLED);
+}
+
 static void handle_close(struct worker *worker)
 {
 	char why[MSG_TEXT_MAX] = "";
@@ -321,6 +344,8 @@ static int handle(struct worker *worker, const void *msg, int fd)
 		return handle_resume(worker, msg);
 	case MSG_RESIZE:
 		return handle_resize(worker, msg);
+	case MSG_CONTROL:
+		return handle_control(worker, msg);
 	default:
 		return -EPROTO;
 	}
@@ -356,6 +381,7 @@ static void catch_up(struct worker *worker)
 	struct msg_text broken = { .text = IO_BROKEN_TEXT };
 
 	grow_tell(&worker->grow);
+	stack_tell_changed(worker->stack);
 	/* Lanes that run look after it themselves, those of NBD clients too. */
 	if (!worker->running) {
 		if (atomic_load(&disk->poison) == IO_FAILED &&

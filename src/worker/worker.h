@@ -15,6 +15,7 @@ struct worker_options {
 	uint32_t uid; /* to become; 0: stay */
 	const char *vm; /* UUID text, or "" */
 	const char *backend_dir;
+	const char *state_dir;
 	int sock; /* to the broker */
 	int listener; /* where the next broker calls */
 };

@@ -271,6 +271,11 @@ static void *run(void *arg)
 			memcpy(broker->state.condition,
 			       ((const struct msg_condition *)header)->reason,
 			       sizeof(broker->state.condition));
+		else if (header->type == MSG_CHANGED) {
+			memcpy(&broker->state.changed, buf,
+			       sizeof(broker->state.changed));
+			broker->state.changes++;
+		}
 	}
 	return NULL;
 }

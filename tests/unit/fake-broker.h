@@ -23,6 +23,8 @@ struct fake_broker_state {
 	_Atomic uint64_t delay_ns; /* before each answer */
 	char condition[MSG_TEXT_MAX]; /* the last one's reason; or empty */
 	char poisoned[MSG_IDENTITY_MAX]; /* the last one; read it when asked */
+	_Atomic unsigned int changes; /* CHANGEDs; then this is the last one: */
+	struct msg_changed changed;
 };
 
 struct fake_broker *fake_broker_new(void);

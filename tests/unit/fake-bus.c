@@ -96,6 +96,7 @@ void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
 		.devid = vbd->devid,
 		.vdev = "xvdb",
 		.expression = "absent()",
+		.given = vbd->domid == 5 ? "@web" : "/srv/a.img",
 		.state = "connected",
 		.size = 1 << 30,
 		.sector_size = 512,
@@ -146,6 +147,36 @@ void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 	(void)vbd;
 	(void)accept_loss;
 	done(ctx, 0, NULL);
+}
+
+char fake_asked[MSG_CONTROL_MAX];
+
+void vbd_control(struct vbd *vbd, const char *verb, const char *text,
+		 vbd_done_fn done, void *ctx)
+{
+	(void)snprintf(fake_asked, sizeof(fake_asked), "%s: %s", verb, text);
+	if (vbd->domid == 7)
+		done(ctx, -EOPNOTSUPP, "");
+	else if (strstr(text, "message=refuse\n"))
+		done(ctx, -EBUSY, "git: 4 snapshots are pending");
+	else if (strstr(text, "message=unnumbered\n"))
+		done(ctx, 0, "number=7\n");
+	else if (strcmp(verb, "snapshot") == 0)
+		done(ctx, 0, "id=7\n");
+	else
+		done(ctx, 0,
+		     "branch=main\ndirty=4096\nhead=1234\nspace=much\n"
+		     "odd=\xff\n");
+}
+
+int exports_control(struct exports *exports, const char *name, const char *verb,
+		    const char *text, vbd_done_fn done, void *ctx)
+{
+	(void)exports;
+	if (strcmp(name, "web1") != 0)
+		return -ENOENT;
+	vbd_control(&disks[0], verb, text, done, ctx);
+	return 0;
 }
 
 /* One export, of the first disk: "web1". */

@@ -12,4 +12,8 @@
 extern vbd_done_fn fake_pending_done;
 extern void *fake_pending_ctx;
 
+/* What backends were asked last: the text; the answer is in the fake's hands, by
+ * the verb: snapshots of 5/51728 have the number 7, 7/51712 has none. */
+extern char fake_asked[MSG_CONTROL_MAX];
+
 #endif

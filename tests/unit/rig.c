@@ -24,6 +24,7 @@ void rig_new(struct rig *rig, bool uring)
 	snprintf(rig->images, sizeof(rig->images), "%s/xendisk-rig-XXXXXX",
 		 tmp ? tmp : "/tmp");
 	assert_non_null(mkdtemp(rig->images));
+	snprintf(rig->state, sizeof(rig->state), "%s/state", rig->images);
 	rig->broker = fake_broker_new();
 	rig_limit(rig, INT64_MAX, 0);
 }
@@ -92,6 +93,10 @@ static void expand(struct rig *rig, const char *expression)
 static int open_stack(struct rig *rig, unsigned int lanes,
 		      const char *expression, bool read_only, bool recover)
 {
+	const struct stack_spec spec = { .expression = rig->expression,
+					 .read_only = read_only,
+					 .backend_dir = rig->backend_dir,
+					 .state_dir = rig->state };
 	int r;
 
 	expand(rig, expression);
@@ -100,8 +105,7 @@ static int open_stack(struct rig *rig, unsigned int lanes,
 	    0)
 		fail_msg("%s is wrong", rig->expression);
 	rig->services = fake_broker_connect(rig->broker);
-	r = stack_open(&rig->stack, rig->expression, read_only,
-		       rig->backend_dir, rig->services, rig->why);
+	r = stack_open(&rig->stack, &spec, rig->services, rig->why);
 	if (r < 0) {
 		rig->stack = NULL;
 		services_free(TAKE_PTR(rig->services));

@@ -19,6 +19,7 @@
 
 struct rig {
 	char images[64]; /* folder; on a disk, if TMPDIR is */
+	char state[80]; /* the state directory, in it */
 	char expression[MSG_EXPR_MAX + 1];
 	const char *backend_dir;
 	bool uring;

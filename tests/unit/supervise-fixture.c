@@ -129,9 +129,26 @@ static void on_grew(void *ctx, uint64_t size)
 	seen->size = size;
 }
 
+static void on_controlled(void *ctx, int err, const char *text)
+{
+	note(ctx, "controlled", err, text);
+}
+
+static void on_changed(void *ctx, uint32_t layer, const char *commit,
+		       const char *text)
+{
+	struct seen *seen = ctx;
+
+	seen->changes++;
+	seen->layer = layer;
+	snprintf(seen->commit, sizeof(seen->commit), "%s", commit);
+	snprintf(seen->now, sizeof(seen->now), "%s", text);
+}
+
 const struct worker_events supervise_events = {
-	on_opened,    on_connected, on_disconnected, on_resumed, on_broken,
-	on_condition, on_died,	    on_resized,	     on_grew,
+	on_opened, on_connected,  on_disconnected, on_resumed,
+	on_broken, on_condition,  on_died,	   on_resized,
+	on_grew,   on_controlled, on_changed,
 };
 
 void expect(struct seen *seen, const char *event, int err)

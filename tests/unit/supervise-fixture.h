@@ -41,15 +41,19 @@ struct seen {
 	bool any; /* one of the events below has come */
 	const char *event;
 	int err;
-	char text[MSG_NOTES_MAX];
+	char text[MSG_CONTROL_MAX];
 	bool poisoned;
 	bool paused;
 	bool stopped;
 	uint64_t size; /* as grew() said */
+	unsigned int changes; /* changed()s; then this was the last: */
+	uint32_t layer;
+	char commit[MSG_COMMIT_MAX];
+	char now[MSG_TEXT_MAX];
 };
 
 void note(struct seen *seen, const char *event, int err, const char *text);
-/* Waits for the next event but condition(): it is that one. */
+/* Waits for the next event but condition() and changed(): it is that one. */
 void expect(struct seen *seen, const char *event, int err);
 
 /* A new worker for 5/51728, opened. */

@@ -516,7 +516,7 @@ static void test_user_ids(void **state)
 {
 	struct seen *seen = adopt_good(state, "good", true);
 	struct worker *first = TAKE_PTR(seen->worker);
-	char uid[MSG_NOTES_MAX];
+	char uid[MSG_CONTROL_MAX];
 
 	snprintf(uid, sizeof(uid), "%s", seen->text);
 	start(state, "fake(other)");

@@ -183,9 +183,66 @@ static void test_show(void **state)
 	json_decref(answer);
 }
 
+/* Numbers are numbers where the key says so, and where it is one. */
+static void test_snapshot(void **state)
+{
+	static const char *const places[] = { "\"domid\":5,\"devid\":51728",
+					      "\"name\":\"@web\"",
+					      "\"name\":\"web1\"" };
+	json_t *answer;
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		cleanup_free char *take = xasprintf(
+			"{\"method\":\"io.xendisk.Snapshot\",\"parameters\":"
+			"{%s,\"message\":\"a\\nb\"}}",
+			places[i]);
+		cleanup_free char *look =
+			xasprintf("{\"method\":\"io.xendisk.Status\","
+				  "\"parameters\":{%s,\"id\":7}}",
+				  places[i]);
+		cleanup_free char *text = NULL;
+
+		answer = call(*state, take);
+		text = json_dumps(answer, JSON_COMPACT);
+		assert_string_equal(text, "{\"parameters\":{\"id\":7}}");
+		json_decref(answer);
+		/* An export is nobody's, for all that is asked here. */
+		assert_string_equal(fake_asked,
+				    i == 2 ? "snapshot: message=a\\nb\n" :
+					     "snapshot: message=a\\nb\n"
+					     "domain=web1\n");
+		free(text);
+		answer = call(*state, look);
+		text = json_dumps(answer, JSON_COMPACT);
+		assert_string_equal(text,
+				    "{\"parameters\":{\"status\":{"
+				    "\"branch\":\"main\",\"dirty\":4096,"
+				    "\"head\":\"1234\",\"space\":\"much\","
+				    "\"odd\":\"(not UTF-8)\"}}}");
+		json_decref(answer);
+		assert_non_null(strstr(fake_asked, "status: id=7\n"));
+	}
+}
+
+static void test_message_too_long(void **state)
+{
+	cleanup_free char *text = NULL;
+	char message[MSG_CONTROL_MAX];
+
+	memset(message, 'x', sizeof(message) - 1);
+	message[sizeof(message) - 1] = '\0';
+	text = xasprintf("{\"method\":\"io.xendisk.Snapshot\",\"parameters\":"
+			 "{\"name\":\"@web\",\"message\":\"%s\"}}",
+			 message);
+	expect_error(*state, text, "io.xendisk.Failed", "message",
+		     "the message is too long");
+}
+
 static void test_errors(void **state)
 {
-#define SERVICE "org.varlink.service."
+#define SERVICE	 "org.varlink.service."
+#define SNAPSHOT "{\"method\":\"io.xendisk.Snapshot\",\"parameters\":"
+#define STATUS	 "{\"method\":\"io.xendisk.Status\",\"parameters\":"
 	static const struct {
 		const char *request;
 		const char *error;
@@ -222,6 +279,28 @@ static void test_errors(void **state)
 		{ "{\"method\":\"io.xendisk.HotplugRemove\","
 		  "\"parameters\":{\"path\":\"x\"}}",
 		  "io.xendisk.Failed", "message", "the last flush failed" },
+		{ SNAPSHOT "{\"domid\":7,\"devid\":51712}}",
+		  "io.xendisk.Refused", "message",
+		  "its backends have no snapshots, as those of git have" },
+		{ STATUS "{\"domid\":7,\"devid\":51712}}", "io.xendisk.Refused",
+		  "message",
+		  "its backends have nothing to tell, as those of git have" },
+		{ SNAPSHOT "{\"name\":\"@web\",\"message\":\"refuse\"}}",
+		  "io.xendisk.Refused", "message",
+		  "git: 4 snapshots are pending" },
+		{ SNAPSHOT "{\"name\":\"@web\",\"message\":\"unnumbered\"}}",
+		  "io.xendisk.Failed", "message",
+		  "the backend gave the snapshot no number" },
+		{ SNAPSHOT "{\"name\":\"@wob\"}}", "io.xendisk.NoSuchDisk",
+		  "message", "no domain has a disk \"@wob\"" },
+		{ SNAPSHOT "{\"name\":\"wob\"}}", "io.xendisk.NoSuchExport",
+		  "message", "there is no export \"wob\"" },
+		{ SNAPSHOT "{\"name\":\"@web\",\"domid\":5}}",
+		  SERVICE "InvalidParameter", "parameter", "name" },
+		{ SNAPSHOT "{}}", SERVICE "InvalidParameter", "parameter",
+		  "domid" },
+		{ SNAPSHOT "{\"domid\":5}}", SERVICE "InvalidParameter",
+		  "parameter", "devid" },
 		{ "{\"method\":\"org.varlink.service.GetInterfaceDescription\","
 		  "\"parameters\":{\"interface\":\"a.b\"}}",
 		  SERVICE "InterfaceNotFound", "interface", "a.b" },
@@ -495,6 +574,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_list),
 		TEST(test_show),
+		TEST(test_snapshot),
+		TEST(test_message_too_long),
 		TEST(test_errors),
 		TEST(test_malformed),
 		TEST(test_too_long),

@@ -58,11 +58,14 @@ static char why[MSG_TEXT_MAX];
 
 static struct stack *open_stack(const char *expression, bool read_only)
 {
+	const struct stack_spec spec = { .expression = expression,
+					 .read_only = read_only,
+					 .backend_dir = modules };
 	struct stack *stack = NULL;
 
 	trace[0] = '\0';
 	why[0] = '\0';
-	if (stack_open(&stack, expression, read_only, modules, services, why))
+	if (stack_open(&stack, &spec, services, why))
 		print_error("%s: %s\n", expression, why);
 	assert_non_null(stack);
 	return stack;
@@ -71,13 +74,14 @@ static struct stack *open_stack(const char *expression, bool read_only)
 /* Refused, with the sentence that says so, and nothing stays open. */
 static void refused(const char *expression, const char *sentence)
 {
+	const struct stack_spec spec = { .expression = expression,
+					 .backend_dir = modules };
 	struct stack *stack = NULL;
 	const char *p;
 	int balance = 0;
 
 	trace[0] = '\0';
-	assert_true(stack_open(&stack, expression, false, modules, services,
-			       why) < 0);
+	assert_true(stack_open(&stack, &spec, services, why) < 0);
 	assert_null(stack);
 	if (!strstr(why, sentence))
 		print_error("%s: %s, not %s\n", expression, why, sentence);

@@ -105,6 +105,8 @@ static void fake_random(unsigned int seed)
 		{ MSG_RESIZED, sizeof(struct msg_text) },
 		{ MSG_GREW, sizeof(struct msg_grew) },
 		{ MSG_CLIENT_TAKEN, sizeof(struct msg_text) },
+		{ MSG_CONTROLLED, sizeof(struct msg_controlled) },
+		{ MSG_CHANGED, sizeof(struct msg_changed) },
 	};
 
 	srand(seed);

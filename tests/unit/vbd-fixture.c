@@ -104,6 +104,13 @@ int worker_resize(struct worker *worker, uint64_t size)
 	return 0;
 }
 
+int worker_control(struct worker *worker, const char *verb, const char *text)
+{
+	(void)verb;
+	(void)text;
+	return worker->process ? 0 : -ENOTCONN;
+}
+
 bool worker_takes_clients(const struct worker *worker)
 {
 	return worker->process;
@@ -166,6 +173,16 @@ const char *export_path(const struct export *export)
 void world_grow(struct disk *disk, uint64_t size)
 {
 	disk->worker->events.grew(disk->worker->spec.ctx, size);
+}
+
+void world_controlled(struct disk *disk, int err, const char *text)
+{
+	disk->worker->events.controlled(disk->worker->spec.ctx, err, text);
+}
+
+void world_changed(struct disk *disk, const char *commit, const char *text)
+{
+	disk->worker->events.changed(disk->worker->spec.ctx, 0, commit, text);
 }
 
 void world_resized(struct disk *disk, int err)

@@ -76,6 +76,9 @@ void world_worker_dies(struct disk *disk);
 /* The worker says that the disk is larger; that a resize has ended. */
 void world_grow(struct disk *disk, uint64_t size);
 void world_resized(struct disk *disk, int err);
+/* The worker answers what its backends were asked; says what they show. */
+void world_controlled(struct disk *disk, int err, const char *text);
+void world_changed(struct disk *disk, const char *commit, const char *text);
 /* Lets the event loop run until the worker is asked something. */
 void world_wait_ask(struct disk *disk, enum ask ask);
 
