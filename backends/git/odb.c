@@ -11,6 +11,10 @@
  *
  * Number 0 is no pack but the spool: a file in memory to which loose objects
  * are copied when they are found.
+ *
+ * Packs may be added to a settled odb, by descriptors, while other threads find
+ * and read: the table has room for all there may ever be, so it never moves, and
+ * an entry is complete before the number of entries says that it is there.
  */
 #include "config.h"
 
@@ -19,6 +23,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -74,9 +80,11 @@ struct odb {
 	int objects; /* borrowed, until odb_settle() */
 	int dir; /* objects/pack; -1: there is none */
 	struct pack *packs;
-	uint32_t nr; /* with the spool */
-	uint32_t last; /* where the last one was found */
+	_Atomic uint32_t nr; /* with the spool */
+	uint32_t room; /* entries of packs, once it is settled */
+	_Atomic uint32_t last; /* where the last one was found: a hint */
 	uint32_t nr_used;
+	pthread_mutex_t adding;
 	struct loose *loose; /* until odb_settle() */
 	uint64_t spooled; /* bytes */
 	uint64_t indexed; /* bytes of indexes that were read */
@@ -243,10 +251,23 @@ static int open_file(int dir, const char *name, const char *end,
 	return TAKE_FD(fd);
 }
 
+/* The file has this many bytes. */
+static int check_pack(struct pack *pack, uint64_t size, char *ret_why)
+{
+	uint8_t head[12];
+
+	if (size < sizeof(head) + TRAILER ||
+	    pread_all(pack->fd, head, sizeof(head), 0) < 0 ||
+	    memcmp(head, "PACK", 4) != 0 ||
+	    (get32(head + 4) != 2 && get32(head + 4) != 3))
+		return why(ret_why, -EBADMSG, "%s.pack is no pack", pack->name);
+	pack->size = size - TRAILER;
+	return 0;
+}
+
 static int open_pack(struct odb *odb, struct pack *pack, char *ret_why)
 {
 	uint64_t size, index_size;
-	uint8_t head[12];
 	cleanup_close int fd = -1;
 	int r = fd = open_file(odb->dir, pack->name, ".pack", &size);
 
@@ -256,12 +277,9 @@ static int open_pack(struct odb *odb, struct pack *pack, char *ret_why)
 		return why(ret_why, r, "%s.pack: %s", pack->name, strerror(-r));
 	pack->fd = TAKE_FD(fd);
 	pack->index = r;
-	if (size < sizeof(head) + TRAILER ||
-	    pread_all(pack->fd, head, sizeof(head), 0) < 0 ||
-	    memcmp(head, "PACK", 4) != 0 ||
-	    (get32(head + 4) != 2 && get32(head + 4) != 3))
-		return why(ret_why, -EBADMSG, "%s.pack is no pack", pack->name);
-	pack->size = size - TRAILER;
+	r = check_pack(pack, size, ret_why);
+	if (r < 0)
+		return r;
 	if (++odb->nr_used > ODB_MAX_PACKS)
 		return why(ret_why, -EMFILE,
 			   "the objects are in more than %u packs: try git "
@@ -333,13 +351,13 @@ static int list_packs(struct odb *odb, char *ret_why)
 	return r;
 }
 
-int odb_open(struct odb **ret, int objects, char *ret_why)
+/* With room for so many packs. */
+static int new_odb(struct odb **ret, uint32_t room, char *ret_why)
 {
 	struct odb *odb = calloc(1, sizeof(*odb));
-	int r;
 
 	if (odb)
-		odb->packs = calloc(1, sizeof(*odb->packs));
+		odb->packs = calloc(room, sizeof(*odb->packs));
 	if (!odb || !odb->packs ||
 	    getrandom(&hash_key, sizeof(hash_key), 0) != sizeof(hash_key)) {
 		if (odb)
@@ -347,11 +365,24 @@ int odb_open(struct odb **ret, int objects, char *ret_why)
 		free(odb);
 		return why(ret_why, -ENOMEM, "the objects: no memory");
 	}
+	pthread_mutex_init(&odb->adding, NULL);
+	odb->objects = odb->dir = -1;
+	odb->nr = 1;
+	odb->packs[SPOOL] = (struct pack){ .fd = -1, .index = -1 };
+	*ret = odb;
+	return 0;
+}
+
+int odb_open(struct odb **ret, int objects, char *ret_why)
+{
+	struct odb *odb;
+	int r = new_odb(&odb, 1, ret_why);
+
+	if (r < 0)
+		return r;
 	odb->objects = objects;
 	odb->dir = openat(objects, "pack",
 			  O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	odb->nr = 1;
-	odb->packs[SPOOL] = (struct pack){ .fd = -1, .index = -1 };
 	r = odb->dir < 0 && errno != ENOENT ?
 		    why(ret_why, -errno, "objects/pack: %s", strerror(errno)) :
 		    list_packs(odb, ret_why);
@@ -361,6 +392,15 @@ int odb_open(struct odb **ret, int objects, char *ret_why)
 	}
 	*ret = odb;
 	return 0;
+}
+
+int odb_new(struct odb **ret, char *ret_why)
+{
+	int r = new_odb(ret, ODB_MAX_PACKS + 1, ret_why);
+
+	if (r == 0)
+		(*ret)->room = ODB_MAX_PACKS + 1;
+	return r;
 }
 
 static void forget_loose(struct odb *odb)
@@ -383,6 +423,17 @@ static void close_pack(struct pack *pack)
 	free(TAKE_PTR(pack->name));
 }
 
+/* For packs to come; without memory they will be refused. */
+static void make_room(struct odb *odb)
+{
+	uint32_t room = odb->nr + ODB_MAX_PACKS - odb->nr_used;
+	struct pack *packs = realloc(odb->packs, room * sizeof(*packs));
+
+	odb->room = packs ? room : odb->nr;
+	if (packs)
+		odb->packs = packs;
+}
+
 void odb_settle(struct odb *odb)
 {
 	for (uint32_t i = 1; i < odb->nr; i++) {
@@ -394,6 +445,7 @@ void odb_settle(struct odb *odb)
 		(void)close(TAKE_FD(odb->dir));
 	forget_loose(odb);
 	odb->objects = -1;
+	make_room(odb);
 }
 
 void odb_close(struct odb *odb)
@@ -405,6 +457,7 @@ void odb_close(struct odb *odb)
 	if (odb->dir >= 0)
 		(void)close(odb->dir);
 	forget_loose(odb);
+	pthread_mutex_destroy(&odb->adding);
 	free(odb->packs);
 	free(odb);
 }
@@ -504,6 +557,19 @@ uint64_t odb_loose_bytes(const struct odb *odb)
 
 /* --- Finding ------------------------------------------------------------------- */
 
+static int found_in(struct odb *odb, uint32_t i, uint64_t at, struct place *ret,
+		    char *ret_why)
+{
+	const struct pack *pack = &odb->packs[i];
+
+	if (at >= pack->size)
+		return bad_index(pack, ret_why,
+				 "an object is beyond the end of the pack");
+	atomic_store_explicit(&odb->last, i, memory_order_relaxed);
+	*ret = (struct place){ (uint16_t)i, at };
+	return 0;
+}
+
 static int find_packed(struct odb *odb, uint32_t i,
 		       const uint8_t oid[OID_BYTES], struct place *ret,
 		       char *ret_why)
@@ -516,14 +582,7 @@ static int find_packed(struct odb *odb, uint32_t i,
 		r = open_pack(odb, pack, ret_why);
 	else if (r < 0 && r != -ENOENT)
 		return bad_index(pack, ret_why, "an offset is outside of it");
-	if (r < 0)
-		return r;
-	if (at >= pack->size)
-		return bad_index(pack, ret_why,
-				 "an object is beyond the end of the pack");
-	odb->last = i;
-	*ret = (struct place){ (uint16_t)i, at };
-	return 0;
+	return r < 0 ? r : found_in(odb, i, at, ret, ret_why);
 }
 
 int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
@@ -537,6 +596,107 @@ int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
 		r = find_packed(odb, i, oid, ret, ret_why);
 	return r == -ENOENT ? find_loose(odb, oid, ret, ret_why) : r;
 }
+
+/* In the index's file. */
+static int look_in(struct odb *odb, uint32_t i, const uint8_t oid[OID_BYTES],
+		   struct place *ret, char *ret_why)
+{
+	const struct pack *pack = &odb->packs[i];
+	uint64_t at;
+	int r = pack->index >= 0 ? search(pack, oid, &at) : -ENOENT;
+
+	if (r < 0 && r != -ENOENT)
+		return bad_index(pack, ret_why,
+				 r == -EBADMSG ? "an offset is outside of it" :
+						 strerror(-r));
+	return r < 0 ? r : found_in(odb, i, at, ret, ret_why);
+}
+
+int odb_look_up(struct odb *odb, const uint8_t oid[OID_BYTES],
+		struct place *ret, char *ret_why)
+{
+	uint32_t nr = atomic_load_explicit(&odb->nr, memory_order_acquire);
+	uint32_t last = atomic_load_explicit(&odb->last, memory_order_relaxed);
+	int r = -ENOENT;
+
+	if (last > 0 && last < nr)
+		r = look_in(odb, last, oid, ret, ret_why);
+	/* What was added last is wanted most. */
+	for (uint32_t i = nr - 1; i > 0 && r == -ENOENT; i--)
+		if (i != last)
+			r = look_in(odb, i, oid, ret, ret_why);
+	return r;
+}
+
+/* --- Adding to it -------------------------------------------------------------- */
+
+static int fill_pack(struct pack *pack, const char *name, char *ret_why)
+{
+	uint8_t head[NAMES];
+	struct stat st, index_st;
+	int r;
+
+	pack->name = strdup(name);
+	if (!pack->name)
+		return why(ret_why, -ENOMEM, "the packs: no memory");
+	if (fstat(pack->fd, &st) < 0 || fstat(pack->index, &index_st) < 0)
+		return why(ret_why, -errno, "%s: %s", name, strerror(errno));
+	if (!S_ISREG(st.st_mode) || !S_ISREG(index_st.st_mode))
+		return why(ret_why, -EBADMSG, "%s is no plain file", name);
+	pack->index_size = (uint64_t)index_st.st_size;
+	if (pack->index_size < NAMES + 2 * TRAILER)
+		return bad_index(pack, ret_why, "it is too short");
+	r = pread_all(pack->index, head, sizeof(head), 0);
+	if (r < 0)
+		return bad_index(pack, ret_why, strerror(-r));
+	r = check_index(pack, head, ret_why);
+	return r < 0 ? r : check_pack(pack, (uint64_t)st.st_size, ret_why);
+}
+
+int odb_add(struct odb *odb, const char *name, int fd, int index, char *ret_why)
+{
+	struct pack pack = { .fd = fd, .index = index };
+	int r = fill_pack(&pack, name, ret_why);
+	uint32_t nr;
+
+	pthread_mutex_lock(&odb->adding);
+	nr = odb->nr;
+	if (r == 0 && nr >= odb->room)
+		r = why(ret_why, -EMFILE,
+			"the objects are in more than %u packs: try git repack",
+			ODB_MAX_PACKS);
+	if (r == 0) {
+		odb->packs[nr] = pack;
+		atomic_store_explicit(&odb->nr, nr + 1, memory_order_release);
+	}
+	pthread_mutex_unlock(&odb->adding);
+	if (r < 0)
+		close_pack(&pack);
+	return r;
+}
+
+bool odb_has_pack(struct odb *odb, const char *name)
+{
+	uint32_t nr = atomic_load_explicit(&odb->nr, memory_order_acquire);
+
+	for (uint32_t i = 1; i < nr; i++)
+		if (odb->packs[i].name && odb->packs[i].index >= 0 &&
+		    strcmp(odb->packs[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+uint32_t odb_packs_left(struct odb *odb)
+{
+	return odb->room - odb->nr;
+}
+
+int odb_pack_fd(const struct odb *odb, uint16_t pack)
+{
+	return odb->packs[pack].fd;
+}
+
+/* --- For readers ---------------------------------------------------------------- */
 
 int odb_find_in(const struct odb *odb, uint16_t number,
 		const uint8_t oid[OID_BYTES], struct place *ret)

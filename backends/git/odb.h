@@ -8,8 +8,9 @@
  * memory.  Nothing in the files is believed: what is wrong is -EBADMSG and a
  * sentence that names the pack or the object.
  *
- * Opening and odb_find() belong to one thread.  After odb_settle() any thread
- * may read, each with a reader of its own.
+ * Opening and odb_find() belong to one thread.  After odb_settle(), and from the
+ * start after odb_new(), any thread may look up, add and read, each with a reader
+ * of its own.
  */
 #ifndef XENDISK_GIT_ODB_H
 #define XENDISK_GIT_ODB_H
@@ -82,6 +83,21 @@ int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
 	     char *ret_why);
 /* Lets go of what is not used, and of indexes in memory. */
 void odb_settle(struct odb *odb);
+/* One without a repository, settled: what is in it came by odb_add(). */
+int odb_new(struct odb **ret, char *ret_why);
+/* Adds "pack-..." by the descriptors of pack and index, for reading, which it
+ * takes, also when it fails.  -EMFILE: there are too many. */
+int odb_add(struct odb *odb, const char *name, int fd, int index,
+	    char *ret_why);
+bool odb_has_pack(struct odb *odb, const char *name);
+/* How many may still be added. */
+uint32_t odb_packs_left(struct odb *odb);
+/* As odb_find(), but any thread's, and in packs that are open only.  -ENOENT
+ * comes without a sentence. */
+int odb_look_up(struct odb *odb, const uint8_t oid[OID_BYTES],
+		struct place *ret, char *ret_why);
+/* For reads without a reader; the odb's own. */
+int odb_pack_fd(const struct odb *odb, uint16_t pack);
 /* Bytes of memory that copied loose objects take. */
 uint64_t odb_loose_bytes(const struct odb *odb);
 
