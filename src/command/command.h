@@ -29,7 +29,6 @@ struct verb_option {
 	const char *name;
 	const char *arg; /* its name in the help; NULL: takes none */
 	const char *help;
-	char letter; /* short form; 0: none */
 };
 
 struct invocation;
@@ -40,6 +39,7 @@ struct verb {
 	int min_args, max_args;
 	const char *summary;
 	struct verb_option options[MAX_OPTIONS];
+	const char *letters; /* short forms of the first options; or NULL */
 	enum status (*run)(const struct invocation *call);
 	bool once; /* an option given twice is an error; else the last counts */
 	bool hidden; /* for scripts of ours: not in the help */
@@ -56,6 +56,9 @@ struct invocation {
 
 /* All verbs, ended by a name of NULL. */
 extern const struct verb verbs[];
+
+/* The short form of the nth option, 0: none. */
+char option_letter(const struct verb *verb, int n);
 
 /* The argument of --name, "" when it takes none, NULL when it is not there. */
 const char *option(const struct invocation *call, const char *name);

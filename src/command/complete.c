@@ -132,9 +132,9 @@ static bool takes_next(const struct verb *v, const char *word)
 		return true;
 	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++) {
 		const struct verb_option *option = &v->options[i];
-		const char letter[] = { '-', option->letter, '\0' };
+		const char letter[] = { '-', option_letter(v, i), '\0' };
 
-		if (option->arg && option->letter && strcmp(word, letter) == 0)
+		if (option->arg && letter[1] && strcmp(word, letter) == 0)
 			return true;
 		if (option->arg && strncmp(word, "--", 2) == 0 &&
 		    strcmp(word + 2, option->name) == 0)

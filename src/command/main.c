@@ -131,8 +131,9 @@ const struct verb verbs[] = {
 	  .min_args = 1,
 	  .max_args = 2,
 	  .summary = "keep the disk as it is now, in its git repository",
-	  .options = { { "message", "TEXT", "of the commit", 'm' },
+	  .options = { { "message", "TEXT", "of the commit" },
 		       { "wait", NULL, "until it is a commit; prints its id" } },
+	  .letters = "m",
 	  .run = verb_snapshot },
 	{ .name = "status",
 	  .synopsis = "DOM|DISK [VDEV]",
@@ -172,6 +173,13 @@ enum status fail(enum status status, const char *fmt, ...)
 	return status;
 }
 
+char option_letter(const struct verb *verb, int n)
+{
+	return verb->letters && n < (int)strlen(verb->letters) ?
+		       verb->letters[n] :
+		       '\0';
+}
+
 const char *option(const struct invocation *call, const char *name)
 {
 	for (int i = 0; i < MAX_OPTIONS && call->verb->options[i].name; i++)
@@ -202,11 +210,12 @@ static void print_verb(const struct verb *v)
 	printf("usage: xendisk %s%s%s\n%s\n", v->name, *v->synopsis ? " " : "",
 	       v->synopsis, v->summary);
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
-		char letter[] = { '-', v->options[i].letter, ',', ' ', '\0' };
+		const char letter[] = { '-', option_letter(v, i), ',', ' ',
+					'\0' };
 		char left[40];
 
 		snprintf(left, sizeof(left), "%s--%s%s%s",
-			 v->options[i].letter ? letter : "", v->options[i].name,
+			 letter[1] ? letter : "", v->options[i].name,
 			 v->options[i].arg ? " " : "",
 			 v->options[i].arg ? v->options[i].arg : "");
 		printf("  %-16s %s\n", left, v->options[i].help);
@@ -224,9 +233,9 @@ static void fill_letters(const struct verb *v, char *letters)
 {
 	*letters++ = ':';
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
-		if (!v->options[i].letter)
+		if (!option_letter(v, i))
 			continue;
-		*letters++ = v->options[i].letter;
+		*letters++ = option_letter(v, i);
 		if (v->options[i].arg)
 			*letters++ = ':';
 	}
@@ -240,7 +249,7 @@ static int option_number(const struct verb *v, int c)
 
 	if (c >= FIRST_LONG)
 		return c - FIRST_LONG;
-	while (v->options[i].letter != c)
+	while (option_letter(v, i) != c)
 		i++;
 	return i;
 }
