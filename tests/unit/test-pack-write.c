@@ -1,0 +1,712 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the writer makes of objects, judged by git: index-pack makes the same index,
+ * fsck and verify-pack have nothing to say, cat-file has each object byte for byte.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "../../backends/git/pack-private.h"
+#include "common/util.h"
+#include "pack-fixture.h"
+
+#define CHUNK 65536u
+
+/* --- A run of the writer ------------------------------------------------------------ */
+
+struct run {
+	struct repo repo;
+	struct pack_options options;
+	struct pack_writer *writer;
+	struct model model; /* what must be there */
+	struct pack_names names;
+	char why[WHY_MAX];
+	/* Of chunks: tag is the number of the chunk */
+	uint64_t told; /* how many done() was told of */
+	enum pack_fate fates[512];
+	uint8_t oids[512][OID_BYTES];
+	bool has_id[512];
+	/* Knobs */
+	uint64_t fail_at; /* done() fails at this tag + 1 */
+	uint64_t add_every; /* done() adds an object at each such tag */
+	uint8_t had[OID_BYTES]; /* have() says yes */
+	unsigned int asked;
+};
+
+static bool have(void *ctx, const uint8_t oid[OID_BYTES])
+{
+	struct run *run = ctx;
+
+	run->asked++;
+	return memcmp(run->had, oid, OID_BYTES) == 0;
+}
+
+static void add(struct run *run, enum object_type type, const void *data,
+		size_t n)
+{
+	uint8_t oid[OID_BYTES];
+
+	assert_int_equal(pack_add(run->writer, type, data, n, oid, run->why),
+			 0);
+	model_add(&run->model, oid, type, data, n);
+}
+
+static int done(void *ctx, uint64_t tag, const uint8_t *oid,
+		enum pack_fate fate, char *ret_why)
+{
+	struct run *run = ctx;
+
+	assert_int_equal(tag, run->told); /* in order, each once */
+	assert_in_range(tag, 0, ARRAY_SIZE(run->fates) - 1);
+	run->told++;
+	run->fates[tag] = fate;
+	run->has_id[tag] = oid != NULL;
+	if (oid)
+		memcpy(run->oids[tag], oid, OID_BYTES);
+	if (run->add_every > 0 && tag % run->add_every == 0) {
+		char text[32];
+
+		add(run, OBJECT_BLOB, text,
+		    (size_t)snprintf(text, sizeof(text), "beside %d",
+				     (int)tag));
+	}
+	if (tag + 1 == run->fail_at)
+		return why(ret_why, -ENOTTY, "chunk %d was not wanted",
+			   (int)tag);
+	return 0;
+}
+
+static void begin(struct run *run)
+{
+	run->options.dir = run->repo.dir;
+	run->options.done = done;
+	run->options.ctx = run;
+	assert_int_equal(pack_writer_new(&run->writer, &run->options, run->why),
+			 0);
+}
+
+static void setup(struct run *run)
+{
+	*run = (struct run){ .options = { .threads = 2 } };
+	repo_make(&run->repo);
+}
+
+static void teardown(struct run *run)
+{
+	pack_writer_free(run->writer);
+	pack_names_free(&run->names);
+	model_free(&run->model);
+	repo_remove(&run->repo);
+}
+
+static int chunk(struct run *run, size_t n, uint64_t tag, enum stuff stuff,
+		 uint64_t seed, const uint8_t *same)
+{
+	void *buffer;
+	int r = pack_buffer(run->writer, n, &buffer, run->why);
+
+	if (r < 0)
+		return r;
+	fill(buffer, n, stuff, seed);
+	return pack_add_chunk(run->writer, buffer, n, tag, same, run->why);
+}
+
+static void finish(struct run *run)
+{
+	assert_int_equal(pack_chunks_drain(run->writer, run->why), 0);
+	assert_int_equal(pack_writer_finish(run->writer, &run->names, run->why),
+			 0);
+}
+
+/* Chunk number tag has an id, and this content must be there under it. */
+static void expect_chunk(struct run *run, size_t n, uint64_t tag,
+			 enum stuff stuff, uint64_t seed)
+{
+	cleanup_free uint8_t *data = malloc(n);
+
+	assert_true(run->has_id[tag]);
+	fill(data, n, stuff, seed);
+	model_add(&run->model, run->oids[tag], OBJECT_BLOB, data, n);
+}
+
+static void judged(struct run *run)
+{
+	assert_int_equal(repo_judge(&run->repo), 0);
+	assert_int_equal(model_missing(&run->model, &run->repo), 0);
+}
+
+/* --- Objects of all kinds ------------------------------------------------------------ */
+
+#define PASSES 25u
+
+/* Each kind of content in each pass, and the last chunk is short. */
+static void all_kinds(struct run *run)
+{
+	struct pack_totals totals;
+
+	begin(run);
+	for (uint64_t i = 0; i < PASSES * NR_STUFF; i++)
+		assert_int_equal(chunk(run, CHUNK, i,
+				       (enum stuff)(i % NR_STUFF), i, NULL),
+				 0);
+	assert_int_equal(chunk(run, 777, PASSES * NR_STUFF, TEXT, 1, NULL), 0);
+	finish(run);
+	assert_int_equal(run->told, PASSES * NR_STUFF + 1);
+	for (uint64_t i = 0; i < PASSES * NR_STUFF; i++) {
+		enum stuff stuff = (enum stuff)(i % NR_STUFF);
+
+		assert_int_equal(run->has_id[i], stuff != ZEROES);
+		if (stuff != ZEROES)
+			expect_chunk(run, CHUNK, i, stuff, i);
+	}
+	expect_chunk(run, 777, PASSES * NR_STUFF, TEXT, 1);
+	pack_totals(run->writer, &totals);
+	assert_int_equal(totals.fates[PACK_ZERO], PASSES);
+	assert_int_equal(
+		totals.objects,
+		3 * PASSES + 1 +
+			(run->add_every ?
+				 PASSES * NR_STUFF / run->add_every + 1 :
+				 0));
+	judged(run);
+}
+
+static void kinds(void **state)
+{
+	struct run run;
+
+	(void)state;
+	for (unsigned int threads = 1; threads <= 3; threads++) {
+		setup(&run);
+		run.options.threads = threads;
+		run.add_every = 7; /* done() adds objects, too */
+		all_kinds(&run);
+		assert_int_equal(run.names.nr, 1);
+		for (unsigned int i = 0; i < PASSES; i++) {
+			assert_int_equal(run.fates[i * NR_STUFF + NOISE],
+					 PACK_STORED);
+			assert_int_equal(run.fates[i * NR_STUFF + TEXT],
+					 PACK_DEFLATED);
+		}
+		teardown(&run);
+	}
+}
+
+static void never_compressed(void **state)
+{
+	struct run run;
+	struct pack_totals totals;
+
+	(void)state;
+	setup(&run);
+	run.options.store_only = true;
+	all_kinds(&run);
+	pack_totals(run.writer, &totals);
+	assert_int_equal(totals.fates[PACK_DEFLATED], 0);
+	assert_true(totals.packed > totals.bytes);
+	teardown(&run);
+}
+
+/* The bytes of a file. */
+static uint8_t *slurp(const struct run *run, const char *suffix, size_t *ret_n)
+{
+	char name[PACK_NAME_MAX + 8];
+	struct stat st;
+	uint8_t *data;
+	int fd;
+
+	(void)snprintf(name, sizeof(name), "%s.%s", run->names.packs[0].name,
+		       suffix);
+	fd = openat(run->repo.dir, name, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	data = malloc((size_t)st.st_size + 1);
+	assert_int_equal(pread_all(fd, data, (size_t)st.st_size, 0), 0);
+	(void)close(fd);
+	*ret_n = (size_t)st.st_size;
+	return data;
+}
+
+/* What does not compress is in the pack as it is, and where a reader expects it. */
+static void stored_as_it_is(void **state)
+{
+	cleanup_free uint8_t *want = malloc(CHUNK), *pack = NULL;
+	struct run run;
+	size_t n;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	assert_int_equal(chunk(&run, CHUNK, 0, NOISE, 5, NULL), 0);
+	finish(&run);
+	fill(want, CHUNK, NOISE, 5);
+	pack = slurp(&run, "pack", &n);
+	/* head of the pack; type, size; zlib; block; ...; block, byte; sums */
+	assert_int_equal(n, 12 + 3 + 2 + 5 + 65535 + 5 + 1 + 4 + 20);
+	assert_memory_equal(pack + 22, want, 65535);
+	assert_int_equal(pack[22 + 65535 + 5], want[65535]);
+	teardown(&run);
+}
+
+/* --- One by one -------------------------------------------------------------------- */
+
+/* Sizes at which the head, the blocks and the pieces change. */
+static void sizes(void **state)
+{
+	static const size_t some[] = { 0,	1,	 15,	  16,
+				       2047,	2048,	 32767,	  65534,
+				       65535,	65536,	 131070,  131071,
+				       1048576, 1048577, 1310700, 1310701,
+				       5000000 };
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	for (int store = 0; store < 2; store++) {
+		run.options.store_only = store;
+		begin(&run);
+		for (size_t i = 0; i < ARRAY_SIZE(some); i++)
+			for (int stuff = NOISE; stuff < NR_STUFF; stuff++) {
+				cleanup_free uint8_t *data =
+					malloc(some[i] + 1);
+
+				fill(data, some[i], (enum stuff)stuff,
+				     i + 100 + 50 * (uint64_t)store);
+				add(&run, OBJECT_BLOB, data, some[i]);
+			}
+		finish(&run);
+		pack_writer_free(TAKE_PTR(run.writer));
+		pack_names_free(&run.names);
+	}
+	judged(&run);
+	teardown(&run);
+}
+
+static void put_entry(uint8_t **at, const char *mode_name, const uint8_t *oid)
+{
+	memcpy(*at, mode_name, strlen(mode_name) + 1);
+	*at += strlen(mode_name) + 1;
+	memcpy(*at, oid, OID_BYTES);
+	*at += OID_BYTES;
+}
+
+/* A commit of one file; ret_hex: its id. */
+static void whole_commit(struct run *run, char ret_hex[OID_HEX + 1])
+{
+	uint8_t blob[OID_BYTES], tree[256], *end = tree, oid[OID_BYTES];
+	char text[256], hex[OID_HEX + 1];
+
+	assert_int_equal(pack_add(run->writer, OBJECT_BLOB, "content", 7, blob,
+				  run->why),
+			 0);
+	put_entry(&end, "100644 file", blob);
+	assert_int_equal(pack_add(run->writer, OBJECT_TREE, tree,
+				  (size_t)(end - tree), oid, run->why),
+			 0);
+	oid_hex(oid, hex);
+	assert_int_equal(
+		pack_add(run->writer, OBJECT_COMMIT, text,
+			 (size_t)snprintf(text, sizeof(text),
+					  "tree %s\nauthor a <a@b> 1 +0000\n"
+					  "committer a <a@b> 1 +0000\n\nx\n",
+					  hex),
+			 oid, run->why),
+		0);
+	oid_hex(oid, ret_hex);
+}
+
+/* A commit is one for git; until then .keep holds the pack. */
+static void kept_until_referenced(void **state)
+{
+	char hex[OID_HEX + 1];
+	cleanup_free char *refer = NULL, *keep = NULL;
+	struct run run;
+	size_t n;
+
+	(void)state;
+	setup(&run);
+	run.options.keep_text = "branch web, layer 7";
+	begin(&run);
+	whole_commit(&run, hex);
+	finish(&run);
+	keep = (char *)slurp(&run, "keep", &n);
+	keep[n] = '\0';
+	assert_non_null(strstr(keep, "xendisk-git: host="));
+	assert_non_null(strstr(keep, " branch web, layer 7\n"));
+	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
+	assert_int_equal(repo_files(&run.repo, ".idx"), 1);
+	refer = xasprintf("git -C %%s update-ref refs/heads/main %s", hex);
+	assert_int_equal(repo_run(&run.repo, refer), 0);
+	assert_int_equal(pack_unkeep(run.repo.dir, &run.names, run.why), 0);
+	assert_int_equal(repo_files(&run.repo, ".keep"), 0);
+	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
+	assert_int_equal(
+		repo_run(&run.repo,
+			 "test \"$(git -C %s show main:file)\" = content"),
+		0);
+	judged(&run);
+	teardown(&run);
+}
+
+/* The control of the test above: without .keep and reference git removes it. */
+static void pruned_when_let_go(void **state)
+{
+	char hex[OID_HEX + 1];
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	whole_commit(&run, hex);
+	finish(&run);
+	assert_int_equal(pack_unkeep(run.repo.dir, &run.names, run.why), 0);
+	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
+	assert_int_equal(repo_files(&run.repo, ".idx"), 0);
+	teardown(&run);
+}
+
+/* --- Not written ------------------------------------------------------------------- */
+
+static void nothing(void **state)
+{
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	finish(&run);
+	assert_int_equal(run.names.nr, 0);
+	assert_int_equal(repo_files(&run.repo, ""), 0);
+	pack_writer_free(TAKE_PTR(run.writer));
+	begin(&run);
+	for (uint64_t i = 0; i < 40; i++)
+		assert_int_equal(chunk(&run, CHUNK, i, ZEROES, 0, NULL), 0);
+	finish(&run);
+	assert_int_equal(run.names.nr, 0);
+	assert_int_equal(repo_files(&run.repo, ""), 0);
+	teardown(&run);
+}
+
+/* Nearly zero is not zero. */
+static void one_bit(void **state)
+{
+	static const size_t places[] = { 0, 1, CHUNK / 2, CHUNK - 1 };
+	struct run run;
+	uint8_t *buffer;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		assert_int_equal(pack_buffer(run.writer, CHUNK,
+					     (void **)&buffer, run.why),
+				 0);
+		memset(buffer, 0, CHUNK);
+		buffer[places[i]] = 1;
+		assert_int_equal(pack_add_chunk(run.writer, buffer, CHUNK, i,
+						NULL, run.why),
+				 0);
+	}
+	finish(&run);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		assert_true(run.has_id[i]);
+	judged(&run);
+	teardown(&run);
+}
+
+static void duplicates(void **state)
+{
+	struct pack_totals totals;
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	run.options.threads = 3;
+	begin(&run);
+	for (uint64_t i = 0; i < 400; i++)
+		assert_int_equal(chunk(&run, 4096, i, NOISE, i % 10, NULL), 0);
+	finish(&run);
+	pack_totals(run.writer, &totals);
+	assert_int_equal(totals.fates[PACK_THERE], 390);
+	assert_int_equal(totals.fates[PACK_STORED], 10);
+	assert_int_equal(totals.objects, 10);
+	for (uint64_t i = 0; i < 400; i++)
+		assert_memory_equal(run.oids[i], run.oids[i % 10], OID_BYTES);
+	for (uint64_t i = 0; i < 10; i++)
+		expect_chunk(&run, 4096, i, NOISE, i);
+	judged(&run); /* index-pack and verify-pack refuse doubles */
+	teardown(&run);
+}
+
+/* What it has already, and what it was, is not written. */
+static void there_already(void **state)
+{
+	uint8_t oid[OID_BYTES];
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(chunk(&run, CHUNK, 1, TEXT, 2, NULL), 0);
+	finish(&run);
+	pack_writer_free(TAKE_PTR(run.writer));
+	pack_names_free(&run.names);
+	memcpy(run.had, run.oids[0], OID_BYTES);
+	run.told = 0;
+	run.options.have = have;
+	begin(&run);
+	assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(chunk(&run, CHUNK, 1, TEXT, 2, run.oids[1]), 0);
+	/* Another one than it was */
+	assert_int_equal(chunk(&run, CHUNK, 2, TEXT, 3, run.oids[1]), 0);
+	/* Changed to zeroes */
+	assert_int_equal(chunk(&run, CHUNK, 3, ZEROES, 0, run.oids[1]), 0);
+	assert_int_equal(pack_chunks_drain(run.writer, run.why), 0);
+	assert_int_equal(run.fates[0], PACK_THERE);
+	assert_int_equal(run.fates[1], PACK_SAME);
+	assert_int_equal(run.fates[2], PACK_DEFLATED);
+	assert_int_equal(run.fates[3], PACK_ZERO);
+	assert_memory_equal(run.oids[0], run.had, OID_BYTES);
+	assert_int_equal(run.asked, 2); /* not of what is the same */
+	/* One by one, too */
+	{
+		cleanup_free uint8_t *data = malloc(CHUNK);
+		struct pack_totals totals;
+
+		fill(data, CHUNK, TEXT, 1);
+		assert_int_equal(pack_add(run.writer, OBJECT_BLOB, data, CHUNK,
+					  oid, run.why),
+				 0);
+		assert_memory_equal(oid, run.had, OID_BYTES);
+		pack_totals(run.writer, &totals);
+		assert_int_equal(totals.objects, 1);
+	}
+	finish(&run);
+	assert_int_equal(repo_files(&run.repo, ".idx"), 2);
+	judged(&run);
+	teardown(&run);
+}
+
+/* The same objects again, by a writer that knows nothing: a pack of another name,
+ * for the first one may be on somebody's list of those to delete. */
+static void same_pack_again(void **state)
+{
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	for (int i = 0; i < 2; i++) {
+		begin(&run);
+		run.told = 0;
+		assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
+		finish(&run);
+		pack_writer_free(TAKE_PTR(run.writer));
+		pack_names_free(&run.names);
+	}
+	assert_int_equal(repo_files(&run.repo, ".idx"), 2);
+	judged(&run);
+	teardown(&run);
+}
+
+/* --- Several packs ------------------------------------------------------------------ */
+
+static void split(void **state)
+{
+	cleanup_free uint8_t *large = malloc(3000000);
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	run.options.split = 1500000;
+	begin(&run);
+	fill(large, 3000000, NOISE, 77);
+	add(&run, OBJECT_BLOB, large, 3000000); /* has one for itself */
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
+	finish(&run);
+	/* 22 chunks in each */
+	assert_int_equal(run.names.nr, 1 + 5);
+	assert_int_equal(repo_files(&run.repo, ".idx"), 6);
+	assert_int_equal(repo_files(&run.repo, ".keep"), 6);
+	assert_int_equal(repo_files(&run.repo, "tmp"), 0);
+	assert_int_equal(repo_run(&run.repo,
+				  "test $(find %s/objects/pack -name '*.pack' "
+				  "-size +1500000c | wc -l) = 1"),
+			 0);
+	for (uint64_t i = 0; i < 100; i++)
+		expect_chunk(&run, CHUNK, i, NOISE, i);
+	judged(&run);
+	teardown(&run);
+}
+
+/* Offsets that need 64 bits: git shows what the index says. */
+static void large_offsets(void **state)
+{
+	struct pack_object objects[4] = { 0 };
+	static const uint64_t at[] = { 0x100000000, 12, 0x7fffffff,
+				       0x1234567890 };
+	static const uint8_t trailer[OID_BYTES] = { 9 };
+	cleanup_free char *path = NULL;
+	cleanup_free uint8_t *index = NULL;
+	struct run run;
+	size_t n;
+	int fd;
+
+	(void)state;
+	setup(&run);
+	for (unsigned int i = 0; i < 4; i++) {
+		objects[i].oid[0] = (uint8_t)(0xf0 - 16 * i);
+		objects[i].crc = 0xabcd0000 + i;
+		objects[i].at = at[i];
+	}
+	assert_int_equal(pack_index_make(objects, 4, trailer, &index, &n), 0);
+	path = xasprintf("%s/index", run.repo.path);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(pwrite_all(fd, index, n, 0), 0);
+	(void)close(fd);
+	assert_int_equal(
+		repo_run(&run.repo,
+			 "cd %s; z=00000000000000000000000000000000000000\n"
+			 "git show-index < index > shown; cat > wanted << X\n"
+			 "78187493520 c0$z (abcd0003)\n"
+			 "2147483647 d0$z (abcd0002)\n"
+			 "12 e0$z (abcd0001)\n"
+			 "4294967296 f0$z (abcd0000)\n"
+			 "X\n"
+			 "diff shown wanted"),
+		0);
+	teardown(&run);
+}
+
+/* --- Ends that are none -------------------------------------------------------------- */
+
+static void given_up(void **state)
+{
+	struct run run;
+
+	(void)state;
+	setup(&run);
+	run.options.split = 500000;
+	begin(&run);
+	for (uint64_t i = 0; i < 60; i++)
+		assert_int_equal(chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
+	pack_writer_free(TAKE_PTR(run.writer));
+	assert_int_equal(repo_files(&run.repo, ""), 0);
+	teardown(&run);
+}
+
+static void done_fails(void **state)
+{
+	struct run run;
+	uint64_t i = 0;
+	int r = 0;
+
+	(void)state;
+	setup(&run);
+	run.fail_at = 20;
+	begin(&run);
+	while (r == 0 && i < 100)
+		r = chunk(&run, CHUNK, i++, NOISE, 1, NULL);
+	assert_int_equal(r, -ENOTTY);
+	assert_string_equal(run.why, "chunk 19 was not wanted");
+	run.why[0] = '\0';
+	assert_int_equal(pack_writer_finish(run.writer, &run.names, run.why),
+			 -ENOTTY);
+	assert_string_equal(run.why, "chunk 19 was not wanted");
+	pack_writer_free(TAKE_PTR(run.writer));
+	assert_int_equal(repo_files(&run.repo, ""), 0);
+	teardown(&run);
+}
+
+static void wrong_calls(void **state)
+{
+	uint8_t oid[OID_BYTES], byte = 1;
+	struct run run;
+	void *buffer;
+
+	(void)state;
+	setup(&run);
+	begin(&run);
+	assert_int_equal(pack_buffer(run.writer, 0, &buffer, run.why), -EINVAL);
+	assert_int_equal(pack_buffer(run.writer, PACK_MAX_CHUNK + 1, &buffer,
+				     run.why),
+			 -EFBIG);
+	assert_int_equal(pack_add(run.writer, OBJECT_BLOB, &byte,
+				  PACK_MAX_OBJECT + 1, oid, run.why),
+			 -EFBIG);
+	assert_int_equal(pack_add_chunk(run.writer, &byte, 1, 0, NULL, run.why),
+			 -EINVAL);
+	assert_int_equal(chunk(&run, 100, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(pack_writer_finish(run.writer, &run.names, run.why),
+			 -EINVAL); /* not drained */
+	finish(&run);
+	judged(&run);
+	teardown(&run);
+}
+
+/* --- Does the judge judge? ------------------------------------------------------------ */
+
+static void judge_notices(void **state)
+{
+	static const char *const damages[] = {
+		/* a byte of the pack, of the crc, of an offset */
+		"printf X | dd of=$(echo *.pack) bs=1 seek=3000 conv=notrunc",
+		"printf X | dd of=$(echo *.idx) bs=1 seek=1060 conv=notrunc",
+		"printf X | dd of=$(echo *.idx) bs=1 seek=1053 conv=notrunc",
+	};
+	struct run run;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(damages); i++) {
+		cleanup_free char *text = NULL;
+
+		setup(&run);
+		begin(&run);
+		assert_int_equal(chunk(&run, CHUNK, 0, NOISE, 1, NULL), 0);
+		finish(&run);
+		judged(&run);
+		text = xasprintf("cd %%s/objects/pack && chmod u+w * && %s",
+				 damages[i]);
+		assert_int_equal(repo_run(&run.repo, text), 0);
+		assert_int_not_equal(repo_judge(&run.repo), 0);
+		teardown(&run);
+	}
+	setup(&run);
+	begin(&run);
+	add(&run, OBJECT_BLOB, "one", 3);
+	finish(&run);
+	run.model.known[0].data[0] = 'x';
+	assert_int_equal(model_missing(&run.model, &run.repo), 1);
+	teardown(&run);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(kinds),
+		cmocka_unit_test(never_compressed),
+		cmocka_unit_test(stored_as_it_is),
+		cmocka_unit_test(sizes),
+		cmocka_unit_test(kept_until_referenced),
+		cmocka_unit_test(pruned_when_let_go),
+		cmocka_unit_test(nothing),
+		cmocka_unit_test(one_bit),
+		cmocka_unit_test(duplicates),
+		cmocka_unit_test(there_already),
+		cmocka_unit_test(same_pack_again),
+		cmocka_unit_test(split),
+		cmocka_unit_test(large_offsets),
+		cmocka_unit_test(given_up),
+		cmocka_unit_test(done_fails),
+		cmocka_unit_test(wrong_calls),
+		cmocka_unit_test(judge_notices),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
