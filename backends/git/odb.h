@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "vtree.h" /* WHY_MAX, why() */
+#include "why.h"
 
 #define OID_BYTES 20
 #define OID_HEX	  40

@@ -19,13 +19,11 @@
 	{                                           \
 		name##_free(*p);                    \
 	}
-FREE_AS(git_repository, git_repository)
 FREE_AS(git_object, git_object)
 FREE_AS(git_tree_entry, git_tree_entry)
 #define CLEANUP(name) __attribute__((cleanup(cleanup_##name)))
 
-/* What libgit2 says, without what could upset a terminal. */
-static int git_fails(char *ret_why, int err, const char *what, const char *hint)
+int repo_why(char *ret_why, int err, const char *what, const char *hint)
 {
 	const git_error *e = git_error_last();
 
@@ -84,14 +82,36 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 		ret, path,
 		GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE, NULL);
 	if (r == GIT_EOWNER)
-		return git_fails(ret_why, -EPERM, "the repository",
-				 "; git config --system --add safe.directory "
-				 "PATH permits it");
+		return repo_why(ret_why, -EPERM, "the repository",
+				"; git config --system --add safe.directory "
+				"PATH permits it");
 	if (r < 0)
-		return git_fails(ret_why, -EINVAL, "the repository",
-				 "; of one with files checked out, name the "
-				 "folder .git");
+		return repo_why(ret_why, -EINVAL, "the repository",
+				"; of one with files checked out, name the "
+				"folder .git");
 	return 0;
+}
+
+int repo_open(git_repository **ret, int dir, char *ret_why)
+{
+	int r = check_parts(dir, ret_why);
+
+	if (r < 0)
+		return r;
+	if (git_libgit2_init() < 0)
+		return repo_why(ret_why, -EIO, "libgit2", "");
+	r = open_repository(ret, dir, ret_why);
+	if (r < 0)
+		(void)git_libgit2_shutdown();
+	return r;
+}
+
+void repo_close(git_repository *repo)
+{
+	if (!repo)
+		return;
+	git_repository_free(repo);
+	(void)git_libgit2_shutdown();
 }
 
 /* "R:path" in two; slashes around the path do not count. */
@@ -125,7 +145,7 @@ static int find_folder(const git_tree *root, struct revision *ret,
 	if (!*ret->path)
 		return 0;
 	if (git_tree_entry_bypath(&entry, root, ret->path) < 0)
-		return git_fails(ret_why, -ENOENT, "the path", "");
+		return repo_why(ret_why, -ENOENT, "the path", "");
 	if (git_tree_entry_type(entry) != GIT_OBJECT_TREE)
 		return why(ret_why, -ENOTDIR, "%.200s is no folder", ret->path);
 	memcpy(ret->tree, git_tree_entry_id(entry)->id, OID_BYTES);
@@ -140,7 +160,7 @@ static int look_up(git_repository *repo, const char *name, struct revision *ret,
 	CLEANUP(git_object) git_object *tree = NULL;
 
 	if (git_revparse_single(&object, repo, name) < 0)
-		return git_fails(ret_why, -ENOENT, "rev", "");
+		return repo_why(ret_why, -ENOENT, "rev", "");
 	if (git_object_peel(&commit, object, GIT_OBJECT_COMMIT) == 0) {
 		git_commit *c = (git_commit *)commit;
 
@@ -149,15 +169,15 @@ static int look_up(git_repository *repo, const char *name, struct revision *ret,
 	}
 	if (git_object_peel(&tree, commit ? commit : object, GIT_OBJECT_TREE) <
 	    0)
-		return git_fails(ret_why, -EINVAL, "rev", "");
+		return repo_why(ret_why, -EINVAL, "rev", "");
 	memcpy(ret->id, git_object_id(commit ? commit : tree)->id, OID_BYTES);
 	return find_folder((git_tree *)tree, ret, ret_why);
 }
 
 int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
 {
-	CLEANUP(git_repository) git_repository *repo = NULL;
 	struct revision found = { .has_commit = false };
+	git_repository *repo;
 	char name[256];
 	int r;
 
@@ -165,16 +185,11 @@ int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
 		return why(ret_why, -EINVAL,
 			   "rev is a revision, maybe with \":\" and a path, "
 			   "of at most 255 bytes each");
-	r = check_parts(dir, ret_why);
+	r = repo_open(&repo, dir, ret_why);
 	if (r < 0)
 		return r;
-	if (git_libgit2_init() < 0)
-		return git_fails(ret_why, -EIO, "libgit2", "");
-	r = open_repository(&repo, dir, ret_why);
-	if (r == 0)
-		r = look_up(repo, name, &found, ret_why);
-	git_repository_free(TAKE_PTR(repo));
-	(void)git_libgit2_shutdown();
+	r = look_up(repo, name, &found, ret_why);
+	repo_close(repo);
 	if (r == 0)
 		*ret = found;
 	return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * repo.h - what a revision means, by libgit2; the only file that has to do with
- * it.  Main thread, before the worker is isolated.
+ * repo.h - a repository opened by libgit2, and what a revision means in it.
+ * gitfs: main thread, before the worker is isolated.
  */
 #ifndef XENDISK_GIT_REPO_H
 #define XENDISK_GIT_REPO_H
@@ -16,7 +16,20 @@ struct revision {
 	char path[256]; /* in the tree, "" for all of it */
 };
 
-/* dir: the repository's folder, a bare one or the .git of another. */
+struct git_repository; /* libgit2's */
+
+/*
+ * dir: the repository's folder, a bare one or the .git of another.  Refused: one
+ * that leads to other places (-EXDEV), or whose owner is somebody else (-EPERM).
+ * Each that is open is one user of libgit2, which is started and ended here.
+ */
+int repo_open(struct git_repository **ret, int dir, char *ret_why);
+void repo_close(struct git_repository *repo);
+/* "WHAT: what libgit2 says last HINT", without what could upset a terminal;
+ * passes err on. */
+int repo_why(char *ret_why, int err, const char *what, const char *hint);
+
+/* dir: as above. */
 int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why);
 
 #endif

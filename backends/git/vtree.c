@@ -3,7 +3,6 @@
 
 #include "vtree.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -14,16 +13,6 @@
 #define NAMES_MAX  (1u << 30)
 #define LIST_MAX   (64 << 20) /* bytes of the list of names that are parted */
 #define PATH_BYTES 8192 /* of a path in it; longer ones are cut */
-
-int why(char *ret_why, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	(void)vsnprintf(ret_why, WHY_MAX, fmt, ap);
-	va_end(ap);
-	return err;
-}
 
 /* --- Nodes ---------------------------------------------------------------- */
 

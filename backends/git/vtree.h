@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WHY_MAX 512 /* of a sentence */
+#include "why.h"
 
 #define VTREE_MAX_NODES 1000000u
 #define VTREE_MAX_DEPTH 128u
@@ -79,9 +79,5 @@ int vtree_part_names(struct vtree *tree, char **ret_list, char *ret_why);
  * one before it; 0: no; -ENOMEM, -EIO and why. */
 int vtree_same_names(struct vtree *tree, uint32_t folder, uint32_t *ret_node,
 		     char *ret_why);
-
-/* Writes a sentence and passes err on. */
-int why(char *ret_why, int err, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
 
 #endif

@@ -5,6 +5,7 @@
 #include "fuzz.h"
 
 #include "../../backends/git/stream.h"
+#include "../../backends/git/vtree.h"
 
 enum { OTHER_BYTE, SAME_NAMES, LARGER, NO_SENTENCE };
 
