@@ -205,14 +205,3 @@ enum status client_call(const struct invocation *call, const char *method,
 		fail(status, "%s: %s", call->verb->name, why ? why : "?");
 	return status;
 }
-
-enum status print_json(json_t *value)
-{
-	int r = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-
-	json_decref(value);
-	if (r < 0)
-		return fail(STATUS_FAILED, "stdout: %m");
-	putchar('\n');
-	return STATUS_DONE;
-}

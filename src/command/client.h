@@ -31,7 +31,4 @@ int client_start(const struct invocation *call, const char *method,
 enum status client_finish(int fd, unsigned int timeout_s, json_t **ret_reply,
 			  char **ret_why);
 
-/* Prints a JSON value as INTERFACE has it, and drops the reference. */
-enum status print_json(json_t *value);
-
 #endif

@@ -14,36 +14,6 @@
 
 #define TIMEOUT_S 2
 
-static void offer(const char *candidate, const char *typed)
-{
-	if (strncmp(candidate, typed, strlen(typed)) == 0)
-		puts(candidate);
-}
-
-static void offer_verbs(const char *typed)
-{
-	for (const struct verb *v = verbs; v->name; v++)
-		if (!v->hidden)
-			offer(v->name, typed);
-	offer("--run-dir", typed);
-	offer("--json", typed);
-	offer("--help", typed);
-	offer("--version", typed);
-}
-
-static void offer_options(const struct verb *v, const char *typed)
-{
-	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
-		cleanup_free char *text = xasprintf("--%s", v->options[i].name);
-
-		if (text)
-			offer(text, typed);
-	}
-	offer("--json", typed);
-	offer("--run-dir", typed);
-	offer("--help", typed);
-}
-
 static void offer_domains(const char *typed)
 {
 	struct xs_handle *store = xs_open(0);
@@ -124,64 +94,24 @@ static void offer_argument(const struct invocation *call, const struct verb *v,
 		offer_reply(call, "Backends", "backends", "name", NULL, typed);
 }
 
-/* Does this word take the next one as its argument?  v is NULL before the
- * verb. */
-static bool takes_next(const struct verb *v, const char *word)
-{
-	if (strcmp(word, "--run-dir") == 0)
-		return true;
-	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++) {
-		const struct verb_option *option = &v->options[i];
-		const char letter[] = { '-', option_letter(v, i), '\0' };
-
-		if (option->arg && letter[1] && strcmp(word, letter) == 0)
-			return true;
-		if (option->arg && strncmp(word, "--", 2) == 0 &&
-		    strcmp(word + 2, option->name) == 0)
-			return true;
-	}
-	return false;
-}
-
-static const struct verb *find_verb(const char *name)
-{
-	for (const struct verb *v = verbs; v->name; v++)
-		if (!v->hidden && strcmp(v->name, name) == 0)
-			return v;
-	return NULL;
-}
-
 enum status verb_complete(const struct invocation *call)
 {
-	int last = call->nr_args - 1;
-	const char *typed = last < 0 ? "" : call->args[last];
 	struct invocation asked = *call; /* of which daemon */
-	const struct verb *v = NULL;
-	const char *first = NULL;
-	int arguments = 0;
+	struct typed typed;
 
-	for (int i = 0; i < last; i++) {
-		const char *word = call->args[i];
-
-		if (takes_next(v, word)) {
-			if (++i >= last)
-				return STATUS_DONE; /* the shell has files */
-			if (strcmp(word, "--run-dir") == 0)
-				asked.run_dir = call->args[i];
-		} else if (word[0] != '-' && !v) {
-			v = find_verb(word);
-			if (!v)
-				return STATUS_DONE;
-		} else if (word[0] != '-') {
-			first = first ? first : word;
-			arguments++;
-		}
-	}
-	if (!v)
-		offer_verbs(typed);
-	else if (typed[0] == '-')
-		offer_options(v, typed);
+	read_typed(call, &typed);
+	if (typed.file)
+		return STATUS_DONE;
+	if (typed.run_dir)
+		asked.run_dir = typed.run_dir;
+	if (!typed.verb)
+		offer_verbs(typed.last);
+	else if (typed.verb->raw)
+		return complete_git(call);
+	else if (typed.last[0] == '-')
+		offer_options(typed.verb, typed.last);
 	else
-		offer_argument(&asked, v, arguments, first, typed);
+		offer_argument(&asked, typed.verb, typed.arguments, typed.first,
+			       typed.last);
 	return STATUS_DONE;
 }

@@ -30,6 +30,7 @@
 
 #include "command/attach.h"
 #include "command/client.h"
+#include "command/tables.h"
 #include "command/domain.h"
 #include "command/stats.h"
 #include "command/store.h"

@@ -12,26 +12,6 @@
 /* As of xendiskd, which is told. */
 #define DEFAULT_STATE_DIR "/var/lib/xendisk"
 
-/* xendiskd stands beside this program in a build tree, else where it is
- * installed. */
-static char *find_daemon(void)
-{
-	char self[4096];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	cleanup_free char *beside = NULL;
-	char *slash;
-
-	self[n < 0 ? 0 : n] = '\0';
-	slash = strrchr(self, '/');
-	if (slash) {
-		*slash = '\0';
-		beside = xasprintf("%s/xendiskd", self);
-		if (beside && access(beside, X_OK) == 0)
-			return TAKE_PTR(beside);
-	}
-	return strdup(SBINDIR "/xendiskd");
-}
-
 /* getaddrinfo() takes a number modulo 65536, and nothing for any port. */
 static bool is_port(const char *where)
 {
@@ -113,7 +93,7 @@ enum status verb_serve(const struct invocation *call)
 {
 	cleanup_free const char **argv =
 		calloc((size_t)call->nr_args + 20, sizeof(*argv));
-	cleanup_free char *daemon = find_daemon();
+	cleanup_free char *daemon = find_program("xendiskd", SBINDIR);
 	enum status status = check(call);
 
 	if (status != STATUS_DONE)

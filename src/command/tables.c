@@ -71,6 +71,17 @@ void print_line(const char *text)
 	putchar('\n');
 }
 
+enum status print_json(json_t *value)
+{
+	int r = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+
+	json_decref(value);
+	if (r < 0)
+		return fail(STATUS_FAILED, "stdout: %m");
+	putchar('\n');
+	return STATUS_DONE;
+}
+
 /* "raw path=/srv/a.img cache=none" */
 static char *layer_text(json_t *layer)
 {

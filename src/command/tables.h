@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "command/command.h"
+#include "command/verbs.h"
 
 struct column {
 	const char *title;
@@ -27,6 +27,9 @@ enum status table_print(struct table *table);
 /* One line on stdout.  Guests write some texts: what would command the terminal
  * becomes "?". */
 void print_line(const char *text);
+
+/* Prints a JSON value as INTERFACE has it, and drops the reference. */
+enum status print_json(json_t *value);
 
 /* The stack of show and check, as a tree: a line a layer, then its notes. */
 enum status print_tree(json_t *layer);

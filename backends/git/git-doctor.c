@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * git-doctor.c - what is not as it should be in a repository of disks.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "command/tables.h"
+#include "git-tool.h"
+#include "repo-settings.h"
+
+/* More of them make everything slower. */
+#define PACKS_MANY 50u
+
+struct doctor {
+	struct tool_repo repo;
+	bool fix;
+	unsigned int found, left; /* faults; that are still there */
+	json_t *list; /* NULL: lines are printed */
+	uint32_t chunk; /* the smallest one */
+};
+
+enum cure { NOTHING, CAN_FIX, FIXED };
+
+static void tell(struct doctor *doctor, enum cure cure, const char *what,
+		 const char *text)
+{
+	cleanup_free char *line = NULL;
+
+	doctor->found++;
+	doctor->left += cure != FIXED;
+	if (doctor->list) {
+		json_array_append_new(doctor->list,
+				      json_pack("{s:s,s:s,s:b,s:b}", "what",
+						what, "text", text, "fixed",
+						cure == FIXED, "fixable",
+						cure != NOTHING));
+		return;
+	}
+	line = xasprintf("%s: %s%s", what, text,
+			 cure == FIXED	 ? " (mended)" :
+			 cure == CAN_FIX ? " (--fix mends it)" :
+					   "");
+	print_line(line ? line : what);
+}
+
+/* --- Branches ---------------------------------------------------------------------- */
+
+static int look_at_branch(void *ctx, const char *name,
+			  const uint8_t oid[OID_BYTES])
+{
+	struct doctor *doctor = ctx;
+	struct chunk_map *map = NULL;
+	struct commit_facts commit;
+	char reason[WHY_MAX];
+	int r = refs_commit(doctor->repo.git, oid, &commit, reason);
+
+	if (r == 0)
+		r = chunk_map_open(&map, &doctor->repo.source, commit.tree,
+				   reason);
+	if (r < 0) {
+		tell(doctor, NOTHING, name + strlen(REFS_HEADS), reason);
+		return 0;
+	}
+	if (doctor->chunk == 0 || chunk_map_disk(map)->chunk < doctor->chunk)
+		doctor->chunk = chunk_map_disk(map)->chunk;
+	chunk_map_free(map);
+	return 0;
+}
+
+static int look_at_diverged(void *ctx, const char *name,
+			    const uint8_t oid[OID_BYTES])
+{
+	(void)oid;
+	tell(ctx, NOTHING, name,
+	     "a snapshot that could not go onto its branch, which somebody "
+	     "else had moved");
+	return 0;
+}
+
+/* --- Settings ----------------------------------------------------------------------- */
+
+static void look_at_setting(void *ctx, const char *name, const char *wanted,
+			    const char *found)
+{
+	struct doctor *doctor = ctx;
+	cleanup_free char *text = xasprintf("%s%.100s, not %s",
+					    found ? "it is " : "it is not set",
+					    found ? found : "", wanted);
+
+	tell(doctor, doctor->fix ? FIXED : CAN_FIX, name, text ? text : "?");
+}
+
+static int look_at_settings(struct doctor *doctor, char *ret_why)
+{
+	unsigned int before = doctor->found;
+	int r = repo_settings_compare(doctor->repo.git, doctor->chunk,
+				      look_at_setting, doctor, ret_why);
+
+	if (r == 0 && doctor->fix && doctor->found > before)
+		r = repo_settings_write(doctor->repo.git, doctor->chunk,
+					ret_why);
+	return r;
+}
+
+static int examine(struct doctor *doctor, char *ret_why)
+{
+	int r = tool_objects(&doctor->repo, ret_why);
+
+	if (r == 0)
+		r = refs_each(doctor->repo.git, REFS_HEADS, look_at_branch,
+			      doctor, ret_why);
+	if (r == 0)
+		r = refs_each(doctor->repo.git, REFS_DIVERGED, look_at_diverged,
+			      doctor, ret_why);
+	if (r == 0)
+		r = look_at_settings(doctor, ret_why);
+	return r;
+}
+
+static enum status report(const struct invocation *call, struct doctor *doctor)
+{
+	enum status status = STATUS_DONE;
+
+	if (doctor->list)
+		status = print_json(json_pack("{s:O}", "faults", doctor->list));
+	else if (doctor->found == 0)
+		puts("all is well");
+	(void)call;
+	return doctor->left > 0 && status == STATUS_DONE ? STATUS_FAILED :
+							   status;
+}
+
+enum status verb_doctor(const struct invocation *call)
+{
+	struct doctor doctor = { .fix = option(call, "fix") != NULL };
+	char reason[WHY_MAX];
+	enum status status = tool_open(call, call->args[0], &doctor.repo);
+	int r;
+
+	if (status != STATUS_DONE)
+		return status;
+	doctor.list = call->json ? json_array() : NULL;
+	r = examine(&doctor, reason);
+	status = r < 0 ? tool_fail(call, r, call->args[0], reason) :
+			 report(call, &doctor);
+	json_decref(doctor.list);
+	tool_close(&doctor.repo);
+	return status;
+}

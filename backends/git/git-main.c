@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * xendisk-git: `xendisk git VERB`, and the companions of git disks, which start it
+ * themselves.  The verbs are a table as that of xendisk(1); a test holds it against
+ * xendisk-git(7).
+ */
+#include "config.h"
+
+#include "git-tool.h"
+
+const struct program program = {
+	.name = "xendisk git",
+	.prefix = "git ",
+	.alone = "git: ",
+	.about =
+		"REPO is the folder of a bare repository.  DISK is a branch "
+		"of it, REV any revision\nthat git knows.  See xendisk-git(7).",
+};
+
+static enum status verb_complete(const struct invocation *call)
+{
+	struct typed typed;
+
+	read_typed(call, &typed);
+	if (typed.file)
+		return STATUS_DONE;
+	if (!typed.verb)
+		offer_verbs(typed.last);
+	else if (typed.last[0] == '-')
+		offer_options(typed.verb, typed.last);
+	return STATUS_DONE;
+}
+
+const struct verb verbs[] = {
+	{ .name = "init",
+	  .synopsis = "REPO",
+	  .min_args = 1,
+	  .max_args = 1,
+	  .summary = "make a repository for disks",
+	  .run = verb_init },
+	{ .name = "export",
+	  .synopsis = "REPO REV",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "write a disk into a raw image",
+	  .options = { { "output", "FILE", "the image" },
+		       { "force", NULL, "also over a file that is there" } },
+	  .letters = "o",
+	  .once = true,
+	  .run = verb_export },
+	{ .name = "log",
+	  .synopsis = "REPO DISK",
+	  .min_args = 2,
+	  .max_args = 2,
+	  .summary = "list the snapshots of a disk, the newest first",
+	  .options = { { "number", "N", "only so many" } },
+	  .letters = "n",
+	  .once = true,
+	  .run = verb_log },
+	{ .name = "doctor",
+	  .synopsis = "REPO",
+	  .min_args = 1,
+	  .max_args = 1,
+	  .summary = "look for what is not as it should be",
+	  .options = { { "fix", NULL, "and mend what can be mended" } },
+	  .run = verb_doctor },
+	{ .name = "complete",
+	  .synopsis = "[WORD...]",
+	  .max_args = 64,
+	  .summary = "called by the shell's completion",
+	  .run = verb_complete,
+	  .hidden = true },
+	{ .name = NULL },
+};
+
+int main(int argc, char **argv)
+{
+	return verbs_main(argc, argv);
+}

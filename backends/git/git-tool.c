@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "git-tool.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+
+/* Bytes of objects, trees nearly all of them, that are kept in memory. */
+#define CACHE_BYTES (64u << 20)
+
+/* --- Errors --------------------------------------------------------------------- */
+
+static enum status status_of(int err)
+{
+	switch (-err) {
+	case EINVAL:
+		return STATUS_USAGE;
+	case ENOENT:
+		return STATUS_NOT_FOUND;
+	case EACCES:
+	case EBUSY:
+	case EEXIST:
+	case EPERM:
+	case EROFS:
+	case ESTALE:
+	case EXDEV:
+		return STATUS_REFUSED;
+	default:
+		return STATUS_FAILED;
+	}
+}
+
+/* Some of it is from a repository that somebody else wrote. */
+static void print_error(const char *text)
+{
+	for (; *text; text++)
+		fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' :
+								     *text,
+		      stderr);
+}
+
+enum status tool_fail(const struct invocation *call, int err, const char *what,
+		      const char *reason)
+{
+	fprintf(stderr, "xendisk: git %s: ", call->verb->name);
+	print_error(what);
+	fputs(": ", stderr);
+	print_error(reason);
+	fputc('\n', stderr);
+	return status_of(err);
+}
+
+enum status tool_usage(const struct invocation *call, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "xendisk: git %s: ", call->verb->name);
+	va_start(ap, fmt);
+	(void)vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return STATUS_USAGE;
+}
+
+/* --- The repository ------------------------------------------------------------- */
+
+void tool_close(struct tool_repo *repo)
+{
+	refs_close(TAKE_PTR(repo->git));
+	reader_free(TAKE_PTR(repo->from.reader));
+	cache_free(TAKE_PTR(repo->from.cache));
+	odb_close(TAKE_PTR(repo->from.odb));
+	if (repo->packs >= 0)
+		(void)close(TAKE_FD(repo->packs));
+	if (repo->objects >= 0)
+		(void)close(TAKE_FD(repo->objects));
+	if (repo->dir >= 0)
+		(void)close(TAKE_FD(repo->dir));
+}
+
+static int open_folder(int dir, const char *path)
+{
+	int fd = openat(dir, path,
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC |
+				(dir == AT_FDCWD ? 0 : O_NOFOLLOW));
+
+	return fd < 0 ? -errno : fd;
+}
+
+int tool_objects(struct tool_repo *repo, char *ret_why)
+{
+	int r;
+
+	if (repo->from.reader)
+		return 0;
+	r = odb_open(&repo->from.odb, repo->objects, ret_why);
+	if (r < 0)
+		return r;
+	if (cache_new(&repo->from.cache, CACHE_BYTES) < 0 ||
+	    reader_new(&repo->from.reader, repo->from.odb, repo->from.cache) <
+		    0)
+		return why(ret_why, -ENOMEM, "no memory");
+	repo->source = (struct object_source){ .read = odb_source_read,
+					       .ctx = &repo->from };
+	return 0;
+}
+
+static int open_repo(const char *path, struct tool_repo *ret, char *ret_why)
+{
+	int r;
+
+	ret->dir = open_folder(AT_FDCWD, path);
+	if (ret->dir < 0)
+		return why(ret_why, ret->dir, "%s", strerror(-ret->dir));
+	r = refs_open(&ret->git, ret->dir, ret_why);
+	if (r < 0)
+		return r;
+	ret->objects = open_folder(ret->dir, "objects");
+	if (ret->objects < 0)
+		return why(ret_why, ret->objects, "objects: %s",
+			   strerror(-ret->objects));
+	ret->packs = open_folder(ret->objects, "pack");
+	if (ret->packs < 0)
+		return why(ret_why, ret->packs, "objects/pack: %s",
+			   strerror(-ret->packs));
+	return 0;
+}
+
+enum status tool_open(const struct invocation *call, const char *path,
+		      struct tool_repo *ret)
+{
+	char reason[WHY_MAX];
+	int r;
+
+	*ret = (struct tool_repo){ .dir = -1, .objects = -1, .packs = -1 };
+	r = open_repo(path, ret, reason);
+	if (r == 0)
+		return STATUS_DONE;
+	tool_close(ret);
+	/* Its command line is right. */
+	return tool_fail(call, r == -EINVAL ? -EBADMSG : r, path, reason);
+}
+
+enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
+			  const char *rev, struct commit_facts *ret_commit,
+			  struct chunk_map **ret_map)
+{
+	char reason[WHY_MAX];
+	int r = refs_resolve(repo->git, rev, ret_commit, reason);
+
+	if (r == 0)
+		r = tool_objects(repo, reason);
+	if (r == 0)
+		r = chunk_map_open(ret_map, &repo->source, ret_commit->tree,
+				   reason);
+	if (r == -EINVAL) /* the command line is right */
+		r = -EBADMSG;
+	return r < 0 ? tool_fail(call, r, rev, reason) : STATUS_DONE;
+}
+
+/* --- The process ----------------------------------------------------------------- */
+
+unsigned int tool_threads(void)
+{
+	cpu_set_t set;
+	int n = 1;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		n = CPU_COUNT(&set);
+	return (unsigned int)MIN(MAX(n, 1), (int)TOOL_MAX_THREADS);
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+bool tool_interrupted(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	static bool ready;
+	struct sigaction action = { .sa_handler = on_signal };
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals) && !ready; i++)
+		(void)sigaction(signals[i], &action, NULL);
+	ready = true;
+	return interrupted;
+}

@@ -1,0 +1,214 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317 # called by ok
+# xendisk git: what its verbs make is what git says it is, and the other way round;
+# what somebody hostile puts into a repository gets a sentence.
+room=$(df --output=avail /dev/shm 2>/dev/null | tail -1)
+if [ -z "${TMPDIR:-}" ] && [ "${room:-0}" -gt 1000000 ]; then
+	export TMPDIR=/dev/shm
+fi
+. "$(dirname "$0")/functions.sh"
+[ -x "$top_builddir/xendisk-git" ] || skip_all "built without libgit2"
+requires git perl
+
+# Nobody's settings.
+export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 LC_ALL=C.UTF-8 TZ=UTC
+git config --global init.defaultBranch main
+git config --global core.fsync none
+xgit() { timeout 120 "$top_builddir/xendisk" git "$@"; }
+
+# --- The tables ------------------------------------------------------------------
+page=$top_srcdir/man/xendisk-git.7.pod
+options() { grep -oE -- '--[a-z][a-z-]*' | sort -u; }
+same() { diff <(printf '%s\n' "$1") <(printf '%s\n' "$2"); }
+verbs() { xgit --help | sed -n 's/^  \([a-z]\+\) .*/\1/p' | sort; }
+help_options()
+{
+	local v
+	for v in $(verbs); do xgit "$v" --help; done | options
+}
+ok "the verbs are those of the page" same "$(verbs)" \
+	"$(sed -n 's/^=head2 \([a-z]*\) [A-Z].*/\1/p' "$page" | sort)"
+ok "... and the options" same "$(help_options)" \
+	"$(grep -E '^=item ' "$page" | options)"
+ok "no verb" fails 2 "git: which verb" xgit
+ok "a verb that is none" fails 2 "git: nothing: there is no such verb" xgit nothing
+ok "an option that is none" fails 2 "git log: --some: there is no such option" \
+	xgit log --some a b
+ok "too few arguments" fails 2 "git log: usage: xendisk git log REPO DISK" xgit log a
+complete() { [ "$("$top_builddir/xendisk" complete -- "${@:2}" | tr '\n' ' ')" = "$1 " ]; }
+ok "completion: verbs" complete "doctor" git doc
+ok "completion: options" complete "--output" git export r d --o
+ok "completion: json before" complete "log" --json git l
+
+# --- init ------------------------------------------------------------------------
+ok "init" xgit init "$tmp/new.git"
+ok "... once" fails 5 "the folder is not empty" xgit init "$tmp/new.git"
+touch "$tmp/file"
+ok "... not over a file" fails 5 "it is there already" xgit init "$tmp/file"
+ok "... not where nothing is" fails 4 "No such file" xgit init "$tmp/no/where.git"
+bare() { [ "$(git -C "$1" rev-parse --is-bare-repository)" = true ] && [ -z "$(find "$1/hooks" -type f ! -name "*.sample")" ]; }
+ok "... a bare repository, without hooks" bare "$tmp/new.git"
+ok "doctor: all is well" says "all is well" xgit doctor "$tmp/new.git"
+
+# --- Disks that git has made -------------------------------------------------------
+# disk SIZE CHUNK CHUNKS...: a commit for fast-import; the last chunk is short.
+size=$((16 * 65536 + 512))
+generate()
+{
+	SIZE=$size perl -e '
+	srand(5);
+	open(my $image, "+>", $ARGV[0]) or die;
+	truncate($image, $ENV{SIZE}) or die;
+	sub data { my $d = shift; return "data " . length($d) . "\n$d\n"; }
+	for my $mark (1, 2, 3) {
+		print "commit refs/heads/web\nmark :$mark\n",
+			"committer a b <a\@example.org> ", 1700000000 + $mark, " +0000\n",
+			data("snapshot $mark\n\nXendisk-Consistency: crash\nXendisk-Dirty-Bytes: " . 65536 * $mark . "\n");
+		print "M 100644 inline disk\n", data("xendisk-git 1\nsize $ENV{SIZE}\nsector 512\n" .
+			"chunk 65536\nlevels 3\nfeatures -\n");
+		for my $chunk ($mark, 7, 16) {
+			my $bytes = $chunk == 16 ? 512 : 65536;
+			my $text = $chunk == 7 ? "x" x $bytes . "$mark" :
+				join("", map { chr(int(rand(256))) } 1 .. $bytes);
+			$text = substr($text, -$bytes);
+			printf "M 100644 inline data/00/00/%02x\n", $chunk;
+			print data($text);
+			seek($image, $chunk * 65536, 0); print $image $text;
+		}
+	}
+	close($image);' "$tmp/model.img" | git -C "$1" fast-import --quiet
+}
+repo=$tmp/plain.git
+git init -q --bare "$repo"
+generate "$repo" || exit 1
+export_of() { rm -f "$tmp/out.img"; xgit export "$1" "$2" -o "$tmp/out.img"; }
+is_model() { export_of "$1" "$2" && cmp "$tmp/out.img" "$tmp/model.img"; }
+ok "export: what git was given" is_model "$repo" web
+is_sparse() { [ $(($(stat -c %b "$tmp/out.img") * 512)) -lt $((7 * 65536 + 65536)) ]; }
+ok "... with holes" is_sparse
+differs() { export_of "$repo" "$1" && ! cmp "$tmp/out.img" "$tmp/model.img"; }
+ok "... an older commit is another disk" differs web~1
+ok "... by its id" differs "$(git -C "$repo" rev-parse web~2)"
+loose() { git clone -q --bare "file://$repo" "$tmp/loose.git" && mv "$tmp/loose.git/objects/pack" "$tmp/packs" &&
+	mkdir "$tmp/loose.git/objects/pack" && for p in "$tmp"/packs/*.pack; do git -C "$tmp/loose.git" unpack-objects -q < "$p"; done; }
+ok "a clone, unpacked" loose
+ok "... is the same disk" is_model "$tmp/loose.git" web
+git -C "$tmp/loose.git" -c core.bigFileThreshold=1g gc -q --aggressive
+has_deltas() { git -C "$1" verify-pack -v "$1"/objects/pack/*.idx | awk 'NF == 7 { n++ } END { exit n < 1 }'; }
+ok "... packed as changes" has_deltas "$tmp/loose.git"
+ok "... is the same disk" is_model "$tmp/loose.git" web
+ok "export: not over a file" fails 5 "it is there.*\|File exists; --force" \
+	xgit export "$repo" web -o "$tmp/out.img"
+echo x > "$tmp/out.img"
+forced() { xgit export "$repo" web -o "$tmp/out.img" --force && cmp "$tmp/out.img" "$tmp/model.img"; }
+ok "... but with --force" forced
+ok "export: where to?" fails 2 "git export: -o FILE is missing" xgit export "$repo" web
+ok "export: a revision that is none" fails 4 "git export: nothing: " \
+	xgit export "$repo" nothing -o "$tmp/none.img"
+ok "export: a repository that is none" fails 1 "git export: $tmp: " \
+	xgit export "$tmp" web -o "$tmp/none.img"
+ok "export: no folder" fails 4 "git export: $tmp/nowhere: " \
+	xgit export "$tmp/nowhere" web -o "$tmp/none.img"
+ok "... and no image" [ ! -e "$tmp/none.img" ]
+
+# --- log ---------------------------------------------------------------------------
+head=$(git -C "$repo" rev-parse web)
+lines() { [ "$(xgit log "$repo" web "${@:2}" | grep -c snapshot)" = "$1" ]; }
+ok "log: three snapshots" lines 3
+ok "... one of them" lines 1 -n 1
+ok "... none of nothing" fails 2 "git log: --number" xgit log "$repo" web -n 0
+newest() { xgit log "$repo" web | sed -n 2p; }
+ok "... the newest first" says "^${head:0:12} 2023-11-14 22:13:23 *192K *crash snapshot 3" newest
+git -C "$repo" update-ref refs/xendisk/auto/web/20231114T221322Z "$head~1"
+git -C "$repo" update-ref refs/xendisk/diverged/web/20231114T221322Z "$head~2"
+git -C "$repo" update-ref refs/xendisk/auto/webb/20231114T221322Z "$head~2"
+json() { xgit log "$repo" web --json; }
+count() { [ "$(json | grep -c "$1")" = "$2" ]; }
+ok "log --json: also beside the branch" count '"commit": "[0-9a-f]\{40\}"' 5
+ok "... of this disk only" count '"ref": "refs/xendisk/auto/web/20231114T221322Z"' 1
+ok "... what trailers say" count '"dirty": 196608' 1
+ok "... not as message" count 'Xendisk' 0
+ok "log: no such disk" fails 4 "git log: none: refs/heads/none" xgit log "$repo" none
+ok "log: no name" fails 2 "cannot be the name" xgit log "$repo" a..b
+git -C "$repo" update-ref -d refs/xendisk/diverged/web/20231114T221322Z
+
+# --- doctor ------------------------------------------------------------------------
+ok "doctor: settings" fails 1 "core.bigFileThreshold: it is not set, not 32768 (--fix" \
+	xgit doctor "$repo"
+ok "... are mended" says "core.fsync: .* (mended)" xgit doctor --fix "$repo"
+ok "... once" says "all is well" xgit doctor "$repo"
+echo text | git -C "$repo" hash-object -w --stdin > "$tmp/blob"
+# plant NAME <<< LS-TREE-LINES: a branch with that tree.
+plant()
+{
+	local tree commit
+	tree=$(git -C "$repo" mktree --missing) &&
+		commit=$(git -C "$repo" -c user.name=a -c user.email=a@example.org commit-tree -m x "$tree") &&
+		git -C "$repo" update-ref "refs/heads/$1" "$commit"
+}
+plant text <<< "100644 blob $(cat "$tmp/blob")	README"
+ok "doctor: a branch that is no disk" \
+	fails 1 "^text: tree [0-9a-f]*: no disk: there is no file" xgit doctor "$repo"
+ok "... nothing mends that" fails 1 '"fixable": false' xgit doctor --json --fix "$repo"
+
+# --- Hostile ------------------------------------------------------------------------
+disk=$(git -C "$repo" rev-parse web:disk)
+sub() { git -C "$repo" mktree --missing; }
+# broken NAME TREE-OF-data/00/00 [TEXT-OF-disk]
+broken()
+{
+	local a b text=$disk
+	a=$(sub <<< "040000 tree $2	00") && b=$(sub <<< "040000 tree $a	00") || return
+	[ $# -lt 3 ] || text=$(printf '%b' "$3" | git -C "$repo" hash-object -w --stdin)
+	plant "$1" <<< "040000 tree $b	data
+100644 blob $text	disk"
+}
+blob=$(git -C "$repo" rev-parse web:data/00/00/07)
+refused() { fails 1 "git export: $1: .*$2" xgit export "$repo" "$1" -o "$tmp/none.img"; }
+broken short "$(sub <<< "100644 blob $(cat "$tmp/blob")	03")"
+ok "a chunk that is too short" refused short "data/00/00/03: it is no blob of 65536 bytes"
+broken long "$(sub <<< "100644 blob $blob	10")"
+ok "a last chunk that is too long" refused long "data/00/00/10: it is no blob of 512 bytes"
+none=0123456789012345678901234567890123456789
+broken gone "$(sub <<< "100644 blob $none	03")"
+ok "a chunk that is not there" refused gone "data/00/00/03: object $none is not there"
+broken beyond "$(sub <<< "100644 blob $blob	11")"
+ok "a chunk beyond the end" refused beyond "(data/00/00/): a chunk beyond the end"
+broken name "$(sub <<< "100644 blob $blob	0A")"
+ok "a chunk whose name is none" refused name "(data/00/00/): a name"
+raw_tree() { perl -e 'print "$ARGV[0]\0" . pack("H*", $ARGV[1])' "$@" | git -C "$repo" hash-object -t tree -w --stdin --literally; }
+broken other "$(raw_tree '40000 00' "$blob")"
+ok "a chunk that is a folder" refused other "a chunk that is no file"
+broken commit "$(raw_tree '100644 00' "$head")"
+ok "a chunk that is a commit" refused commit "data/00/00/00: it is no blob"
+good='xendisk-git 1\nsize 1049088\nsector 512\nchunk 65536\nlevels 3\nfeatures'
+empty=$(sub < /dev/null)
+broken feature "$empty" "$good zstd\n"
+ok "features that are not known" refused feature "features that this version does not know"
+broken huge "$empty" 'xendisk-git 1\nsize 9000000000000000000\nsector 512\nchunk 65536\nlevels 3\nfeatures -\n'
+ok "an absurd size" refused huge "too many for chunks"
+broken odd "$empty" "$(printf '\\033[31m%s -' "$good")"
+ok "no format of ours" refused odd "xendisk-git 1"
+truncated()
+{
+	local pack
+	git clone -q --bare --single-branch -b web "file://$repo" "$tmp/cut.git" || return
+	pack=$(echo "$tmp"/cut.git/objects/pack/*.pack)
+	chmod u+w "$pack"
+	perl -e 'open(F, "+<", $ARGV[0]); binmode F; my $s = -s F; seek(F, $s / 2, 0); print F "\0" x 4096' "$pack"
+	fails 1 "git export: web: data/00/00/.*broken" xgit export "$tmp/cut.git" web -o "$tmp/none.img"
+}
+ok "a pack with other bytes in it" truncated
+elsewhere()
+{
+	git clone -q --bare --single-branch -b web "file://$repo" "$tmp/else.git" || return
+	echo "$repo/objects" > "$tmp/else.git/objects/info/alternates"
+	fails 5 "borrows objects" xgit log "$tmp/else.git" web || return
+	rm "$tmp/else.git/objects/info/alternates"
+	xgit log "$tmp/else.git" web && mv "$tmp/else.git/objects" "$tmp/objects" &&
+		ln -s "$tmp/objects" "$tmp/else.git/objects" &&
+		fails 1 "else.git: objects" xgit log "$tmp/else.git" web
+}
+ok "a repository that leads elsewhere" elsewhere
+ok "... and no image of any" [ ! -e "$tmp/none.img" ]
