@@ -112,6 +112,95 @@ ok "export: no folder" fails 4 "git export: $tmp/nowhere: " \
 	xgit export "$tmp/nowhere" web -o "$tmp/none.img"
 ok "... and no image" [ ! -e "$tmp/none.img" ]
 
+# --- create, import, fork, diff -------------------------------------------------------
+own=$tmp/new.git
+git -C "$own" config core.fsync none
+fsck() { local out; out=$(git -C "$own" fsck --strict --no-dangling --no-progress 2>&1) && ! grep -v 'notice: HEAD points to an unborn' <<< "$out" | grep .; }
+of_size() { [ "$(git -C "$own" show "$1:disk" | tr '\n' ' ')" = "xendisk-git 1 size $2 sector 512 chunk $3 levels $4 features - " ]; }
+prints_commit() { [ "$("${@:2}")" = "$(git -C "$own" rev-parse "$1")" ]; }
+ok "create: prints the commit" prints_commit empty xgit create "$own" empty --size 1G -m "made by hand"
+ok "... of that size" of_size empty 1073741824 65536 3
+ok "... with that message" says "made by hand" git -C "$own" log -1 --format=%s empty
+ok "create: chunks" xgit create "$own" large --size 5T --chunk 256K
+ok "... in four levels" of_size large 5497558138880 262144 4
+ok "create: once" fails 5 "git create: empty: it is there already" xgit create "$own" empty --size 1G
+ok "create: a size" fails 2 "git create: --size is missing" xgit create "$own" other
+ok "... that is one" fails 2 'git create: --size: "1x"' xgit create "$own" other --size 1x
+ok "... of sectors" fails 2 "multiple of 512" xgit create "$own" other --size 1000
+ok "create: chunks that are none" fails 2 "16K, 32K" xgit create "$own" other --size 1G --chunk 48K
+ok "... far too large" fails 2 "git create: --chunk: 16K to 1M" xgit create "$own" other --size 1G --chunk 4294967296
+ok "create: a name that is none" fails 2 "cannot be the name" xgit create "$own" a..b --size 1G
+ok "... or an option's" fails 2 "cannot be the name" xgit create --size 1G -- "$own" -b
+ok "import" prints_commit web xgit import "$own" web "$tmp/model.img"
+same_chunks() { [ "$(git -C "$own" ls-tree -r web)" = "$(git -C "$repo" ls-tree -r web)" ]; }
+ok "... the same objects as git made of it" same_chunks
+ok "... back again" is_model "$own" web
+ok "... of a clone" git clone -q --bare "file://$own" "$tmp/clone.git"
+ok "... too" is_model "$tmp/clone.git" web
+is_zero() { export_of "$own" empty && [ "$(stat -c '%s %b' "$tmp/out.img")" = "1073741824 0" ]; }
+ok "an empty disk is a hole" is_zero
+ok "git fsck has nothing to say" fsck
+nothing_left() { [ -z "$(find "$own/objects" -type f ! -name '*.pack' ! -name '*.idx' ! -name '*.rev')" ]; }
+ok "no loose objects, nothing kept" nothing_left
+random()
+{
+	perl -e 'srand(9); open(F, "+>", $ARGV[0]); truncate(F, 300 << 20);
+		for (1 .. 300) { seek(F, 512 * int(rand(600 << 10)), 0);
+			print F rand(2) < 1 ? "text " x rand(9999) : pack("L*", map { rand(1 << 32) } 1 .. rand(20000)); }
+		truncate(F, 300 << 20);' "$tmp/random.img"
+}
+random
+for chunk in 16K 64K 1M; do
+	ok "import: random, chunks of $chunk" xgit import "$own" "r$chunk" "$tmp/random.img" --chunk $chunk
+	back() { export_of "$own" "r$chunk" && cmp "$tmp/out.img" "$tmp/random.img"; }
+	ok "... is the same" back
+done
+ok "git fsck has nothing to say" fsck
+ok "import: of 513 bytes" fails 1 "git import: .*odd.img: 513 bytes: a disk has a multiple" \
+	eval 'truncate -s 513 "$tmp/odd.img" && xgit import "$own" odd "$tmp/odd.img"'
+ok "import: a folder" fails 1 "neither a file nor" xgit import "$own" odd "$tmp"
+ok "import: nothing" fails 4 "No such file" xgit import "$own" odd "$tmp/no.img"
+ok "import: a format that is none" fails 2 'no format "tar"' \
+	xgit import "$own" odd "$tmp/model.img" --format tar
+if command -v qemu-img > /dev/null; then
+	qemu-img convert -f raw -O qcow2 "$tmp/model.img" "$tmp/model.qcow2"
+	ok "import: qcow2" xgit import "$own" qcow2 "$tmp/model.qcow2" --format qcow2
+	ok "... is the same" is_model "$own" qcow2
+	ok "... as raw it is another disk" xgit import "$own" raw "$tmp/model.qcow2"
+	other() { ! is_model "$own" raw; }
+	ok "... indeed" other
+	qemu-img create -q -f qcow2 -b "$tmp/model.img" -F raw "$tmp/over.qcow2"
+	ok "import: with a backing file" fails 5 "backing file" \
+		xgit import "$own" over "$tmp/over.qcow2" --format qcow2
+	printf '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 2049 FLAT "model.img" 0\n' > "$tmp/flat.vmdk"
+	ok "import: whose data is elsewhere" fails 5 "other files" \
+		xgit import "$own" over "$tmp/flat.vmdk" --format vmdk
+else
+	skipped "import: qcow2, vmdk" "qemu-img is not installed"
+fi
+ok "fork" prints_commit web xgit fork "$own" web web2
+ok "... is the same disk" is_model "$own" web2
+ok "... once" fails 5 "web2: it is there already" xgit fork "$own" web web2
+ok "... of nothing" fails 4 "nothing" xgit fork "$own" nothing web3
+ok "diff: nothing" [ -z "$(xgit diff "$own" web web2)" ]
+changed()
+{
+	cp "$tmp/model.img" "$tmp/changed.img" || return
+	printf x | dd of="$tmp/changed.img" bs=1 seek=1000 conv=notrunc status=none
+	printf xx | dd of="$tmp/changed.img" bs=1 seek=196607 conv=notrunc status=none
+	truncate -s $((size + 65536)) "$tmp/changed.img"
+	printf x | dd of="$tmp/changed.img" bs=1 seek=$((size + 512)) conv=notrunc status=none
+	xgit import "$own" changed "$tmp/changed.img"
+}
+ok "another image" changed
+diff_is() { [ "$(xgit diff "$own" "$1" "$2" | tr -s ' \n' ' ')" = "$3" ]; }
+ok "diff: what was written" diff_is web changed \
+	" 512 512 196096 1024 $((size + 512)) 512 size $((size + 65536)), was $size "
+ok "... the other way" diff_is changed web \
+	" 512 512 196096 1024 $((size + 512)) 512 size $size, was $((size + 65536)) "
+ok "diff --json" says '"changed": 2048' xgit diff --json "$own" web changed
+ok "diff: chunks of other sizes" fails 1 "different sizes" xgit diff "$own" r16K r64K
+
 # --- log ---------------------------------------------------------------------------
 head=$(git -C "$repo" rev-parse web)
 lines() { [ "$(xgit log "$repo" web "${@:2}" | grep -c snapshot)" = "$1" ]; }

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #include "git-tool.h"
+#include "pack-write.h"
 
 #define QUEUE	    256u /* chunks that have been found and are not written */
 #define CHUNK_CACHE (4u << 20) /* bytes: what deltas are made from */
@@ -192,11 +193,11 @@ static void find_chunks(struct export *export)
 
 static void copy_chunks(struct export *export)
 {
-	pthread_t threads[TOOL_MAX_THREADS];
+	pthread_t threads[PACK_MAX_THREADS];
 	unsigned int n = 0;
 
 	/* One more, since they wait for the disk, too. */
-	while (n < MIN(tool_threads() + 1, TOOL_MAX_THREADS) &&
+	while (n < MIN(tool_threads() + 1, PACK_MAX_THREADS) &&
 	       pthread_create(&threads[n], NULL, write_chunks, export) == 0)
 		n++;
 	if (n == 0)

@@ -8,6 +8,10 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
+
+#include "command/tables.h"
+#include "pack-write.h"
 
 /* Bytes of objects, trees nearly all of them, that are kept in memory. */
 #define CACHE_BYTES (64u << 20)
@@ -64,6 +68,20 @@ enum status tool_usage(const struct invocation *call, const char *fmt, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	return STATUS_USAGE;
+}
+
+enum status tool_size(const struct invocation *call, const char *name,
+		      uint64_t *ret)
+{
+	const char *text = option(call, name);
+
+	*ret = 0;
+	if (!text || parse_size(text, ret) == 0)
+		return STATUS_DONE;
+	return tool_usage(call,
+			  "--%s: \"%s\": a size is a number, maybe with K, M, "
+			  "G or T",
+			  name, text);
 }
 
 /* --- The repository ------------------------------------------------------------- */
@@ -162,6 +180,48 @@ enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
 	return r < 0 ? tool_fail(call, r, rev, reason) : STATUS_DONE;
 }
 
+/* --- Commits --------------------------------------------------------------------- */
+
+int tool_publish(struct tool_repo *repo, struct pack_writer *pack,
+		 const uint8_t root[OID_BYTES], struct commit_facts *facts,
+		 const char *ref, const uint8_t *old, char *ret_why)
+{
+	struct pack_names names = { NULL, 0 };
+	cleanup_free char *text = NULL;
+	char ignored[WHY_MAX];
+	size_t n;
+	int r;
+
+	refs_author(repo->git, facts->author);
+	facts->time = time(NULL);
+	memcpy(facts->tree, root, OID_BYTES);
+	r = commit_text(facts, &text, &n, ret_why);
+	if (r == 0)
+		r = pack_add(pack, OBJECT_COMMIT, text, n, facts->id, ret_why);
+	if (r == 0)
+		r = pack_writer_finish(pack, &names, ret_why);
+	if (r < 0)
+		return r;
+	r = refs_update(repo->git, ref, old, facts->id, "xendisk git", ret_why);
+	/* Also when there is no reference: then gc may have them. */
+	(void)pack_unkeep(repo->packs, &names, ignored);
+	pack_names_free(&names);
+	return r;
+}
+
+enum status tool_committed(const struct invocation *call,
+			   const struct commit_facts *commit, const char *ref)
+{
+	char hex[OID_HEX + 1];
+
+	oid_hex(commit->id, hex);
+	if (call->json)
+		return print_json(
+			json_pack("{s:s,s:s}", "commit", hex, "ref", ref));
+	puts(hex);
+	return STATUS_DONE;
+}
+
 /* --- The process ----------------------------------------------------------------- */
 
 unsigned int tool_threads(void)
@@ -171,7 +231,7 @@ unsigned int tool_threads(void)
 
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
 		n = CPU_COUNT(&set);
-	return (unsigned int)MIN(MAX(n, 1), (int)TOOL_MAX_THREADS);
+	return (unsigned int)MIN(MAX(n, 1), (int)PACK_MAX_THREADS);
 }
 
 static volatile sig_atomic_t interrupted;

@@ -9,8 +9,14 @@
 #include "command/verbs.h"
 #include "refs.h"
 
+struct pack_writer;
+
+enum status verb_create(const struct invocation *call);
+enum status verb_diff(const struct invocation *call);
 enum status verb_doctor(const struct invocation *call);
 enum status verb_export(const struct invocation *call);
+enum status verb_fork(const struct invocation *call);
+enum status verb_import(const struct invocation *call);
 enum status verb_init(const struct invocation *call);
 enum status verb_log(const struct invocation *call);
 
@@ -39,13 +45,37 @@ void tool_close(struct tool_repo *repo);
 /* For what reads chunks: all indexes are loaded.  Once more: nothing. */
 int tool_objects(struct tool_repo *repo, char *ret_why);
 
+/* An argument with a K, M, G or T; 0 where there is none. */
+enum status tool_size(const struct invocation *call, const char *name,
+		      uint64_t *ret);
+
+/* git-create.c: a disk of that size and of the option --chunk; the reference of one
+ * that is not there yet; the option --message. */
+enum status tool_new_disk(const struct invocation *call, uint64_t size,
+			  struct git_disk *ret);
+enum status tool_new_ref(const struct invocation *call, struct tool_repo *repo,
+			 const char *disk, char ret[REF_NAME_MAX]);
+void tool_message(const struct invocation *call, const char *otherwise,
+		  struct commit_facts *ret);
+
 /* The commit of an argument, and the disk in it. */
 enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
 			  const char *rev, struct commit_facts *ret_commit,
 			  struct chunk_map **ret_map);
 
+/*
+ * A commit of a tree that is in the writer becomes a branch: the pack is made
+ * visible, then the reference set, which has to be at `old` (NULL: nowhere).
+ * facts: author, time and tree are filled in.
+ */
+int tool_publish(struct tool_repo *repo, struct pack_writer *pack,
+		 const uint8_t root[OID_BYTES], struct commit_facts *facts,
+		 const char *ref, const uint8_t *old, char *ret_why);
+/* Says which commit it is, as a line or as JSON. */
+enum status tool_committed(const struct invocation *call,
+			   const struct commit_facts *commit, const char *ref);
+
 /* How many threads are worth while for work that only takes processor time. */
-#define TOOL_MAX_THREADS 16u
 unsigned int tool_threads(void);
 
 /* Has somebody sent SIGINT, SIGTERM or SIGHUP?  From the first call on they do
