@@ -172,12 +172,15 @@ static enum layer_step step_rest(struct layer_flush *flush, size_t n)
 
 /* --- Whose turn it is (layer->lock) ------------------------------------------ */
 
-/* They stay in the queue, where the next writer finds them. */
+/* They stay in the queue, where the next writer finds them.  Nobody is woken
+ * again before it has looked. */
 static void wake_all(struct layer *layer)
 {
-	for (struct layer_flush *f = layer->waiting; f; f = f->next)
-		if (f->wake)
+	for (struct layer_flush *f = layer->waiting; f; f = f->next) {
+		if (f->wake && !f->woken)
 			f->wake(f);
+		f->woken = true;
+	}
 }
 
 static void unqueue(struct layer *layer, struct layer_flush *flush)
@@ -194,6 +197,7 @@ static void unqueue(struct layer *layer, struct layer_flush *flush)
 
 static void enqueue(struct layer *layer, struct layer_flush *flush)
 {
+	flush->woken = false;
 	if (flush->queued)
 		return;
 	flush->next = layer->waiting;

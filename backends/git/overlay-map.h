@@ -73,12 +73,12 @@ enum layer_step {
  * kernel has dropped cannot be known (the host marks the disk as poisoned).
  */
 struct layer_flush {
-	/* LAYER_WAIT: called when another one ends, on its thread and under a
-	 * lock of the layer's: it may only signal.  Then call
+	/* LAYER_WAIT: called once when another one ends, on its thread and
+	 * under a lock of the layer's: it may only signal, and take no lock
+	 * that is held over a call of the layer's.  Then call
 	 * layer_flush_next(f, 0) on the thread of this flush, which may have to
 	 * wait again.  It may come before layer_flush_next() has returned
-	 * LAYER_WAIT, and more than once.  NULL: none; call
-	 * layer_flush_next(f, 0) now and then. */
+	 * LAYER_WAIT.  NULL: none; call layer_flush_next(f, 0) now and then. */
 	void (*wake)(struct layer_flush *flush);
 	void *owner; /* the caller's */
 
@@ -100,7 +100,7 @@ struct layer_flush {
 	unsigned int at;
 	unsigned int pages;
 	uint8_t state;
-	bool queued;
+	bool queued, woken;
 };
 
 enum layer_step layer_flush_begin(struct layer_flush *flush,

@@ -419,6 +419,7 @@ static void two_wait(struct layer_flush *b, struct layer_flush *c)
 	assert_int_equal(woken, 2);
 	assert_int_equal(layer_flush_next(b, 0), LAYER_WRITE);
 	assert_int_equal(layer_flush_next(c, 0), LAYER_WAIT);
+	woken = 0;
 }
 
 static void they_share_the_work(void **state)
@@ -431,6 +432,7 @@ static void they_share_the_work(void **state)
 	n = pwritev(b.fd, b.iov, (int)b.iovcnt, (off_t)b.offset);
 	assert_int_equal(layer_flush_next(&b, n), LAYER_SYNC);
 	assert_int_equal(layer_flush_next(&b, 0), LAYER_DONE);
+	assert_int_equal(woken, 1);
 	assert_int_equal(layer_flush_next(&c, 0), LAYER_DONE);
 	assert_int_equal(b.err, 0);
 	assert_int_equal(c.err, 0);
@@ -451,6 +453,24 @@ static void they_share_a_failure(void **state)
 	assert_int_equal(ofix_flush(&fix), 0);
 	ofix_again(&fix);
 	assert_int_equal(ofix_read(&fix, 3), 33);
+}
+
+/* Two end before one has looked. */
+static void woken_once(void **state)
+{
+	struct layer_flush b, c, d = { .wake = count_wake };
+
+	(void)state;
+	two_wait(&b, &c);
+	assert_int_equal(layer_flush_next(&b, -EIO), LAYER_DONE);
+	assert_int_equal(woken, 1);
+	ofix_write(&fix, 4, 44);
+	assert_int_equal(until_write(&d), LAYER_WRITE);
+	assert_int_equal(layer_flush_next(&d, -EIO), LAYER_DONE);
+	assert_int_equal(woken, 1);
+	assert_int_equal(layer_flush_next(&c, 0), LAYER_DONE);
+	assert_int_equal(c.err, -EIO);
+	assert_int_equal(ofix_flush(&fix), 0);
 }
 
 /* A lane ends while its flush waits. */
@@ -484,6 +504,7 @@ int main(void)
 		TEST(threads_lose_nothing),
 		TEST(they_share_the_work),
 		TEST(they_share_a_failure),
+		TEST(woken_once),
 		TEST(one_is_given_up),
 	};
 
