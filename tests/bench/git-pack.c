@@ -25,7 +25,11 @@ static uint64_t size = 256 * MIB;
 static uint32_t chunk = 65536;
 static unsigned int rounds = 3;
 static const char *folder = ".";
-static const char *typical = "/usr/bin";
+/* As on the disk of a guest: programs, scripts, texts, what is compressed. */
+static const char *typical[8] = { "/usr/bin", "/usr/lib/python3",
+				  "/usr/share/doc", "/usr/share/man",
+				  "/usr/share/locale" };
+static unsigned int nr_typical;
 
 static _Noreturn void die(const char *what, const char *reason)
 {
@@ -71,7 +75,7 @@ static int make_random(void)
 }
 
 static int typical_fd;
-static uint64_t typical_at;
+static uint64_t typical_at, typical_end;
 
 /* Each file begins with a chunk's sector, as on a disk. */
 static int append(const char *path, const struct stat *st, int type,
@@ -87,22 +91,31 @@ static int append(const char *path, const struct stat *st, int type,
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	while (typical_at < size && (n = read(fd, buf, sizeof(buf))) > 0) {
-		n = (ssize_t)MIN((uint64_t)n, size - typical_at);
+	while (typical_at < typical_end &&
+	       (n = read(fd, buf, sizeof(buf))) > 0) {
+		n = (ssize_t)MIN((uint64_t)n, typical_end - typical_at);
 		put(typical_fd, buf, (size_t)n, typical_at);
 		typical_at += (uint64_t)n;
 	}
 	(void)close(fd);
-	typical_at = MIN(ALIGN_UP(typical_at, 4096u), size);
-	return typical_at == size;
+	typical_at = MIN(ALIGN_UP(typical_at, 4096u), typical_end);
+	return typical_at == typical_end;
 }
 
 static int make_typical(void)
 {
+	unsigned int nr = 0;
+
+	while (nr < ARRAY_SIZE(typical) && typical[nr])
+		nr++;
 	typical_fd = new_file();
-	(void)nftw(typical, append, 16, FTW_PHYS);
+	/* As much of each; the first one makes up for those that have less. */
+	for (unsigned int i = 0; i <= nr; i++) {
+		typical_end = i < nr ? size / nr * (i + 1) : size;
+		(void)nftw(typical[i % nr], append, 16, FTW_PHYS);
+	}
 	if (typical_at < size)
-		(void)fprintf(stderr, "git-pack: %s has only %u MiB\n", typical,
+		(void)fprintf(stderr, "git-pack: only %u MiB are typical\n",
 			      (unsigned int)(typical_at / MIB));
 	return typical_fd;
 }
@@ -226,7 +239,7 @@ static int usage(void)
 {
 	(void)fputs("usage: git-pack [--size SIZE] [--chunk SIZE] "
 		    "[--rounds N]\n"
-		    "                [--folder DIR] [--typical DIR]\n",
+		    "                [--folder DIR] [--typical DIR...]\n",
 		    stderr);
 	return 2;
 }
@@ -254,11 +267,13 @@ static bool parse(int argc, char **argv)
 			;
 		else if (c == 'f')
 			folder = optarg;
-		else if (c == 't')
-			typical = optarg;
+		else if (c == 't' && nr_typical < ARRAY_SIZE(typical))
+			typical[nr_typical++] = optarg;
 		else
 			return false;
 	}
+	if (nr_typical > 0 && nr_typical < ARRAY_SIZE(typical))
+		typical[nr_typical] = NULL;
 	return optind == argc;
 }
 
