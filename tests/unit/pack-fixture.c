@@ -44,6 +44,15 @@ static int run_text(const char *text)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+bool has_git(void)
+{
+	bool has = run_text("git --version") == 0;
+
+	if (!has)
+		puts("1..0 # SKIP git is not installed");
+	return has;
+}
+
 static char *with_path(const struct repo *repo, const char *format)
 {
 	cleanup_free char *text = strdup("");
@@ -71,8 +80,6 @@ void repo_make(struct repo *ret)
 	const char *tmp = getenv("TMPDIR");
 	cleanup_free char *packs = NULL;
 
-	if (run_text("git --version") != 0)
-		skip();
 	(void)snprintf(ret->path, sizeof(ret->path), "%s/pack-test.XXXXXX",
 		       tmp && strlen(tmp) < 30 ? tmp : "/tmp");
 	assert_non_null(mkdtemp(ret->path));

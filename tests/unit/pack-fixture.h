@@ -12,7 +12,9 @@ struct repo {
 	int dir; /* objects/pack */
 };
 
-/* Without git: skips the test. */
+/* The judge is there; else all tests are skipped. */
+bool has_git(void);
+
 void repo_make(struct repo *ret);
 void repo_remove(struct repo *repo);
 /* Files in objects/pack whose name has this in it. */

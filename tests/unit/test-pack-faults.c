@@ -483,6 +483,8 @@ static void death_at_each_call(void **state)
 	static const enum call some[] = { CALL_openat,	 CALL_pwrite,
 					  CALL_fsync,	 CALL_renameat,
 					  CALL_unlinkat, CALL_flock };
+	const char *how_much = getenv("XENDISK_PACK");
+	bool each = how_much && strcmp(how_much, "full") == 0;
 	int calls[NR_CALLS + 1];
 	struct repo repo;
 
@@ -491,7 +493,7 @@ static void death_at_each_call(void **state)
 	repo_make(&repo);
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
 		for (int nth = 1; nth <= calls[some[i]];
-		     nth += MAX(calls[some[i]] / 4, 1)) {
+		     nth += each ? 1 : MAX(calls[some[i]] / 4, 1)) {
 			arm(DIE, some[i], nth);
 			if (dies(commit, &repo))
 				after_death(&repo);
@@ -612,6 +614,8 @@ int main(void)
 		cmocka_unit_test(cleaning_fails),
 	};
 
+	if (!has_git())
+		return 0;
 	make_content();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
