@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * safe-git.h - runs the `git` of the system in a repository that need not be
+ * trusted: no hooks, no file of configuration but the repository's own, nothing on
+ * its standard input.
+ */
+#ifndef XENDISK_GIT_SAFE_GIT_H
+#define XENDISK_GIT_SAFE_GIT_H
+
+#include "why.h"
+
+/*
+ * dir: the repository's folder.  args: what comes behind "git", ends with NULL.
+ * Waits for it.  ret_why: what it last said on its standard error.  0; -ENOENT:
+ * there is no `git`; -EREMOTEIO: it failed; or -errno.
+ */
+int safe_git(int dir, const char *const *args, char *ret_why);
+
+#endif
