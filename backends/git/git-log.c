@@ -128,7 +128,9 @@ static int add_beside(struct tool_repo *repo, struct log *log,
 	int r = prefix ? refs_each(repo->git, prefix, add_ref, log, ret_why) :
 			 -ENOMEM;
 
-	qsort(log->refs, log->nr_refs, sizeof(*log->refs), latest_name_first);
+	if (log->nr_refs > 1)
+		qsort(log->refs, log->nr_refs, sizeof(*log->refs),
+		      latest_name_first);
 	for (size_t i = 0; i < MIN(log->nr_refs, log->most) && r == 0; i++) {
 		r = refs_commit(repo->git, log->refs[i].oid, &commit, ret_why);
 		if (r == 0)
@@ -163,7 +165,9 @@ static int read_log(struct tool_repo *repo, const char *disk, struct log *log,
 		r = add_beside(repo, log, REFS_DIVERGED, disk, ret_why);
 	if (r == -ENOMEM)
 		return why(ret_why, r, "no memory");
-	qsort(log->entries, log->nr, sizeof(*log->entries), newest_first);
+	if (log->nr > 1)
+		qsort(log->entries, log->nr, sizeof(*log->entries),
+		      newest_first);
 	log->shown = MIN(log->nr, log->most);
 	return r;
 }
