@@ -5,12 +5,15 @@
 #include "config.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "common/util.h"
@@ -485,6 +488,89 @@ static void one_is_given_up(void **state)
 	assert_int_equal(ofix_flush(&fix), 0);
 }
 
+/* --- Killed ---------------------------------------------------------------------- */
+
+struct done {
+	unsigned int index;
+	uint64_t stamp;
+};
+
+/* Writes, and says what is durable, until it is killed. */
+static _Noreturn void live(int pipe, unsigned int seed)
+{
+	struct snapshot_info info = { .message = "killed" };
+	uint64_t gen;
+
+	for (uint64_t stamp = seed * 100000ull + 5000;; stamp++) {
+		struct done done = { (unsigned int)rand_r(&seed) % OFIX_SECTORS,
+				     stamp };
+
+		ofix_write(&fix, done.index, stamp);
+		if (stamp % 7 == 0)
+			(void)overlay_freeze(fix.overlay, &info, &gen, fix.why);
+		if (ofix_flush(&fix) < 0 ||
+		    write(pipe, &done, sizeof(done)) != sizeof(done))
+			_exit(1);
+	}
+}
+
+/* What it had said, when it was killed; how much that was. */
+static unsigned int hear(int pipe, uint64_t stamps[OFIX_SECTORS])
+{
+	unsigned int n = 0;
+	struct done done;
+
+	for (; read(pipe, &done, sizeof(done)) == sizeof(done); n++)
+		stamps[done.index] = done.stamp;
+	return n;
+}
+
+/* The last one may have been durable, and not said. */
+static void killed_at_any_time(void **state)
+{
+	uint64_t stamps[OFIX_SECTORS], read;
+	unsigned int heard = 0;
+
+	(void)state;
+	for (unsigned int i = 0; i < OFIX_SECTORS; i++)
+		stamps[i] = 1000 + i;
+	for (unsigned int seed = 1; seed <= 20; seed++) {
+		int pipes[2];
+		pid_t pid;
+
+		assert_int_equal(pipe(pipes), 0);
+		pid = fork();
+		if (pid == 0)
+			live(pipes[1], seed);
+		assert_true(pid > 0);
+		(void)close(pipes[1]);
+		ofix_kill(&fix);
+		/* Not before it has begun, on a busy machine. */
+		(void)poll(&(struct pollfd){ pipes[0], POLLIN, 0 }, 1, 30000);
+		(void)usleep(seed * 997 % 20000);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(ofix_start(&fix, true), 0);
+		heard += hear(pipes[0], stamps);
+		(void)close(pipes[0]);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		for (unsigned int i = 0; i < OFIX_SECTORS; i++) {
+			read = ofix_read(&fix, i);
+			assert_true(read == stamps[i] ||
+				    read > seed * 100000ull);
+			stamps[i] = read;
+		}
+		while (overlay_layers(fix.overlay,
+				      (struct overlay_layer[OVERLAY_SLOTS]){
+					      0 }) > 3) {
+			ofix_committed(
+				&fix, overlay_facts(fix.overlay)->base_gen + 1);
+			ofix_drop(&fix);
+		}
+	}
+	print_message("%u flushes\n", heard);
+	assert_true(heard > 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 
 int main(void)
@@ -506,6 +592,7 @@ int main(void)
 		TEST(they_share_a_failure),
 		TEST(woken_once),
 		TEST(one_is_given_up),
+		TEST(killed_at_any_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
