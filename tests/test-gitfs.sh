@@ -352,7 +352,11 @@ worker_of()
 ok "attach" toolstack attach "$dom" xvdb "gitfs:$big?rev=main"
 ok "a guest reads what fsck.fat and mtools have seen" reads "$tmp/big.img"
 ok "show names the commit" says "$(git -C "$big" rev-parse main)" xendisk show "$dom" xvdb
+commit_is() { [ "$(xenstore-read "/local/domain/0/backend/vbd/$dom/51728/xendisk-commit")" = "$1" ]; }
+ok "and so does xenstore, to the guest" \
+	eventually 10 commit_is "$(git -C "$big" rev-parse main)"
 old=$(worker_of)
+was=$(git -C "$big" rev-parse main)
 git -C "$big" update-ref refs/heads/main main~1
 kill -9 "$old"
 another() { local now; now=$(worker_of); [ "${now:-0}" -gt 1 ] && [ "$now" != "$old" ]; }
@@ -360,6 +364,9 @@ ok "the branch moves, the worker dies; there is another" eventually 20 another
 ok "... with the commit that was attached" reads "$tmp/big.img"
 ok "detach" toolstack detach "$dom" xvdb
 ok "attach again: what the branch is now" toolstack attach "$dom" xvdb "gitfs:$big?rev=main"
+ok "... which the guest can tell" \
+	eventually 10 commit_is "$(git -C "$big" rev-parse main)"
+ok "... and was another before" test "$was" != "$(git -C "$big" rev-parse main)"
 ok "... is another disk" fails 1 '' reads "$tmp/big.img"
 ok "detach" toolstack detach "$dom" xvdb
 ok "a hostile one is refused by name" fails 1 '70001 names are more than' \

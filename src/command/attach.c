@@ -118,7 +118,7 @@ static bool write_backend(struct attach *a, xs_transaction_t t)
 		{ "type", "xendisk" },
 		{ "mode", a->read_only ? "r" : "w" },
 		{ "device-type", "disk" },
-		{ "discard-enable", a->read_only ? "0" : "1" },
+		{ "discard-enable", a->read_only || a->no_discard ? "0" : "1" },
 		{ "specification", "xen" },
 		{ "params", a->expr },
 		{ "state", "1" },
@@ -270,26 +270,27 @@ enum status attach_direct(struct attach *a)
 
 /* --- By xl ---------------------------------------------------------------- */
 
-static enum status attach_by_xl(struct attach *a)
+enum status attach_by_xl(struct attach *a)
 {
 	cleanup_free char *domid = xasprintf("%" PRIu32, a->device.domid);
 	cleanup_free char *spec = NULL;
 	char vdev[32];
 
 	if (a->choose && first_free(a, XBT_NULL) < 0)
-		return fail(STATUS_FAILED, "attach: no vdev is free");
+		return fail(STATUS_FAILED, "%s: no vdev is free", verb_name(a));
 	vdev_print(vdev, sizeof(vdev), a->device.devid);
-	spec = xasprintf("vdev=%s,access=%s,script=block-xendisk,target=%s",
-			 vdev, a->read_only ? "ro" : "rw", a->expr);
+	spec = xasprintf("vdev=%s,access=%s,%sscript=block-xendisk,target=%s",
+			 vdev, a->read_only ? "ro" : "rw",
+			 a->no_discard ? "no-discard," : "", a->expr);
 	if (!domid || !spec)
-		return fail(STATUS_FAILED, "attach: no memory");
+		return fail(STATUS_FAILED, "%s: no memory", verb_name(a));
 	return xl_run(a->call, (const char *const[]){ "xl", "block-attach",
 						      domid, spec, NULL });
 }
 
 /* --- The verb ------------------------------------------------------------- */
 
-static enum status check_first(const struct attach *a)
+enum status attach_check(const struct attach *a)
 {
 	json_t *reply = NULL;
 	enum status status =
@@ -320,7 +321,7 @@ enum status attach_prepare(struct attach *a)
 	if (wanted && vdev_parse(wanted, &a->device.devid) < 0)
 		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
 			    verb_name(a), wanted);
-	status = check_first(a);
+	status = attach_check(a);
 	if (status != STATUS_DONE)
 		return status;
 	status = store_open(a->call, &a->store);

@@ -16,6 +16,7 @@ struct attach {
 
 	struct xs_handle *store;
 	bool read_only;
+	bool no_discard;
 	bool choose; /* the first free vdev */
 	uint32_t backend_domid;
 	struct device device;
@@ -24,6 +25,10 @@ struct attach {
 /* Everything that can be found wrong before something is written.  Says itself
  * what that is.  attach_release() also when it failed. */
 enum status attach_prepare(struct attach *a);
+/* Is the expression right?  As the daemon sees it; part of attach_prepare(). */
+enum status attach_check(const struct attach *a);
+/* By xl, which then knows the disk.  What fails has been said. */
+enum status attach_by_xl(struct attach *a);
 /* Writes both directories in xenstore, and waits for the daemon's verdict.
  * What fails leaves nothing behind. */
 enum status attach_direct(struct attach *a);

@@ -18,6 +18,7 @@ enum status verb_exports(const struct invocation *call);
 enum status verb_git(const struct invocation *call);
 enum status verb_hotplug(const struct invocation *call);
 enum status verb_list(const struct invocation *call);
+enum status verb_replug(const struct invocation *call);
 enum status verb_resize(const struct invocation *call);
 enum status verb_resume(const struct invocation *call);
 enum status verb_serve(const struct invocation *call);

@@ -9,11 +9,12 @@
  */
 #include "config.h"
 
+#include "command/detach.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "command/client.h"
-#include "command/device.h"
 #include "command/store.h"
 #include "command/xl.h"
 
@@ -21,14 +22,6 @@
 #define MAX_TIMEOUT_S	  3600
 #define CLOSE_TIMEOUT_S	  38
 #define VERSION_TIMEOUT_S 2
-
-struct detach {
-	const struct invocation *call;
-	struct xs_handle *store;
-	struct device device;
-	uint32_t timeout_s;
-	bool force;
-};
 
 static bool is_ours_alone(const struct device *device)
 {
@@ -81,12 +74,13 @@ static enum status not_closed(const struct detach *d)
 	json_decref(reply);
 	if (status == STATUS_NO_DAEMON)
 		return fail(status,
-			    "detach: %s; it will close the disk when it runs",
+			    "%s: %s; it will close the disk when it runs",
+			    d->call->verb->name,
 			    why ? why : "xendiskd does not answer");
 	return fail(STATUS_REFUSED,
-		    "detach: the guest has not let go of the disk within "
+		    "%s: the guest has not let go of the disk within "
 		    "%" PRIu32 " s; it stays asked to",
-		    d->timeout_s);
+		    d->call->verb->name, d->timeout_s);
 }
 
 static enum status detach_direct(struct detach *d)
@@ -94,8 +88,8 @@ static enum status detach_direct(struct detach *d)
 	int r = device_ask_to_close(d->store, &d->device, d->force);
 
 	if (r < 0)
-		return fail(STATUS_FAILED, "detach: xenstore: %s",
-			    strerror(-r));
+		return fail(STATUS_FAILED, "%s: xenstore: %s",
+			    d->call->verb->name, strerror(-r));
 	if (!store_wait(d->store, d->device.backend, d->timeout_s, -1,
 			is_closed, d) &&
 	    !d->force)
@@ -105,29 +99,49 @@ static enum status detach_direct(struct detach *d)
 	return STATUS_DONE;
 }
 
-enum status verb_detach(const struct invocation *call)
+enum status detach_prepare(struct detach *d, const struct invocation *call)
 {
 	const char *timeout = option(call, "timeout");
-	struct detach d = { .call = call,
-			    .timeout_s = DEFAULT_TIMEOUT_S,
-			    .force = option(call, "force") != NULL };
 	enum status status;
 
-	if (timeout && parse_u32(timeout, MAX_TIMEOUT_S, &d.timeout_s) < 0)
+	*d = (struct detach){ .call = call,
+			      .timeout_s = DEFAULT_TIMEOUT_S,
+			      .force = option(call, "force") != NULL };
+	if (timeout && parse_u32(timeout, MAX_TIMEOUT_S, &d->timeout_s) < 0)
 		return fail(STATUS_USAGE,
-			    "detach: --timeout: \"%s\" is no "
-			    "number of seconds",
-			    timeout);
-	status = store_open(call, &d.store);
+			    "%s: --timeout: \"%s\" is no number of seconds",
+			    call->verb->name, timeout);
+	status = store_open(call, &d->store);
 	if (status != STATUS_DONE)
 		return status;
-	status = device_find(call, d.store, call->args[0], call->args[1],
-			     &d.device);
+	return device_find(call, d->store, call->args[0], call->args[1],
+			   &d->device);
+}
+
+bool detach_is_by_xl(const struct detach *d)
+{
+	return !is_ours_alone(&d->device) && xl_is_in_charge();
+}
+
+enum status detach_run(struct detach *d)
+{
+	return detach_is_by_xl(d) ? detach_by_xl(d) : detach_direct(d);
+}
+
+void detach_release(struct detach *d)
+{
+	device_release(&d->device);
+	if (d->store)
+		xs_close(d->store);
+}
+
+enum status verb_detach(const struct invocation *call)
+{
+	struct detach d;
+	enum status status = detach_prepare(&d, call);
+
 	if (status == STATUS_DONE)
-		status = !is_ours_alone(&d.device) && xl_is_in_charge() ?
-				 detach_by_xl(&d) :
-				 detach_direct(&d);
-	device_release(&d.device);
-	xs_close(d.store);
+		status = detach_run(&d);
+	detach_release(&d);
 	return status;
 }

@@ -1,0 +1,93 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# xendisk replug: the same place, the same expression, opened anew; not before the
+# guest has let go, and not before it has asked, if that is wanted.  A named disk
+# stands for a branch that moves: what it means has changed when the daemon starts
+# again.
+. "$(dirname "$0")/functions.sh"
+requires xenstore-read xenstore-write xenstore-exists
+
+truncate -s 1M "$tmp/one.img"
+truncate -s 2M "$tmp/two.img"
+configure() { echo "disk \"web\" { expr = \"$tmp/$1.img\" }" > "$tmp/xendiskd.conf"; }
+configure one
+sim_start
+daemon_start
+dom=$(domain --name web1)
+
+frontend=/local/domain/$dom/device/vbd/51728
+backend=/local/domain/0/backend/xendisk/$dom/51728
+size() { xendisk --json show web1 xvdb | sed -n 's/.*"size": \([0-9]*\).*/\1/p'; }
+is_size() { [ "$(size)" = $(($1 << 20)) ]; }
+key() { xenstore-read "$backend/$1"; }
+# moves IMAGE: what the name means, known to a daemon that starts again; in the
+# test's own shell.  The daemon must not keep the pipe to the guest.
+moves() { configure "$1"; daemon_stop; daemon_start 8>&-; }
+
+ok "attach" xendisk attach web1 @web --vdev xvdb --direct --readonly
+ok "what it means" is_size 1
+moves two
+ok "nothing changes under the guest" eventually 10 is_size 1
+ok "replug" xendisk replug web1 xvdb
+ok "now it does" is_size 2
+ok "read-only as before" test "$(key mode)" = r
+ok "and without discard" test "$(key discard-enable)" = 0
+ok "the expression is as it was given" test "$(key params)" = @web
+
+# --- A guest ------------------------------------------------------------------------
+
+ok "detach" xendisk detach web1 xvdb
+ok "attach" xendisk attach web1 @web --vdev xvdb --direct
+meet "$dom"
+tell "write 0 4096 0x11" flush
+ok "a guest has it" eventually 10 grep -q '^0 flush' "$tmp/out"
+moves one
+ok "the guest has what it had" is_size 2
+# The guest of the simulator lets go when its script ends.
+ok "it does not let go" fails 5 'replug: the guest has not let go' \
+	xendisk replug web1 xvdb --timeout 1
+ok "it still has it" is_size 2
+tell "read 0 4096"
+ok "and reads" eventually 10 grep -q '^0 read.* = 0x11' "$tmp/out"
+ended_well "it has seen no error"
+
+# --- Not before it asks ----------------------------------------------------------------
+
+gone() { ! xenstore-exists "$backend"; }
+ok "detach" xendisk detach web1 xvdb
+moves two
+ok "attach" xendisk attach web1 @web --vdev xvdb --direct
+moves one
+xendisk replug web1 xvdb --when-asked > "$tmp/said" 2>&1 & replug=$!
+cleanup_pids+=("$replug")
+xenstore-write "$frontend/xendisk-replug" 0
+sleep 0.5
+ok "nothing happens without the guest" is_size 2
+ok "it waits" kill -0 "$replug"
+xenstore-write "$frontend/xendisk-replug" 1
+rc=0
+wait "$replug" || rc=$?
+ok "the guest asks" test $rc = 0
+ok "it is done" is_size 1
+ok "once" test "$(xenstore-exists "$frontend/xendisk-replug" && echo there)" = ""
+xendisk replug web1 xvdb --when-asked > "$tmp/said" 2>&1 & replug=$!
+cleanup_pids+=("$replug")
+sleep 0.3
+ok "detach meanwhile" xendisk detach web1 xvdb
+rc=0
+wait "$replug" || rc=$?
+ok "it ends" test $rc = 4
+ok "and says why" grep -q 'replug: the disk has been detached' "$tmp/said"
+ok "it is not attached again" gone
+
+# --- What cannot be ------------------------------------------------------------------------
+
+ok "no such disk" fails 4 'no disk' xendisk replug web1 xvdb
+ok "attach" xendisk attach web1 @web --vdev xvdb --direct
+moves none
+ok "is only known when it is opened" fails 1 'replug: xvdb is detached; it was @web' \
+	xendisk replug web1 xvdb
+ok "attach another" xendisk attach web1 "$tmp/one.img" --vdev xvdb --direct
+ok "by xl, where xl is not in charge" toolstack attach "$dom" xvdc "$tmp/two.img"
+ok "is xl's affair" fails 5 'xl has attached it' xendisk replug web1 xvdc
+ok "and stays" says xvdc xendisk list
