@@ -108,14 +108,15 @@ completes()
 	offered=$(xendisk complete -- "${@:2}" | tr '\n' ' ')
 	[ "$offered" = "$1" ] || { echo "$offered"; return 1; }
 }
-ok "completion: verbs" completes 'show stats serve ' s
-ok "completion: verbs behind an option" completes 'show stats serve ' --json s
+ok "completion: verbs" completes 'show stats serve snapshot status ' s
+ok "completion: verbs behind an option" completes 'show stats serve snapshot status ' --json s
 ok "completion: domains" completes 'web1 web2 ' show w
 ok "completion: a domain's disks" completes 'xvda xvdb ' detach web1 x
 ok "completion: no other's" completes '' detach web2 x
 ok "completion: not an option's argument" \
 	completes 'raw readonly ' attach --vdev xvdb web1 r
 ok "completion: options" completes '--force ' detach web1 xvdb --f
+ok "completion: what is behind a letter is no argument" completes 'xvda xvdb ' snapshot -m what web1 x
 ok "completion: the daemon that was named" \
 	completes '' --run-dir /nonexistent detach web1 x
 ok "the guest uses it" guest "$dom" xvda verify --seconds 1
