@@ -26,9 +26,11 @@
 #define OWN_NAMES  1u
 #define NOWHERE	   UINT32_MAX
 #define MAX_HOPS   16u /* links on the way to a file */
-#define MAX_TARGET 4096u /* bytes of where a link leads, as on Linux */
+#define MAX_TARGET 4095u /* bytes of where a link leads, as on Linux */
+#define MAX_NAME   255u /* bytes, as on Linux */
 
 struct build {
+	const struct build_source *source;
 	struct vtree *tree;
 	struct odb *odb;
 	struct reader *reader;
@@ -52,16 +54,21 @@ static const char *explain(int err)
 	}
 }
 
+/* oid NULL: it is not at hand. */
 static int object_fails(const struct build *b, uint32_t node,
 			const uint8_t *oid, int err)
 {
-	char path[200], name[OID_HEX + 1] = "its tree";
+	bool is_dir = b->tree->nodes[node].kind == VNODE_DIR;
+	char path[200], name[OID_HEX + 1] = "";
 
 	if (oid)
 		oid_hex(oid, name);
-	return why(b->why, err, "%s: object %s %s",
-		   vtree_path(b->tree, node, path, sizeof(path)), name,
-		   explain(err));
+	return why(b->why, err, "%s: %s%s %s",
+		   vtree_path(b->tree, node, path, sizeof(path)),
+		   oid	  ? "object " :
+		   is_dir ? "its tree" :
+			    "its content",
+		   name, explain(err));
 }
 
 /* --- Folders ----------------------------------------------------------------- */
@@ -103,15 +110,16 @@ static int add_object(struct build *b, uint32_t node, const uint8_t *oid)
 /* Before there are many of them. */
 static int check_name(const struct build *b, uint32_t node)
 {
+	const char *name = vtree_name(b->tree, node);
 	uint16_t units[NAME_UNITS_MAX];
 	char path[200];
 
-	if (name_units(vtree_name(b->tree, node), units) >= 0)
+	if (b->source->posix ? strlen(name) <= MAX_NAME :
+			       name_units(name, units) >= 0)
 		return 0;
-	return why(b->why, -ENAMETOOLONG,
-		   "%s: the name has more than %d characters",
+	return why(b->why, -ENAMETOOLONG, "%s: the name has more than 255 %s",
 		   vtree_path(b->tree, node, path, sizeof(path)),
-		   NAME_UNITS_MAX);
+		   b->source->posix ? "bytes" : "characters");
 }
 
 static int add_entry(struct build *b, uint32_t folder,
@@ -129,6 +137,8 @@ static int add_entry(struct build *b, uint32_t folder,
 	b->tree->nodes[folder].nr++;
 	if (entry->kind == TREE_LINK)
 		b->tree->nodes[node].mark = VNODE_LINK;
+	if (entry->kind == TREE_FILE && entry->mode & 0100)
+		b->tree->nodes[node].mark = VNODE_EXEC;
 	if (entry->kind == TREE_MODULE) {
 		b->tree->nodes[node].mark = VNODE_MODULE;
 		b->counts.modules++;
@@ -330,44 +340,163 @@ static uint32_t follow(struct build *b, uint32_t link, unsigned int *hops)
 	return at;
 }
 
-static void resolve_links(struct build *b, bool wanted)
+/* Is that what a link to a file becomes? */
+static bool is_file(const struct vnode *node)
+{
+	return node->kind == VNODE_BLOB || node->kind == VNODE_LFS;
+}
+
+static void resolve_link(struct build *b, uint32_t node)
+{
+	struct vnode *link = &b->tree->nodes[node];
+	unsigned int hops = MAX_HOPS;
+	uint32_t end = b->source->follow ? follow(b, node, &hops) : NOWHERE;
+
+	link->mark = VNODE_PLAIN;
+	if (end == NOWHERE || !is_file(&b->tree->nodes[end])) {
+		b->counts.texts++;
+		return;
+	}
+	link->kind = b->tree->nodes[end].kind;
+	link->mark = b->tree->nodes[end].mark;
+	link->pack = b->tree->nodes[end].pack;
+	link->at = b->tree->nodes[end].at;
+	link->size = b->tree->nodes[end].size;
+}
+
+/* Linux has no link that leads to nothing, or has a longer path. */
+static void keep_link(struct build *b, uint32_t node)
+{
+	struct vnode *link = &b->tree->nodes[node];
+
+	if (link->size >= 1 && link->size <= MAX_TARGET)
+		return;
+	link->mark = VNODE_PLAIN;
+	b->counts.texts++;
+}
+
+static void resolve_links(struct build *b)
 {
 	for (uint32_t i = 0; i < b->tree->nr; i++) {
-		struct vnode *link = &b->tree->nodes[i];
-		unsigned int hops = MAX_HOPS;
-		uint32_t end;
-
-		if (link->mark != VNODE_LINK)
+		if (b->tree->nodes[i].mark != VNODE_LINK)
 			continue;
-		end = wanted ? follow(b, i, &hops) : NOWHERE;
-		if (end == NOWHERE || b->tree->nodes[end].kind != VNODE_BLOB) {
-			b->counts.texts++;
-			continue;
-		}
-		link->pack = b->tree->nodes[end].pack;
-		link->at = b->tree->nodes[end].at;
-		link->size = b->tree->nodes[end].size;
-		link->mark = VNODE_PLAIN;
+		if (b->source->posix)
+			keep_link(b, i);
+		else
+			resolve_link(b, i);
 	}
 }
 
-/* --- All of it ------------------------------------------------------------------- */
+/* --- Git LFS ------------------------------------------------------------------- */
+
+static int read_pointer(struct build *b, uint32_t node, struct lfs_pointer *ret,
+			bool *ret_is)
+{
+	const struct vnode *vnode = &b->tree->nodes[node];
+	struct place place = { vnode->pack, vnode->at };
+	const struct object *object;
+	int r = object_read(b->reader, place, &object);
+
+	if (r < 0)
+		return object_fails(b, node, NULL, r);
+	*ret_is = object->type == OBJECT_BLOB &&
+		  lfs_is_pointer(object->data, object->size, ret);
+	cache_put(b->cache, object);
+	return 0;
+}
+
+static int find_pointed(struct build *b, uint32_t node)
+{
+	char path[200], reason[WHY_MAX] = "";
+	struct vnode *vnode = &b->tree->nodes[node];
+	struct lfs_pointer pointer;
+	uint64_t number;
+	bool is_pointer;
+	int r = read_pointer(b, node, &pointer, &is_pointer);
+
+	if (r < 0 || !is_pointer)
+		return r;
+	r = lfs_find(b->source->lfs, &pointer, &number, reason);
+	if (r == -ENOENT) {
+		b->counts.pointers++;
+		return 0;
+	}
+	if (r < 0)
+		return why(b->why, r, "%s: %.300s",
+			   vtree_path(b->tree, node, path, sizeof(path)),
+			   reason);
+	vnode->kind = VNODE_LFS;
+	vnode->at = number;
+	vnode->size = pointer.size;
+	b->counts.lfs++;
+	return 0;
+}
+
+/* Few files have the size of a pointer; no others are looked into. */
+static int find_lfs(struct build *b)
+{
+	int r = 0;
+
+	if (!b->source->lfs)
+		return 0;
+	for (uint32_t i = 0; i < b->tree->nr && r == 0; i++) {
+		const struct vnode *node = &b->tree->nodes[i];
+
+		if (node->kind == VNODE_BLOB && node->mark != VNODE_LINK &&
+		    node->size >= LFS_POINTER_MIN &&
+		    node->size <= LFS_POINTER_MAX)
+			r = find_pointed(b, i);
+	}
+	return r;
+}
+
+/* --- Names ----------------------------------------------------------------------- */
+
+/* Only one can be taken where all names are as they are: that of our folder. */
+static int part_own_name(struct build *b, char **ret_list)
+{
+	static const char own[] = ".xendisk";
+	uint32_t node = find_child(b->tree, 0, own);
+	char name[32];
+	uint32_t at;
+	int r;
+
+	*ret_list = strdup("");
+	if (node == NOWHERE)
+		return *ret_list ? 0 : why(b->why, -ENOMEM, "no memory");
+	for (unsigned int n = 1;; n++) {
+		(void)snprintf(name, sizeof(name), "%s~%u", own, n);
+		if (find_child(b->tree, 0, name) == NOWHERE)
+			break;
+	}
+	r = vtree_keep(b->tree, name, strlen(name), &at);
+	if (r < 0)
+		return why(b->why, r, "the names: %s", strerror(-r));
+	b->tree->nodes[node].name = at;
+	free(*ret_list);
+	*ret_list = xasprintf("/%s is /%s\n", name, own);
+	return *ret_list ? 0 : why(b->why, -ENOMEM, "no memory");
+}
 
 static int part_names(struct build *b)
 {
 	cleanup_free char *list = NULL;
-	int r = vtree_part_names(b->tree, &list, b->why);
+	int r = b->source->posix ? part_own_name(b, &list) :
+				   vtree_part_names(b->tree, &list, b->why);
 
 	for (const char *p = list; r == 0 && (p = strchr(p, '\n')); p++)
 		b->counts.renamed++;
 	return r < 0 ? r : set_text(b, OWN_NAMES, list);
 }
 
+/* --- All of it ------------------------------------------------------------------- */
+
 int build_vtree(struct vtree *ret, struct odb *odb, struct reader *reader,
 		struct cache *cache, const struct build_source *source,
 		struct build_counts *ret_counts, char *ret_why)
 {
-	struct build b = { .tree = ret,
+	struct build b = { .source = source,
+			   .tree = ret,
 			   .odb = odb,
 			   .reader = reader,
 			   .cache = cache,
@@ -381,9 +510,11 @@ int build_vtree(struct vtree *ret, struct odb *odb, struct reader *reader,
 		r = add_object(&b, root, source->tree);
 	if (r == 0)
 		r = read_folders(&b);
+	if (r == 0)
+		r = find_lfs(&b);
 	if (r < 0)
 		return r;
-	resolve_links(&b, source->follow);
+	resolve_links(&b);
 	r = part_names(&b);
 	if (r == 0)
 		r = set_text(&b, OWN_COMMIT, source->about);

@@ -5,6 +5,7 @@
 #ifndef XENDISK_GIT_BUILD_H
 #define XENDISK_GIT_BUILD_H
 
+#include "lfs.h"
 #include "odb.h"
 #include "vtree.h"
 
@@ -15,7 +16,9 @@
 struct build_source {
 	uint8_t tree[OID_BYTES];
 	int64_t time; /* of all files: the commit's, Unix, UTC */
-	bool follow; /* symbolic links to files are those files */
+	bool posix; /* as layout_ops has it */
+	bool follow; /* else: symbolic links to files are those files */
+	struct lfs *lfs; /* NULL: pointers of Git LFS are files like others */
 	const char *about; /* what /.xendisk/commit says */
 };
 
@@ -23,6 +26,8 @@ struct build_counts {
 	uint32_t files, folders;
 	uint32_t texts; /* symbolic links that are files with their target */
 	uint32_t modules;
+	uint32_t lfs; /* pointers that are the object now ... */
+	uint32_t pointers; /* ... and those whose object is not there */
 	uint32_t renamed;
 };
 

@@ -290,12 +290,12 @@ static int measure_chain(struct fat_volume *v, uint32_t node)
 {
 	struct vnode *file = &v->tree.nodes[node];
 	uint64_t wanted = DIV_ROUND_UP(file->size, v->cluster), n = 0;
-	uint32_t cluster = file->cluster, next = NONE;
+	uint32_t cluster = file->block, next = NONE;
 	int r = 0;
 
 	file->at = 0;
 	for (; cluster != NONE && n < wanted && r == 0; cluster = next) {
-		if (cluster == file->cluster + n && file->at == n)
+		if (cluster == file->block + n && file->at == n)
 			file->at++;
 		n++;
 		r = take_cluster(v, node, cluster);
@@ -322,7 +322,7 @@ static int check_file(struct fat_volume *v, uint32_t node)
 
 	if (file->size > 0)
 		return measure_chain(v, node);
-	return file->cluster == 0 ?
+	return file->block == 0 ?
 		       0 :
 		       bad(v, node, "it is empty, and has a cluster");
 }
@@ -334,14 +334,14 @@ static int check_dots(const struct fat_volume *v, uint32_t folder,
 		      const struct fat_entry *entry, uint32_t index)
 {
 	const struct vnode *dir = &v->tree.nodes[folder];
-	uint32_t up = v->tree.nodes[dir->parent].cluster;
+	uint32_t up = v->tree.nodes[dir->parent].block;
 	bool right;
 
 	if (!(entry->attributes & FAT_ATTR_FOLDER))
 		right = false;
 	else if (index == 0)
 		right = strcmp(entry->name, ".") == 0 &&
-			entry->cluster == dir->cluster;
+			entry->cluster == dir->block;
 	else /* the root is 0 there, wherever it is */
 		right = strcmp(entry->name, "..") == 0 &&
 			(entry->cluster == up ||
@@ -380,7 +380,7 @@ static int add_child(struct fat_volume *v, uint32_t folder,
 		r = keep_short(v, entry);
 	if (r < 0)
 		return r;
-	v->tree.nodes[node].cluster = entry->cluster;
+	v->tree.nodes[node].block = entry->cluster;
 	v->tree.nodes[node].size = entry->size;
 	v->tree.nodes[folder].nr++;
 	if (is_dir && entry->size != 0)
@@ -473,7 +473,7 @@ static int check_depth(const struct fat_volume *v, uint32_t folder)
 
 static int read_chain(struct fat_volume *v, struct reading *reading)
 {
-	uint32_t cluster = v->tree.nodes[reading->folder].cluster;
+	uint32_t cluster = v->tree.nodes[reading->folder].block;
 	uint64_t bytes = 0;
 	int r = 0;
 
@@ -523,7 +523,7 @@ static int read_tree(struct fat_volume *v)
 	int r = vtree_add(&v->tree, 0, VNODE_DIR, "", &root, v->why);
 
 	if (r == 0)
-		v->tree.nodes[root].cluster = v->root;
+		v->tree.nodes[root].block = v->root;
 	for (uint32_t i = 0; i < v->tree.nr && r == 0; i++)
 		r = v->tree.nodes[i].kind == VNODE_DIR ? read_folder(v, i) :
 							 check_file(v, i);
@@ -591,8 +591,7 @@ bool fat_volume_first_run(const struct fat_volume *volume, uint32_t node,
 
 	if (file->size == 0)
 		return false;
-	*ret = (struct fat_run){ volume->start +
-					 offset_of(volume, file->cluster),
+	*ret = (struct fat_run){ volume->start + offset_of(volume, file->block),
 				 MIN(file->size, file->at * volume->cluster) };
 	return true;
 }
@@ -603,7 +602,7 @@ int fat_volume_file(struct fat_volume *volume, uint32_t node, void *buf,
 		    char *ret_why)
 {
 	const struct vnode *file = &volume->tree.nodes[node];
-	uint32_t cluster = file->cluster;
+	uint32_t cluster = file->block;
 	int r = 0;
 
 	volume->why = ret_why;

@@ -5,9 +5,8 @@
  * The file system is FAT32 as in Microsoft's "FAT: General Overview of On-Disk
  * Format" 1.03, from front to back: maybe a partition table, the boot sector and
  * FSInfo (and their copies), two FATs, the clusters.  Each file and folder lies
- * in one piece, folders first, so that the table of who begins where (`order`
- * and the nodes' `cluster`) is all that is needed: an entry of the FAT is the
- * next cluster, or the end.
+ * in one piece, folders first, so that the table of who begins where (`used`) is
+ * all that is needed: an entry of the FAT is the next cluster, or the end.
  *
  * What is not used is at the end, and reads as zeroes.  It is there because a
  * file system with fewer than 65525 clusters would not be FAT32; it costs
@@ -17,6 +16,7 @@
 
 #include "fat.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -28,26 +28,26 @@
 #define MOST_CLUSTERS  0x0ffffff0u
 #define RESERVED       32u
 #define BACKUP	       6u /* sector of the boot sector's copy */
-#define PARTITION_AT   2048u /* sector */
 #define END_OF_CHAIN   0x0fffffffu
 #define ENTRY	       32u
 #define PER_SLOT       13u
+#define TYPE_FAT32     0x0c /* in a partition table: with LBA */
+#define TYPE_ESP       0xef
 
 #define ATTR_READ_ONLY 0x01
 #define ATTR_LABEL     0x08
 #define ATTR_FOLDER    0x10
 #define ATTR_LONG      0x0f
 
-static void put16(uint8_t *p, uint32_t value)
+static const struct fat *fat_of(const struct layout *layout)
 {
-	p[0] = (uint8_t)value;
-	p[1] = (uint8_t)(value >> 8);
+	return (const struct fat *)(const void *)layout;
 }
 
-static void put32(uint8_t *p, uint32_t value)
+/* Clusters that are used. */
+static uint32_t nr_used(const struct fat *fat)
 {
-	put16(p, value & 0xffff);
-	put16(p + 2, value >> 16);
+	return fat->used.end - FIRST_CLUSTER;
 }
 
 /* --- Layout --------------------------------------------------------------- */
@@ -124,13 +124,10 @@ static uint32_t choose_cluster(const struct vtree *tree, uint64_t bytes)
 static void place(struct fat *fat, struct vtree *tree, bool folders)
 {
 	for (uint32_t i = 0; i < tree->nr; i++) {
-		struct vnode *node = &tree->nodes[i];
+		const struct vnode *node = &tree->nodes[i];
 
-		if ((node->kind == VNODE_DIR) != folders || node->size == 0)
-			continue;
-		node->cluster = FIRST_CLUSTER + fat->used;
-		fat->used += (uint32_t)DIV_ROUND_UP(node->size, fat->cluster);
-		fat->order[fat->nr_order++] = i;
+		if ((node->kind == VNODE_DIR) == folders && node->size > 0)
+			extents_place(&fat->used, tree, i);
 	}
 }
 
@@ -139,76 +136,109 @@ static void set_sizes(struct fat *fat)
 {
 	uint32_t before;
 
-	fat->nr_clusters = MAX(fat->used, LEAST_CLUSTERS);
+	fat->nr_clusters = MAX(nr_used(fat), LEAST_CLUSTERS);
 	fat->nr_clusters = ALIGN_UP(fat->nr_clusters, 8u);
 	fat->fat_sectors = DIV_ROUND_UP((fat->nr_clusters + FIRST_CLUSTER) * 4,
 					FAT_SECTOR);
 	before = RESERVED + 2 * fat->fat_sectors;
 	fat->reserved = RESERVED + ALIGN_UP(before, 8u) - before;
-	fat->hidden = fat->options.partition ? PARTITION_AT : 0;
+	fat->hidden = fat->type ? LAYOUT_PARTITION_AT : 0;
 	fat->data =
 		(uint64_t)(fat->hidden + fat->reserved + 2 * fat->fat_sectors) *
 		FAT_SECTOR;
-	fat->size = fat->data + (uint64_t)fat->nr_clusters * fat->cluster;
+	fat->layout.size =
+		fat->data + (uint64_t)fat->nr_clusters * fat->cluster;
 }
 
-int fat_layout(struct fat *ret, struct vtree *tree,
-	       const struct fat_options *options, char *ret_why)
+static int lay_out(struct fat *fat, struct vtree *tree, char *ret_why)
 {
-	struct fat fat = { .tree = tree, .options = *options };
 	uint64_t bytes, clusters;
 	int r = measure(tree, &bytes, ret_why);
 
 	if (r < 0)
 		return r;
-	fat.cluster = choose_cluster(tree, bytes);
-	clusters = count_clusters(tree, fat.cluster);
+	fat->cluster = choose_cluster(tree, bytes);
+	clusters = count_clusters(tree, fat->cluster);
 	if (clusters > MOST_CLUSTERS - LEAST_CLUSTERS ||
-	    clusters * fat.cluster > (1ull << 41) - (8ull << 30))
+	    clusters * fat->cluster > (1ull << 41) - (8ull << 30))
 		return why(ret_why, -EFBIG,
 			   "%" PRIu64 " bytes are more than FAT32 can hold "
 			   "(2 TiB)",
 			   bytes);
-	fat.order = calloc(tree->nr, sizeof(*fat.order));
-	if (!fat.order)
-		return why(ret_why, -ENOMEM, "the layout: no memory");
-	place(&fat, tree, true);
-	place(&fat, tree, false);
-	set_sizes(&fat);
-	*ret = fat;
+	r = extents_new(&fat->used, tree, tree->nr, fat->cluster,
+			FIRST_CLUSTER);
+	if (r < 0)
+		return why(ret_why, r, "the layout: no memory");
+	place(fat, tree, true);
+	place(fat, tree, false);
+	set_sizes(fat);
 	return 0;
 }
 
-void fat_free(struct fat *fat)
+static void fat_free(struct layout *layout)
 {
-	free(TAKE_PTR(fat->order));
+	struct fat *fat = container_of(layout, struct fat, layout);
+
+	extents_free(&fat->used);
+	free(fat);
+}
+
+static int fat_make(struct layout **ret, struct vtree *tree,
+		    const struct layout_options *options, char *ret_why)
+{
+	struct fat *fat = calloc(1, sizeof(*fat));
+	const uint8_t *id = options->id;
+	int r;
+
+	if (!fat)
+		return why(ret_why, -ENOMEM, "the layout: no memory");
+	fat->layout.ops = &fat_ops;
+	fat->tree = tree;
+	fat->serial = (uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 |
+		      (uint32_t)id[2] << 8 | id[3];
+	fat->type = options->partition == LAYOUT_ESP ? TYPE_ESP :
+		    options->partition == LAYOUT_MBR ? TYPE_FAT32 :
+						       0;
+	(void)snprintf(fat->label, sizeof(fat->label), "%-11s", options->label);
+	for (char *p = fat->label; *p; p++)
+		*p = (char)toupper((unsigned char)*p);
+	r = lay_out(fat, tree, ret_why);
+	if (r < 0) {
+		fat_free(&fat->layout);
+		return r;
+	}
+	*ret = &fat->layout;
+	return 0;
+}
+
+static int fat_check(const struct layout_options *options, char *ret_why)
+{
+	const char *label = options->label;
+	size_t n = strlen(label);
+
+	for (const char *p = label; *p; p++)
+		if (!isalnum((unsigned char)*p) &&
+		    !strchr(" $%'-_@~!(){}^#&", *p))
+			n = SIZE_MAX;
+	if (n >= 1 && n <= FAT_LABEL_BYTES && label[0] != ' ')
+		return 0;
+	return why(ret_why, -EINVAL,
+		   "label: \"%.40s\" is not 1 to 11 letters, digits or "
+		   "$%%'-_@~!(){}^#&",
+		   label);
 }
 
 /* --- Boot sector, FSInfo, partition table ----------------------------------- */
 
 static uint32_t nr_sectors(const struct fat *fat)
 {
-	return (uint32_t)(fat->size / FAT_SECTOR - fat->hidden);
+	return (uint32_t)(fat->layout.size / FAT_SECTOR - fat->hidden);
 }
 
 static void sign(uint8_t *sector)
 {
 	sector[510] = 0x55;
 	sector[511] = 0xaa;
-}
-
-static void partition_table(const struct fat *fat, uint8_t *ret)
-{
-	uint8_t *entry = ret + 446;
-
-	put32(ret + 440, fat->options.serial);
-	/* Cylinders, heads and sectors that say: look at the numbers. */
-	memcpy(entry + 1, "\xfe\xff\xff", 3);
-	entry[4] = fat->options.partition;
-	memcpy(entry + 5, "\xfe\xff\xff", 3);
-	put32(entry + 8, fat->hidden);
-	put32(entry + 12, nr_sectors(fat));
-	sign(ret);
 }
 
 static void boot_sector(const struct fat *fat, uint8_t *ret)
@@ -224,13 +254,13 @@ static void boot_sector(const struct fat *fat, uint8_t *ret)
 	put32(ret + 28, fat->hidden);
 	put32(ret + 32, nr_sectors(fat));
 	put32(ret + 36, fat->fat_sectors);
-	put32(ret + 44, fat->tree->nodes[0].cluster);
+	put32(ret + 44, fat->tree->nodes[0].block);
 	put16(ret + 48, 1); /* FSInfo */
 	put16(ret + 50, BACKUP);
 	ret[64] = 0x80;
 	ret[66] = 0x29;
-	put32(ret + 67, fat->options.serial);
-	memcpy(ret + 71, fat->options.label, FAT_LABEL_BYTES);
+	put32(ret + 67, fat->serial);
+	memcpy(ret + 71, fat->label, FAT_LABEL_BYTES);
 	memcpy(ret + 82, "FAT32   ", 8);
 	ret[90] = 0xeb; /* there is nothing to boot: an endless loop */
 	ret[91] = 0xfe;
@@ -239,67 +269,45 @@ static void boot_sector(const struct fat *fat, uint8_t *ret)
 
 static void fs_info(const struct fat *fat, uint8_t *ret)
 {
-	uint32_t left = fat->nr_clusters - fat->used;
+	uint32_t left = fat->nr_clusters - nr_used(fat);
 
 	put32(ret, 0x41615252);
 	put32(ret + 484, 0x61417272);
 	put32(ret + 488, left);
-	put32(ret + 492, left ? FIRST_CLUSTER + fat->used : UINT32_MAX);
+	put32(ret + 492, left ? fat->used.end : UINT32_MAX);
 	sign(ret);
 }
 
 /* --- The FAT --------------------------------------------------------------- */
 
-/* Which of `order` has this cluster, which is used? */
-static uint32_t owner_of(const struct fat *fat, uint32_t cluster)
-{
-	uint32_t low = 0, high = fat->nr_order;
-
-	while (high - low > 1) {
-		uint32_t mid = low + (high - low) / 2;
-
-		if (fat->tree->nodes[fat->order[mid]].cluster <= cluster)
-			low = mid;
-		else
-			high = mid;
-	}
-	return low;
-}
-
-/* The cluster after the last one of it. */
-static uint32_t end_of(const struct fat *fat, uint32_t index)
-{
-	if (index + 1 == fat->nr_order)
-		return FIRST_CLUSTER + fat->used;
-	return fat->tree->nodes[fat->order[index + 1]].cluster;
-}
-
 static void fat_entries(const struct fat *fat, uint32_t first, uint8_t *ret)
 {
-	uint32_t end = FIRST_CLUSTER + fat->used;
-	uint32_t index = owner_of(fat, MAX(first, FIRST_CLUSTER));
+	uint32_t end = fat->used.end;
+	uint32_t index = extents_owner(&fat->used, MAX(first, FIRST_CLUSTER));
 
 	for (uint32_t c = first; c < first + FAT_SECTOR / 4 && c < end; c++) {
 		if (c < FIRST_CLUSTER) { /* the medium; "clean, no errors" */
 			put32(ret, c == 0 ? 0x0ffffff8 : END_OF_CHAIN);
 		} else {
-			if (c == end_of(fat, index))
+			if (c == extents_end(&fat->used, index))
 				index++;
-			put32(ret, c + 1 == end_of(fat, index) ? END_OF_CHAIN :
-								 c + 1);
+			put32(ret, c + 1 == extents_end(&fat->used, index) ?
+					   END_OF_CHAIN :
+					   c + 1);
 		}
 		ret += 4;
 	}
 }
 
-void fat_sector(const struct fat *fat, uint64_t sector, uint8_t ret[FAT_SECTOR])
+static void fat_meta(const struct layout *layout, uint64_t sector, uint8_t *ret)
 {
+	const struct fat *fat = fat_of(layout);
 	uint64_t n = sector - fat->hidden;
 
 	memset(ret, 0, FAT_SECTOR);
 	if (sector < fat->hidden) {
 		if (sector == 0)
-			partition_table(fat, ret);
+			layout_mbr(ret, fat->serial, fat->type, layout->size);
 	} else if (n == 0 || n == BACKUP) {
 		boot_sector(fat, ret);
 	} else if (n == 1 || n == BACKUP + 1) {
@@ -415,29 +423,30 @@ static uint8_t *child_entries(const struct fat *fat, uint32_t child,
 	     piece-- > 0; ret += ENTRY)
 		long_entry(ret, units, (unsigned int)n, piece,
 			   sum_short(bytes));
-	entry(ret, bytes, is_dir ? ATTR_FOLDER : ATTR_READ_ONLY, node->cluster,
+	entry(ret, bytes, is_dir ? ATTR_FOLDER : ATTR_READ_ONLY, node->block,
 	      is_dir ? 0 : (uint32_t)node->size, stamp);
 	ret[12] = lower;
 	return ret + ENTRY;
 }
 
-void fat_folder(const struct fat *fat, uint32_t node, uint8_t *ret)
+static void fat_folder(const struct layout *layout, uint32_t node, uint8_t *ret)
 {
+	const struct fat *fat = fat_of(layout);
 	const struct vnode *dir = &fat->tree->nodes[node];
 	struct stamp stamp = make_stamp(fat->tree->time);
 	uint8_t label[SHORT_BYTES];
 
 	if (node == 0) {
-		memcpy(label, fat->options.label, sizeof(label));
+		memcpy(label, fat->label, sizeof(label));
 		entry(ret, label, ATTR_LABEL, 0, 0, stamp);
 		ret += ENTRY;
 	} else {
 		/* The root is written as 0 there, wherever it is. */
 		uint32_t up =
-			dir->parent ? fat->tree->nodes[dir->parent].cluster : 0;
+			dir->parent ? fat->tree->nodes[dir->parent].block : 0;
 
 		entry(ret, (const uint8_t *)".          ", ATTR_FOLDER,
-		      dir->cluster, 0, stamp);
+		      dir->block, 0, stamp);
 		entry(ret + ENTRY, (const uint8_t *)"..         ", ATTR_FOLDER,
 		      up, 0, stamp);
 		ret += 2 * ENTRY;
@@ -448,36 +457,35 @@ void fat_folder(const struct fat *fat, uint32_t node, uint8_t *ret)
 
 /* --- What is where ---------------------------------------------------------- */
 
-/* Of a cluster that is used. */
-static struct fat_piece find_node(const struct fat *fat, uint64_t offset,
-				  uint64_t length)
+static struct piece fat_find(const struct layout *layout, uint64_t offset,
+			     uint64_t length)
 {
-	uint64_t in_data = offset - fat->data;
-	uint32_t cluster = FIRST_CLUSTER + (uint32_t)(in_data / fat->cluster);
-	uint32_t index = owner_of(fat, cluster);
-	const struct vnode *node = &fat->tree->nodes[fat->order[index]];
-	uint64_t end =
-		(uint64_t)(end_of(fat, index) - node->cluster) * fat->cluster;
-	uint64_t at = in_data -
-		      (uint64_t)(node->cluster - FIRST_CLUSTER) * fat->cluster;
-
-	if (at >= node->size)
-		return (struct fat_piece){ FAT_ZERO, MIN(length, end - at), 0,
-					   0 };
-	return (struct fat_piece){ FAT_NODE, MIN(length, node->size - at),
-				   fat->order[index], at };
-}
-
-struct fat_piece fat_find(const struct fat *fat, uint64_t offset,
-			  uint64_t length)
-{
-	uint64_t used = fat->data + (uint64_t)fat->used * fat->cluster;
+	const struct fat *fat = fat_of(layout);
+	uint64_t used = fat->data + (uint64_t)nr_used(fat) * fat->cluster;
 
 	if (offset < fat->data)
-		return (struct fat_piece){ FAT_META,
-					   MIN(length, fat->data - offset), 0,
-					   0 };
+		return (struct piece){ .kind = PIECE_META,
+				       .length = MIN(length,
+						     fat->data - offset) };
 	if (offset < used)
-		return find_node(fat, offset, length);
-	return (struct fat_piece){ FAT_ZERO, length, 0, 0 };
+		return extents_find(&fat->used, offset - fat->data, length);
+	return (struct piece){ .length = length };
 }
+
+static void fat_describe(const struct layout *layout, char *ret, size_t size)
+{
+	(void)snprintf(ret, size, "FAT32, clusters of %u bytes",
+		       fat_of(layout)->cluster);
+}
+
+const struct layout_ops fat_ops = {
+	.name = "fat",
+	.unit = FAT_SECTOR,
+	.check = fat_check,
+	.make = fat_make,
+	.free = fat_free,
+	.find = fat_find,
+	.meta = fat_meta,
+	.folder = fat_folder,
+	.describe = fat_describe,
+};

@@ -83,25 +83,27 @@ static void put(struct gitfs_job *job, const uint8_t *bytes, uint64_t n)
 
 /* --- What needs no waiting ------------------------------------------------------- */
 
-static void put_meta(const struct fat *fat, struct gitfs_job *job,
+static void put_meta(const struct layout *layout, struct gitfs_job *job,
 		     uint64_t offset, uint64_t n)
 {
-	uint8_t sector[FAT_SECTOR];
+	const uint32_t unit = layout->ops->unit;
+	uint8_t bytes[LAYOUT_UNIT_MAX];
 
 	while (n > 0) {
-		uint64_t at = offset % FAT_SECTOR;
-		uint64_t part = MIN(n, FAT_SECTOR - at);
+		uint64_t at = offset % unit;
+		uint64_t part = MIN(n, unit - at);
 
-		fat_sector(fat, offset / FAT_SECTOR, sector);
-		put(job, sector + at, part);
+		layout->ops->meta(layout, offset / unit, bytes);
+		put(job, bytes + at, part);
 		offset += part;
 		n -= part;
 	}
 }
 
 static int put_folder(const struct gitfs *gitfs, struct gitfs_job *job,
-		      const struct fat_piece *piece)
+		      const struct piece *piece)
 {
+	const struct layout *layout = gitfs->layout;
 	struct place place = { FOLDERS, piece->node };
 	const struct object *folder = cache_get(gitfs->cache, place);
 	struct object *made;
@@ -111,7 +113,7 @@ static int put_folder(const struct gitfs *gitfs, struct gitfs_job *job,
 				  place);
 		if (!made)
 			return -ENOMEM;
-		fat_folder(&gitfs->fat, piece->node, object_bytes(made));
+		layout->ops->folder(layout, piece->node, object_bytes(made));
 		folder = cache_add(gitfs->cache, made);
 	}
 	put(job, folder->data + piece->at, piece->length);
@@ -128,8 +130,7 @@ static struct place place_of(const struct vnode *node)
 
 /* What was laid out by its header has to be that. */
 static int put_object(const struct gitfs *gitfs, struct gitfs_job *job,
-		      const struct fat_piece *piece,
-		      const struct object *object)
+		      const struct piece *piece, const struct object *object)
 {
 	int r = 0;
 
@@ -143,8 +144,7 @@ static int put_object(const struct gitfs *gitfs, struct gitfs_job *job,
 }
 
 static int put_stream(struct gitfs_thread *thread, struct gitfs_job *job,
-		      const struct fat_piece *piece,
-		      const struct object_head *head)
+		      const struct piece *piece, const struct object_head *head)
 {
 	const struct gitfs *gitfs = thread->gitfs;
 	const struct vnode *node = &gitfs->tree.nodes[piece->node];
@@ -164,9 +164,26 @@ static int put_stream(struct gitfs_thread *thread, struct gitfs_job *job,
 	return r;
 }
 
+static int put_lfs(const struct gitfs *gitfs, struct gitfs_job *job,
+		   const struct piece *piece)
+{
+	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	cleanup_free uint8_t *buf = malloc(PIECE);
+	int r = buf ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0; at < piece->length && r == 0; at += PIECE) {
+		size_t n = (size_t)MIN(piece->length - at, PIECE);
+
+		r = lfs_read(gitfs->lfs, node->at, piece->at + at, buf, n);
+		if (r == 0)
+			put(job, buf, n);
+	}
+	return r;
+}
+
 /* On a thread that may block. */
 static int put_file(struct gitfs_thread *thread, struct gitfs_job *job,
-		    const struct fat_piece *piece)
+		    const struct piece *piece)
 {
 	const struct gitfs *gitfs = thread->gitfs;
 	struct place place = place_of(&gitfs->tree.nodes[piece->node]);
@@ -187,19 +204,23 @@ static int put_file(struct gitfs_thread *thread, struct gitfs_job *job,
 
 /* thread NULL: on the lane.  -EINPROGRESS: not here, see ret_queue. */
 static int put_node(struct gitfs *gitfs, struct gitfs_thread *thread,
-		    struct gitfs_job *job, const struct fat_piece *piece,
+		    struct gitfs_job *job, const struct piece *piece,
 		    enum gitfs_queue *ret_queue)
 {
 	const struct vnode *node = &gitfs->tree.nodes[piece->node];
 	const struct object *object;
 
-	if (node->kind == VNODE_DIR)
-		return put_folder(gitfs, job, piece);
 	if (node->kind == VNODE_TEXT) {
 		put(job,
 		    (const uint8_t *)gitfs->tree.names + node->at + piece->at,
 		    piece->length);
 		return 0;
+	}
+	if (node->kind == VNODE_LFS) { /* nothing to inflate */
+		*ret_queue = GITFS_SMALL;
+		return thread && thread->queue == GITFS_SMALL ?
+			       put_lfs(gitfs, job, piece) :
+			       -EINPROGRESS;
 	}
 	*ret_queue = node->size > GITFS_WHOLE ? GITFS_LARGE : GITFS_SMALL;
 	object = cache_get(gitfs->cache, place_of(node));
@@ -215,19 +236,28 @@ static int serve(struct gitfs *gitfs, struct gitfs_thread *thread,
 		 struct gitfs_job *job, enum gitfs_queue *ret_queue)
 {
 	const struct xd_request *req = request_of(job);
+	const struct layout *layout = gitfs->layout;
 	int r = 0;
 
 	while (job->done < req->length && r == 0) {
 		uint64_t offset = req->offset + job->done;
-		struct fat_piece piece =
-			fat_find(&gitfs->fat, offset, req->length - job->done);
+		struct piece piece = layout->ops->find(layout, offset,
+						       req->length - job->done);
 
-		if (piece.kind == FAT_META)
-			put_meta(&gitfs->fat, job, offset, piece.length);
-		else if (piece.kind == FAT_ZERO)
+		switch (piece.kind) {
+		case PIECE_META:
+			put_meta(layout, job, offset, piece.length);
+			break;
+		case PIECE_ZERO:
 			put(job, NULL, piece.length);
-		else
+			break;
+		case PIECE_FOLDER:
+			r = put_folder(gitfs, job, &piece);
+			break;
+		case PIECE_FILE:
 			r = put_node(gitfs, thread, job, &piece, ret_queue);
+			break;
+		}
 	}
 	/* A guest that waits for memory is helped; for the rest there is no
 	 * help. */

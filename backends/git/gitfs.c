@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * gitfs.c - a tree of a git repository as a disk with a FAT file system.
+ * gitfs.c - a tree of a git repository as a disk with a file system.
  *
  * Theory of operation
  *
  * open() does all that needs a path or a name, before the worker is isolated:
  * libgit2 says which tree the revision is, the tree is walked, each file's place
- * in its pack is found, the file system is laid out.  What stays is a table of
- * where each file is, and the packs' descriptors; with these any read can be
- * answered, whatever becomes of the repository.
+ * in its pack is found, the file system is laid out: by one of those of layout.h.
+ * What stays is a table of where each file is, and the packs' descriptors; with
+ * these any read can be answered, whatever becomes of the repository.
  *
  * The disk is a function of the commit, the path and the options: the same on
  * every host.  Which commit (or tree) a revision meant at first is kept for the
@@ -18,7 +18,6 @@
 
 #include "gitfs.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -29,9 +28,7 @@
 #include "common/util.h"
 #include "repo.h"
 
-#define TYPE_FAT32 0x0c /* in a partition table: with LBA */
-#define TYPE_ESP   0xef
-#define TRIES	   3u /* a repack may come in between */
+#define TRIES 3u /* a repack may come in between */
 
 /* --- Which commit ------------------------------------------------------------- */
 
@@ -91,48 +88,38 @@ static char *describe(const struct revision *rev)
 
 /* --- Options ---------------------------------------------------------------------- */
 
-/* As FAT has it: upper case, padded with blanks. */
-static int set_label(struct xd_disk *disk, char ret[FAT_LABEL_BYTES + 1])
-{
-	const char *label = xd_arg_string(disk, "label");
-	size_t n = strlen(label);
-
-	(void)snprintf(ret, FAT_LABEL_BYTES + 1, "%-11s", label);
-	for (size_t i = 0; i < FAT_LABEL_BYTES; i++) {
-		char c = ret[i];
-
-		if (!isalnum((unsigned char)c) &&
-		    !strchr(" $%'-_@~!(){}^#&", c))
-			n = SIZE_MAX;
-		ret[i] = (char)toupper((unsigned char)c);
-	}
-	if (n >= 1 && n <= FAT_LABEL_BYTES && label[0] != ' ')
-		return 0;
-	xd_error(disk,
-		 "label: \"%.40s\" is not 1 to 11 letters, digits or "
-		 "$%%'-_@~!(){}^#&",
-		 label);
-	return -EINVAL;
-}
-
 static int get_options(struct xd_disk *disk, const struct revision *rev,
-		       struct fat_options *ret)
+		       const struct layout_ops **ret_ops,
+		       struct layout_options *ret)
 {
-	const uint8_t *id = rev->id;
+	const struct layout_ops *ops =
+		layout_ops_of(xd_arg_string(disk, "format"));
+	char reason[WHY_MAX] = "";
+	int r;
 
-	ret->serial = (uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 |
-		      (uint32_t)id[2] << 8 | id[3];
-	ret->partition = xd_arg_bool(disk, "esp") ? TYPE_ESP :
-			 xd_arg_bool(disk, "mbr") ? TYPE_FAT32 :
-						    0;
-	return set_label(disk, ret->label);
+	*ret = (struct layout_options){
+		.label = xd_arg_string(disk, "label"),
+		.partition = xd_arg_bool(disk, "esp") ? LAYOUT_ESP :
+			     xd_arg_bool(disk, "mbr") ? LAYOUT_MBR :
+							LAYOUT_BARE,
+	};
+	memcpy(ret->id, rev->id, sizeof(ret->id));
+	if (ops->posix && xd_arg_set(disk, "symlinks"))
+		r = why(reason, -EINVAL,
+			"symlinks: format=%s has them as they are", ops->name);
+	else
+		r = ops->check(ret, reason);
+	if (r < 0)
+		xd_error(disk, "%s", reason);
+	*ret_ops = ops;
+	return r;
 }
 
 /* --- Opening ------------------------------------------------------------------------ */
 
 static void drop_tree(struct gitfs *gitfs)
 {
-	fat_free(&gitfs->fat);
+	layout_free(TAKE_PTR(gitfs->layout));
 	vtree_free(&gitfs->tree);
 	odb_close(TAKE_PTR(gitfs->odb));
 	cache_free(TAKE_PTR(gitfs->cache));
@@ -172,15 +159,15 @@ static int read_tree_again(struct gitfs *gitfs, int objects,
 }
 
 static void note(struct xd_disk *disk, const struct revision *rev,
-		 const struct build_counts *counts, const struct fat *fat)
+		 const struct build_counts *counts, const struct layout *layout)
 {
-	char id[OID_HEX + 1];
+	char id[OID_HEX + 1], format[80];
 
 	oid_hex(rev->id, id);
-	xd_note(disk,
-		"%s %s; %u files, %u folders; FAT32, clusters of %u bytes",
+	layout->ops->describe(layout, format, sizeof(format));
+	xd_note(disk, "%s %s; %u files, %u folders; %s",
 		rev->has_commit ? "commit" : "tree", id, counts->files,
-		counts->folders, fat->cluster);
+		counts->folders, format);
 	if (rev->has_commit)
 		xd_changed(disk, id, "pinned to that commit");
 	if (counts->renamed)
@@ -192,32 +179,44 @@ static void note(struct xd_disk *disk, const struct revision *rev,
 	if (counts->modules)
 		xd_note(disk, "%u submodules are empty folders",
 			counts->modules);
+	if (counts->lfs)
+		xd_note(disk, "%u files are objects of Git LFS", counts->lfs);
+	if (counts->pointers)
+		xd_note(disk,
+			"%u files are pointers of Git LFS: their objects are "
+			"not in lfs/objects",
+			counts->pointers);
 }
 
 static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
 		   char *ret_why)
 {
+	const char *links = xd_arg_string(gitfs->disk, "symlinks");
 	cleanup_free char *about = describe(rev);
+	const struct layout_ops *ops;
+	struct layout_options options;
+	struct build_counts counts = { 0 };
 	struct build_source source = {
 		.time = rev->time,
 		.about = about,
-		.follow = strcmp(xd_arg_string(gitfs->disk, "symlinks"),
-				 "follow") == 0,
+		.follow = !links || strcmp(links, "follow") == 0,
+		.lfs = gitfs->lfs,
 	};
-	struct build_counts counts = { 0 };
-	struct fat_options options;
-	int r = about ? get_options(gitfs->disk, rev, &options) : -ENOMEM;
+	int r = about ? get_options(gitfs->disk, rev, &ops, &options) : -ENOMEM;
 
 	if (r < 0)
 		return r;
+	source.posix = ops->posix;
 	memcpy(source.tree, rev->tree, OID_BYTES);
 	r = read_tree_again(gitfs, objects, &source, &counts, ret_why);
 	if (r == 0)
-		r = fat_layout(&gitfs->fat, &gitfs->tree, &options, ret_why);
+		r = ops->make(&gitfs->layout, &gitfs->tree, &options, ret_why);
 	if (r < 0)
 		return r;
 	odb_settle(gitfs->odb);
-	note(gitfs->disk, rev, &counts, &gitfs->fat);
+	if (gitfs->lfs)
+		lfs_settle(gitfs->lfs);
+	note(gitfs->disk, rev, &counts, gitfs->layout);
 	return 0;
 }
 
@@ -259,9 +258,11 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 	r = resolve(disk, dir, &rev);
 	if (r < 0)
 		return r;
+	if (xd_arg_bool(disk, "lfs"))
+		r = lfs_open(&gitfs->lfs, dir, reason);
 	objects = openat(dir, "objects",
 			 O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (objects < 0)
+	if (objects < 0 && r == 0)
 		r = why(reason, -errno, "objects: %s", strerror(errno));
 	if (r == 0)
 		r = lay_out(gitfs, &rev, objects, reason);
@@ -282,6 +283,7 @@ static void gitfs_free(struct gitfs *gitfs)
 	if (gitfs->charged)
 		(void)xd_budget(gitfs->disk, -(int64_t)gitfs->charged);
 	drop_tree(gitfs);
+	lfs_close(gitfs->lfs);
 	pthread_cond_destroy(&gitfs->news);
 	pthread_mutex_destroy(&gitfs->lock);
 	free(gitfs);
@@ -306,8 +308,8 @@ static int gitfs_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	}
 	disk->data = gitfs;
 	*ret_limits = (struct xd_limits){
-		.size = gitfs->fat.size,
-		.sector_size = FAT_SECTOR,
+		.size = gitfs->layout->size,
+		.sector_size = LAYOUT_SECTOR,
 		.physical_sector_size = 4096,
 		.memory_alignment = 1,
 		.max_channels = GITFS_LANES,
@@ -326,13 +328,17 @@ static const struct xd_param gitfs_params[] = {
 	  "the repository: a bare one, or a folder .git" },
 	{ "rev", XD_STRING, 0, NULL, "HEAD",
 	  "the revision, as git has it, maybe with :PATH of a folder" },
+	{ "format", XD_ENUM, 0, "fat|erofs", "fat",
+	  "the file system: erofs has modes, symbolic links, large files" },
 	{ "label", XD_STRING, 0, NULL, "GITFS", "name of the file system" },
-	{ "symlinks", XD_ENUM, 0, "follow|text", "follow",
-	  "what a symbolic link to a file is: that file, or its target" },
+	{ "symlinks", XD_ENUM, 0, "follow|text", NULL,
+	  "fat: what a symbolic link to a file is: that file, or its target" },
 	{ "mbr", XD_BOOL, 0, NULL, "no",
 	  "a partition table in front of the file system" },
 	{ "esp", XD_BOOL, 0, NULL, "no",
-	  "the same, and an EFI system partition" },
+	  "fat: the same, and an EFI system partition" },
+	{ "lfs", XD_BOOL, 0, NULL, "yes",
+	  "files of Git LFS whose objects are in the repository are those" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
 };
 
@@ -340,7 +346,7 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.size = sizeof(struct xd_backend),
 	.version = XD_API_VERSION,
 	.name = "gitfs",
-	.summary = "a tree of a git repository as a FAT disk",
+	.summary = "a tree of a git repository as a disk, FAT or EROFS",
 	.params = gitfs_params,
 	.flags = XD_ALWAYS_READ_ONLY,
 	.open = gitfs_open,

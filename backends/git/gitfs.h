@@ -9,7 +9,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "fat.h"
+#include "layout.h"
+#include "lfs.h"
 #include "odb.h"
 #include "xendisk-backend.h"
 
@@ -38,8 +39,9 @@ struct gitfs_thread {
 struct gitfs {
 	struct xd_disk *disk;
 	struct vtree tree;
-	struct fat fat;
+	struct layout *layout;
 	struct odb *odb;
+	struct lfs *lfs;
 	struct cache *cache;
 	uint64_t charged; /* bytes taken by xd_budget() */
 	int wake[GITFS_LANES]; /* eventfds: an isolated worker makes none */

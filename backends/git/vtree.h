@@ -21,10 +21,12 @@ enum vnode_kind {
 	VNODE_DIR,
 	VNODE_BLOB, /* bytes of an object */
 	VNODE_TEXT, /* bytes of our own */
+	VNODE_LFS, /* bytes of an object of Git LFS, which is a file */
 };
 
 enum vnode_mark {
 	VNODE_PLAIN,
+	VNODE_EXEC, /* BLOB, LFS: may be executed */
 	VNODE_LINK, /* BLOB: its content is where a symbolic link leads */
 	VNODE_MODULE, /* DIR: a submodule, which is empty */
 };
@@ -32,13 +34,14 @@ enum vnode_mark {
 /* 40 bytes; there are as many as there are files. */
 struct vnode {
 	uint64_t size; /* bytes; of a folder: set by the layout */
-	uint64_t at; /* BLOB: where in its pack; TEXT: where in names; DIR:
-		      * where its tree is, until it has been read */
+	uint64_t at; /* BLOB: where in its pack; TEXT: where in names; LFS:
+		      * its number; DIR: where its tree is until it has been
+		      * read, then the layout's */
 	uint32_t name; /* where in names; ends with a NUL */
 	uint32_t parent;
 	uint32_t first; /* DIR: its first child */
 	uint32_t nr; /* ... and how many */
-	uint32_t cluster; /* set by the layout; 0: none */
+	uint32_t block; /* set by the layout; 0: none */
 	uint16_t pack; /* as `at` */
 	uint8_t kind; /* enum vnode_kind */
 	uint8_t mark; /* enum vnode_mark */

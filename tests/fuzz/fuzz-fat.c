@@ -177,7 +177,7 @@ static void check_file(struct fat_volume *volume, uint32_t node,
 		       uint8_t taken[SIZE])
 {
 	const struct vnode *file = &fat_volume_tree(volume)->nodes[node];
-	uint32_t cluster = file->cluster, at = 0;
+	uint32_t cluster = file->block, at = 0;
 	struct geometry g = geometry();
 	char reason[WHY_MAX];
 	uint8_t *bytes;

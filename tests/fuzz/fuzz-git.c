@@ -6,9 +6,10 @@
  * objects, of which a pack and an index are made that are right in themselves:
  * type, which one before is the base, length, content.
  *
- * Either the tree is refused, with a sentence; or its nodes are sound, names in a
- * folder differ, the layout covers the disk, and each file is as large as was
- * said, reads the same in pieces as in one, or fails.
+ * Either the tree is refused, with a sentence; or, for each file system, its nodes
+ * are sound, names in a folder differ, the layout covers the disk, and each file
+ * is as large as was said, reads the same in pieces as in one, or fails.  Folders
+ * of EROFS are sorted, and lead to where they should.
  */
 #define _GNU_SOURCE
 #include "config.h"
@@ -23,13 +24,15 @@
 #include <zlib.h>
 
 #include "../../backends/git/build.h"
-#include "../../backends/git/fat.h"
+#include "../../backends/git/erofs.h"
+#include "../../backends/git/layout.h"
 #include "../../backends/git/names.h"
 #include "../../backends/git/stream.h"
 
 #define FILE_MAX    65536u
 #define OBJECTS_MAX 64u
 #define CHECKED	    40u /* files that are read, of one input */
+#define LFS_BYTES   "12345"
 
 static char folder[64];
 static int objects = -1;
@@ -43,6 +46,30 @@ void fuzz_leave(void)
 		(void)!system(command);
 }
 
+static void put_file(const char *name, const uint8_t *bytes, size_t n)
+{
+	int fd = openat(objects, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+			0600);
+
+	HOLDS(fd >= 0 && write(fd, bytes, n) == (ssize_t)n, "own file");
+	(void)close(fd);
+}
+
+/* The only object of Git LFS that there is; no pointer says how it got there. */
+static void make_lfs(void)
+{
+	static const char *const dirs[] = { "lfs", "lfs/objects",
+					    "lfs/objects/aa",
+					    "lfs/objects/aa/aa" };
+	char name[sizeof("lfs/objects/aa/aa/") + LFS_OID_HEX] =
+		"lfs/objects/aa/aa/";
+
+	for (unsigned int i = 0; i < 4; i++)
+		HOLDS(mkdirat(objects, dirs[i], 0700) == 0, "own folder");
+	memset(name + strlen(name), 'a', LFS_OID_HEX);
+	put_file(name, (const uint8_t *)LFS_BYTES, strlen(LFS_BYTES));
+}
+
 static void make_folder(void)
 {
 	(void)snprintf(folder, sizeof(folder), "/tmp/xendisk-fuzz-XXXXXX");
@@ -51,15 +78,7 @@ static void make_folder(void)
 	objects = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	HOLDS(objects >= 0 && mkdirat(objects, "pack", 0700) == 0,
 	      "own folder");
-}
-
-static void put_file(const char *name, const uint8_t *bytes, size_t n)
-{
-	int fd = openat(objects, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-			0600);
-
-	HOLDS(fd >= 0 && write(fd, bytes, n) == (ssize_t)n, "own file");
-	(void)close(fd);
+	make_lfs();
 }
 
 /* --- A pack of any objects ---------------------------------------------------- */
@@ -77,7 +96,7 @@ static void put(struct made *made, const void *bytes, size_t n)
 	made->n += n;
 }
 
-static void put32(struct made *made, uint32_t value)
+static void put_be32(struct made *made, uint32_t value)
 {
 	const uint8_t bytes[4] = { (uint8_t)(value >> 24),
 				   (uint8_t)(value >> 16),
@@ -147,15 +166,15 @@ static void put_index(struct made *index, const uint32_t *offsets,
 
 	put(index, "\377tOc\0\0\0\2", 8);
 	for (unsigned int i = 0; i < 256; i++)
-		put32(index, i + 1 < nr ? i + 1 : nr);
+		put_be32(index, i + 1 < nr ? i + 1 : nr);
 	for (unsigned int i = 0; i < nr; i++) {
 		id_of(i, id);
 		put(index, id, sizeof(id));
 	}
 	for (unsigned int i = 0; i < nr; i++)
-		put32(index, 0);
+		put_be32(index, 0);
 	for (unsigned int i = 0; i < nr; i++)
-		put32(index, offsets[i]);
+		put_be32(index, offsets[i]);
 	put(index, id, sizeof(id));
 	put(index, id, sizeof(id));
 }
@@ -212,7 +231,7 @@ static bool same_name(const struct vtree *tree, uint32_t a, uint32_t b)
 	return true;
 }
 
-static void check_folder(const struct vtree *tree, uint32_t node)
+static void check_folder(const struct vtree *tree, uint32_t node, bool posix)
 {
 	const struct vnode *dir = &tree->nodes[node];
 	uint32_t nr = dir->nr < 100 ? dir->nr : 100;
@@ -226,43 +245,138 @@ static void check_folder(const struct vtree *tree, uint32_t node)
 		HOLDS(*name && !strchr(name, '/'), "a name");
 		HOLDS(tree->nodes[dir->first + i].parent == node, "its parent");
 	}
-	for (uint32_t i = 0; i < nr; i++)
+	for (uint32_t i = 0; i < nr && !posix; i++)
 		for (uint32_t k = i + 1; k < nr; k++)
 			HOLDS(!same_name(tree, dir->first + i, dir->first + k),
 			      "%s twice", vtree_name(tree, dir->first + i));
 }
 
-static void check_layout(struct vtree *tree)
+/* --- Folders of EROFS ------------------------------------------------------------ */
+
+struct entries {
+	const struct vtree *tree;
+	uint32_t node; /* the folder */
+	uint32_t nr;
+	char before[EROFS_NAME_BYTES + 1];
+};
+
+static uint32_t get(const uint8_t *p, unsigned int bytes)
 {
-	const struct fat_options options = { .label = "FUZZ       " };
+	return bytes ? p[0] | get(p + 1, bytes - 1) << 8 : 0;
+}
+
+/* The node of which a name speaks. */
+static void check_entry(struct entries *entries, const char *name, uint64_t nid)
+{
+	const struct vtree *tree = entries->tree;
+	uint64_t node = nid - EROFS_BLOCK / EROFS_SLOT; /* none here is large */
+
+	HOLDS(entries->nr++ == 0 || strcmp(entries->before, name) < 0,
+	      "sorted: %s, %s", entries->before, name);
+	strcpy(entries->before, name);
+	HOLDS(node < tree->nr, "a node");
+	if (strcmp(name, ".") == 0)
+		HOLDS(node == entries->node, "itself");
+	else if (strcmp(name, "..") == 0)
+		HOLDS(node == tree->nodes[entries->node].parent, "its parent");
+	else
+		HOLDS(tree->nodes[node].parent == entries->node &&
+			      strcmp(vtree_name(tree, (uint32_t)node), name) ==
+				      0,
+		      "its child %s", name);
+}
+
+static void check_block(struct entries *entries, const uint8_t *block,
+			uint32_t n)
+{
+	uint32_t nr = get(block + 8, 2) / EROFS_DIRENT_BYTES;
+
+	HOLDS(nr > 0 && nr * EROFS_DIRENT_BYTES < n, "entries in a block");
+	for (uint32_t i = 0; i < nr; i++) {
+		const uint8_t *entry = block + i * EROFS_DIRENT_BYTES;
+		uint32_t at = get(entry + 8, 2);
+		uint32_t end =
+			i + 1 < nr ? get(entry + 8 + EROFS_DIRENT_BYTES, 2) : n;
+		char name[EROFS_NAME_BYTES + 1] = "";
+
+		HOLDS(at < end && end <= n, "a name");
+		if (i + 1 == nr) /* the block may be longer */
+			end = at + (uint32_t)strnlen((const char *)block + at,
+						     end - at);
+		HOLDS(end - at <= EROFS_NAME_BYTES, "a name");
+		memcpy(name, block + at, end - at);
+		HOLDS(strlen(name) == end - at, "no NUL in it");
+		check_entry(entries, name,
+			    get(entry, 4) | (uint64_t)get(entry + 4, 4) << 32);
+	}
+}
+
+static void check_erofs_folder(const struct layout *layout,
+			       const struct vtree *tree, uint32_t node)
+{
+	const struct vnode *dir = &tree->nodes[node];
+	struct entries entries = { .tree = tree, .node = node };
+	uint8_t block[LAYOUT_UNIT_MAX];
+
+	for (uint64_t at = 0; at < dir->size; at += EROFS_BLOCK) {
+		uint64_t left = dir->size - at;
+
+		layout->ops->meta(layout, dir->block + at / EROFS_BLOCK, block);
+		check_block(&entries, block,
+			    left < EROFS_BLOCK ? (uint32_t)left : EROFS_BLOCK);
+	}
+	HOLDS(entries.nr == dir->nr + 2, "all of them");
+}
+
+/* --- The layout -------------------------------------------------------------------- */
+
+static void check_node(const struct layout *layout, const struct vtree *tree,
+		       uint32_t node)
+{
+	uint8_t *bytes;
+
+	if (tree->nodes[node].kind != VNODE_DIR)
+		return;
+	if (!layout->ops->folder) {
+		check_erofs_folder(layout, tree, node);
+		return;
+	}
+	bytes = malloc(tree->nodes[node].size);
+	layout->ops->folder(layout, node, bytes);
+	free(bytes);
+}
+
+static void check_layout(struct vtree *tree, const struct layout_ops *ops)
+{
+	const struct layout_options options = { .label = "FUZZ" };
+	uint8_t bytes[LAYOUT_UNIT_MAX];
 	char reason[WHY_MAX] = "";
-	struct fat fat;
-	int r = fat_layout(&fat, tree, &options, reason);
+	struct layout *layout;
+	int r = ops->make(&layout, tree, &options, reason);
 
 	HOLDS((r == 0) == (*reason == '\0'), "a sentence");
 	if (r < 0)
 		return;
-	for (uint64_t at = 0; at < fat.size;) {
-		struct fat_piece piece = fat_find(&fat, at, fat.size - at);
+	for (uint64_t at = 0; at < layout->size;) {
+		uint64_t left = layout->size - at;
+		struct piece piece = ops->find(layout, at, left);
 
-		HOLDS(piece.length > 0 && piece.length <= fat.size - at,
-		      "a piece");
-		if (piece.kind == FAT_NODE)
-			HOLDS(piece.node < tree->nr &&
-				      piece.at + piece.length <=
-					      tree->nodes[piece.node].size,
-			      "inside its node");
+		HOLDS(piece.length > 0 && piece.length <= left, "a piece");
+		HOLDS(piece.kind < PIECE_FOLDER ||
+			      (piece.node < tree->nr &&
+			       piece.at + piece.length <=
+				       tree->nodes[piece.node].size),
+		      "inside its node");
+		if (piece.kind == PIECE_META)
+			ops->meta(layout, at / ops->unit, bytes);
 		at += piece.length;
 	}
-	for (uint32_t i = 0; i < tree->nr; i++) {
-		uint8_t *bytes = malloc(tree->nodes[i].size);
-
-		if (tree->nodes[i].kind == VNODE_DIR)
-			fat_folder(&fat, i, bytes);
-		free(bytes);
-	}
-	fat_free(&fat);
+	for (uint32_t i = 0; i < tree->nr; i++)
+		check_node(layout, tree, i);
+	layout_free(layout);
 }
+
+/* --- Files --------------------------------------------------------------------------- */
 
 static void check_pieces(struct streams *streams, struct place place,
 			 const struct object_head *head,
@@ -308,15 +422,22 @@ static void check_files(struct reader *reader, struct cache *cache,
 
 	HOLDS(streams_new(&streams, odb) == 0, "memory");
 	for (uint32_t i = 0; i < tree->nr && left > 0; i++) {
-		if (tree->nodes[i].kind != VNODE_BLOB)
+		const struct vnode *node = &tree->nodes[i];
+
+		HOLDS(node->kind != VNODE_LFS ||
+			      (node->at == 0 &&
+			       node->size == strlen(LFS_BYTES)),
+		      "the object of Git LFS");
+		if (node->kind != VNODE_BLOB)
 			continue;
-		check_file(reader, cache, streams, &tree->nodes[i]);
+		check_file(reader, cache, streams, node);
 		left--;
 	}
 	streams_free(streams);
 }
 
-static void check_disk(struct odb *odb, struct build_source *source)
+static void check_disk(struct odb *odb, struct build_source *source,
+		       const struct layout_ops *ops)
 {
 	char reason[WHY_MAX] = "";
 	struct build_counts counts;
@@ -325,8 +446,10 @@ static void check_disk(struct odb *odb, struct build_source *source)
 	struct cache *cache;
 	int r;
 
+	source->posix = ops->posix;
 	HOLDS(cache_new(&cache, 1 << 16) == 0 &&
-		      reader_new(&reader, odb, cache) == 0,
+		      reader_new(&reader, odb, cache) == 0 &&
+		      lfs_open(&source->lfs, objects, reason) == 0,
 	      "memory");
 	r = build_vtree(&tree, odb, reader, cache, source, &counts, reason);
 	HOLDS((r == 0) == (*reason == '\0'), "a sentence");
@@ -334,30 +457,35 @@ static void check_disk(struct odb *odb, struct build_source *source)
 		odb_settle(odb);
 		for (uint32_t i = 0; i < tree.nr; i++)
 			if (tree.nodes[i].kind == VNODE_DIR)
-				check_folder(&tree, i);
+				check_folder(&tree, i, ops->posix);
 		check_files(reader, cache, odb, &tree);
-		check_layout(&tree);
+		check_layout(&tree, ops);
 	}
 	vtree_free(&tree);
+	lfs_close(source->lfs);
 	reader_free(reader);
 	cache_free(cache);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const struct layout_ops *const formats[] = { &fat_ops,
+							    &erofs_ops };
 	struct build_source source = { .about = "fuzz\n", .follow = true };
 	struct input in = { data, size };
-	char reason[WHY_MAX] = "";
-	struct odb *odb = NULL;
-	int r;
 
 	if (objects < 0)
 		make_folder();
 	make_files(&in, source.tree);
-	r = odb_open(&odb, objects, reason);
-	HOLDS((r == 0) == (*reason == '\0'), "a sentence");
-	if (r == 0)
-		check_disk(odb, &source);
-	odb_close(odb);
+	for (unsigned int i = 0; i < 2; i++) {
+		char reason[WHY_MAX] = "";
+		struct odb *odb = NULL;
+		int r = odb_open(&odb, objects, reason);
+
+		HOLDS((r == 0) == (*reason == '\0'), "a sentence");
+		if (r == 0)
+			check_disk(odb, &source, formats[i]);
+		odb_close(odb);
+	}
 	return 0;
 }

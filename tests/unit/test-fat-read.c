@@ -39,7 +39,7 @@ enum { ONE = 1, TWO, EMPTY, LONG, DIR, COLON, BAD, X, SUB, SMILE, MIXED };
 
 struct disk {
 	struct vtree tree;
-	struct fat fat;
+	struct fat *fat;
 	uint8_t *bytes;
 	int fails_at; /* which read is an error; -1: none */
 	struct fat_volume *volume;
@@ -52,13 +52,13 @@ static uint8_t content(uint32_t node, uint64_t at)
 }
 
 static void fill_piece(struct disk *d, uint64_t offset,
-		       const struct fat_piece *piece)
+		       const struct piece *piece)
 {
 	const struct vnode *node = &d->tree.nodes[piece->node];
 	cleanup_free uint8_t *folder = malloc(node->size + 1);
 
 	if (node->kind == VNODE_DIR) {
-		fat_folder(&d->fat, piece->node, folder);
+		fat_ops.folder(&d->fat->layout, piece->node, folder);
 		memcpy(d->bytes + offset, folder + piece->at, piece->length);
 		return;
 	}
@@ -68,25 +68,29 @@ static void fill_piece(struct disk *d, uint64_t offset,
 
 static void fill(struct disk *d)
 {
-	struct fat_piece piece;
+	struct piece piece;
 
-	d->bytes = calloc(1, d->fat.size);
-	for (uint64_t at = 0; at < d->fat.size; at += piece.length) {
-		piece = fat_find(&d->fat, at, d->fat.size - at);
-		if (piece.kind == FAT_NODE)
+	d->bytes = calloc(1, d->fat->layout.size);
+	for (uint64_t at = 0; at < d->fat->layout.size; at += piece.length) {
+		piece = fat_ops.find(&d->fat->layout, at,
+				     d->fat->layout.size - at);
+		if (piece.kind == PIECE_FILE || piece.kind == PIECE_FOLDER)
 			fill_piece(d, at, &piece);
-		for (uint64_t i = 0; piece.kind == FAT_META && i < piece.length;
+		for (uint64_t i = 0;
+		     piece.kind == PIECE_META && i < piece.length;
 		     i += FAT_SECTOR)
-			fat_sector(&d->fat, (at + i) / FAT_SECTOR,
-				   d->bytes + at + i);
+			fat_ops.meta(&d->fat->layout, (at + i) / FAT_SECTOR,
+				     d->bytes + at + i);
 	}
 }
 
 static void make_disk(struct disk *d, uint8_t partition)
 {
-	struct fat_options options = { .label = "UNIT TEST  ",
-				       .serial = 0x12345678,
-				       .partition = partition };
+	struct layout_options options = { .label = "UNIT TEST",
+					  .partition = partition ?
+							       LAYOUT_MBR :
+							       LAYOUT_BARE };
+	struct layout *layout;
 	uint32_t node;
 
 	*d = (struct disk){ .fails_at = -1 };
@@ -108,14 +112,15 @@ static void make_disk(struct disk *d, uint8_t partition)
 		if (parent->nr++ == 0)
 			parent->first = node;
 	}
-	assert_int_equal(fat_layout(&d->fat, &d->tree, &options, d->why), 0);
+	assert_int_equal(fat_ops.make(&layout, &d->tree, &options, d->why), 0);
+	d->fat = (struct fat *)(void *)layout;
 	fill(d);
 }
 
 static void free_disk(struct disk *d)
 {
 	fat_volume_free(d->volume);
-	fat_free(&d->fat);
+	layout_free(&d->fat->layout);
 	vtree_free(&d->tree);
 	free(d->bytes);
 }
@@ -124,7 +129,8 @@ static int read_disk(void *ctx, uint64_t offset, void *buf, size_t n)
 {
 	struct disk *d = ctx;
 
-	assert_true(offset <= d->fat.size && n <= d->fat.size - offset);
+	assert_true(offset <= d->fat->layout.size &&
+		    n <= d->fat->layout.size - offset);
 	if (d->fails_at >= 0 && d->fails_at-- == 0)
 		return -EIO;
 	memcpy(buf, d->bytes + offset, n);
@@ -137,8 +143,8 @@ static int mount(struct disk *d)
 
 	fat_volume_free(TAKE_PTR(d->volume));
 	d->why[0] = '\0';
-	return fat_volume_read(&d->volume, &source, d->fat.hidden * 512ull,
-			       d->fat.size, d->why);
+	return fat_volume_read(&d->volume, &source, d->fat->hidden * 512ull,
+			       d->fat->layout.size, d->why);
 }
 
 /* --- What is sound ----------------------------------------------------------------- */
@@ -163,8 +169,8 @@ static void check_node(struct disk *d, uint32_t i)
 	assert_int_equal(fat_volume_first_run(d->volume, i, &run),
 			 wanted->size > 0);
 	if (wanted->size > 0) {
-		struct fat_piece piece =
-			fat_find(&d->fat, run.offset, run.length);
+		struct piece piece =
+			fat_ops.find(&d->fat->layout, run.offset, run.length);
 
 		assert_int_equal(run.length, wanted->size);
 		assert_true(piece.node == i && piece.at == 0 &&
@@ -192,16 +198,17 @@ static void our_own_disk(void **state)
 
 static uint32_t next_of(struct disk *d, uint32_t cluster)
 {
-	return get32(d->bytes + d->fat.reserved * 512 + 4 * cluster);
+	return get32(d->bytes + d->fat->reserved * 512 + 4 * cluster);
 }
 
 /* In both FATs. */
 static void set_next(struct disk *d, uint32_t cluster, uint32_t value)
 {
 	for (unsigned int i = 0; i < 2; i++) {
-		uint8_t *p = d->bytes +
-			     (d->fat.reserved + i * d->fat.fat_sectors) * 512 +
-			     4 * cluster;
+		uint8_t *p =
+			d->bytes +
+			(d->fat->reserved + i * d->fat->fat_sectors) * 512 +
+			4 * cluster;
 
 		p[0] = (uint8_t)value;
 		p[1] = (uint8_t)(value >> 8);
@@ -212,13 +219,13 @@ static void set_next(struct disk *d, uint32_t cluster, uint32_t value)
 
 static uint32_t cluster_of(struct disk *d, uint32_t node)
 {
-	return d->tree.nodes[node].cluster;
+	return d->tree.nodes[node].block;
 }
 
 static uint8_t *bytes_of(struct disk *d, uint32_t node)
 {
-	return d->bytes + d->fat.data +
-	       (uint64_t)(cluster_of(d, node) - 2) * d->fat.cluster;
+	return d->bytes + d->fat->data +
+	       (uint64_t)(cluster_of(d, node) - 2) * d->fat->cluster;
 }
 
 /* The short entry of a file. */
@@ -305,7 +312,7 @@ static void had_errors(struct disk *d)
 
 static void other_copy(struct disk *d)
 {
-	d->bytes[(d->fat.reserved + d->fat.fat_sectors) * 512 + 4 * 9] ^= 1;
+	d->bytes[(d->fat->reserved + d->fat->fat_sectors) * 512 + 4 * 9] ^= 1;
 }
 
 static void cross_link(struct disk *d)
@@ -358,7 +365,7 @@ static void to_bad(struct disk *d)
 
 static void to_nowhere(struct disk *d)
 {
-	set_next(d, cluster_of(d, TWO), d->fat.nr_clusters + 2);
+	set_next(d, cluster_of(d, TWO), d->fat->nr_clusters + 2);
 }
 
 static void start_at_one(struct disk *d)
@@ -522,12 +529,12 @@ static void each_damage_has_its_sentence(void **state)
 
 	(void)state;
 	make_disk(&d, 0);
-	sound = malloc(d.fat.size);
-	memcpy(sound, d.bytes, d.fat.size);
+	sound = malloc(d.fat->layout.size);
+	memcpy(sound, d.bytes, d.fat->layout.size);
 	for (unsigned int i = 0; i < ARRAY_SIZE(damages); i++) {
 		int r;
 
-		memcpy(d.bytes, sound, d.fat.size);
+		memcpy(d.bytes, sound, d.fat->layout.size);
 		damages[i].damage(&d);
 		r = mount(&d);
 		if (r != damages[i].err || !strstr(d.why, damages[i].why))
@@ -584,11 +591,13 @@ static void files_in_pieces(void **state)
 
 	(void)state;
 	make_disk(&d, 0);
-	set_next(&d, cluster_of(&d, MIXED), d.fat.used + 100);
-	set_next(&d, d.fat.used + 100, cluster_of(&d, MIXED) + 2);
-	memset(d.bytes + d.fat.data + (d.fat.used + 98ull) * d.fat.cluster, 'z',
-	       d.fat.cluster);
-	assert_int_equal(next_of(&d, cluster_of(&d, MIXED)), d.fat.used + 100);
+	set_next(&d, cluster_of(&d, MIXED), d.fat->used.end + 98);
+	set_next(&d, d.fat->used.end + 98, cluster_of(&d, MIXED) + 2);
+	memset(d.bytes + d.fat->data +
+		       (d.fat->used.end + 96ull) * d.fat->cluster,
+	       'z', d.fat->cluster);
+	assert_int_equal(next_of(&d, cluster_of(&d, MIXED)),
+			 d.fat->used.end + 98);
 	assert_int_equal(mount(&d), 0);
 	assert_true(fat_volume_first_run(d.volume, MIXED, &run));
 	assert_int_equal(run.length, 512);

@@ -5,15 +5,13 @@
  */
 #include "config.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "../../backends/git/fat.h"
 #include "../../backends/git/names.h"
 #include "../../backends/git/tree.h"
 #include "common/util.h"
+#include "layout-fixture.h"
 
 /* --- Names ------------------------------------------------------------------ */
 
@@ -179,109 +177,6 @@ static void trees_are_checked(void **state)
 	}
 }
 
-/* --- A tree of any shape --------------------------------------------------------- */
-
-static uint64_t seed;
-
-static uint32_t draw(uint32_t below)
-{
-	seed = seed * 6364136223846793005u + 1442695040888963407u;
-	return (uint32_t)(seed >> 33) % below;
-}
-
-static void add(struct vtree *tree, uint32_t folder, enum vnode_kind kind,
-		const char *name, uint64_t size)
-{
-	char reason[WHY_MAX];
-	uint32_t node;
-
-	assert_int_equal(vtree_add(tree, folder, kind, name, &node, reason), 0);
-	tree->nodes[node].size = size;
-	if (tree->nodes[folder].nr++ == 0)
-		tree->nodes[folder].first = node;
-}
-
-static void add_some(struct vtree *tree, uint32_t folder, uint32_t nr)
-{
-	static const char *const endings[] = { "", ".txt", ".LongEnding",
-					       " \xc3\xbc\xe2\x82\xac" };
-
-	for (uint32_t i = 0; i < nr; i++) {
-		bool is_dir = draw(6) == 0;
-		char name[300];
-
-		(void)snprintf(name, sizeof(name), "%.*s%u%s", (int)draw(60),
-			       "nAmes of many lengths, longer than any that "
-			       "fit into one piece",
-			       i, endings[draw(4)]);
-		add(tree, folder, is_dir ? VNODE_DIR : VNODE_BLOB, name,
-		    is_dir || draw(8) == 0 ? 0 : draw(1u << draw(18)));
-	}
-}
-
-static void make_tree(struct vtree *tree, uint64_t from, uint32_t nodes)
-{
-	char reason[WHY_MAX];
-	uint32_t root;
-
-	seed = from;
-	*tree = (struct vtree){ .time = 1741064768 };
-	assert_int_equal(vtree_add(tree, 0, VNODE_DIR, "", &root, reason), 0);
-	for (uint32_t i = 0; i < tree->nr; i++)
-		if (tree->nodes[i].kind == VNODE_DIR && tree->nr < nodes)
-			add_some(tree, i, i == 0 ? 20 : draw(40));
-}
-
-static uint8_t content(uint32_t node, uint64_t at)
-{
-	return (uint8_t)(node * 31 + at * 7 + (at >> 8));
-}
-
-/* --- The disk, byte by byte ---------------------------------------------------------- */
-
-static uint64_t spoiled = UINT64_MAX; /* a byte of the disk that is wrong */
-
-static void read_node(const struct fat *fat, const struct fat_piece *piece,
-		      uint8_t *ret)
-{
-	const struct vnode *node = &fat->tree->nodes[piece->node];
-	cleanup_free uint8_t *folder = malloc(node->size);
-
-	if (node->kind == VNODE_DIR) {
-		fat_folder(fat, piece->node, folder);
-		memcpy(ret, folder + piece->at, piece->length);
-		return;
-	}
-	for (uint64_t i = 0; i < piece->length; i++)
-		ret[i] = content(piece->node, piece->at + i);
-}
-
-static void read_disk(const struct fat *fat, uint64_t offset, uint8_t *ret,
-		      uint64_t n)
-{
-	while (n > 0) {
-		struct fat_piece piece = fat_find(fat, offset, n);
-
-		assert_true(piece.length > 0 && piece.length <= n);
-		memset(ret, 0, piece.length);
-		if (piece.kind == FAT_META) {
-			uint8_t sector[FAT_SECTOR];
-
-			piece.length = MIN(piece.length,
-					   FAT_SECTOR - offset % FAT_SECTOR);
-			fat_sector(fat, offset / FAT_SECTOR, sector);
-			memcpy(ret, sector + offset % FAT_SECTOR, piece.length);
-		} else if (piece.kind == FAT_NODE) {
-			read_node(fat, &piece, ret);
-		}
-		if (spoiled >= offset && spoiled < offset + piece.length)
-			ret[spoiled - offset] ^= 1;
-		offset += piece.length;
-		ret += piece.length;
-		n -= piece.length;
-	}
-}
-
 /* --- The reader ------------------------------------------------------------------------ */
 
 struct mounted {
@@ -293,22 +188,18 @@ struct mounted {
 	unsigned int wrong;
 };
 
-static uint32_t get16(const uint8_t *p)
+static void read_bytes(const struct mounted *m, uint64_t offset, uint8_t *ret,
+		       uint64_t n)
 {
-	return p[0] | (uint32_t)p[1] << 8;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return get16(p) | get16(p + 2) << 16;
+	read_disk(&m->fat->layout, m->fat->tree, offset, ret, n);
 }
 
 static uint32_t fat_next(struct mounted *m, uint32_t cluster)
 {
 	uint8_t a[4], b[4];
 
-	read_disk(m->fat, m->fats + 4ull * cluster, a, 4);
-	read_disk(m->fat, m->fats + m->fat_bytes + 4ull * cluster, b, 4);
+	read_bytes(m, m->fats + 4ull * cluster, a, 4);
+	read_bytes(m, m->fats + m->fat_bytes + 4ull * cluster, b, 4);
 	m->wrong += memcmp(a, b, 4) != 0;
 	return get32(a) & 0x0fffffff;
 }
@@ -324,8 +215,8 @@ static uint8_t *read_chain(struct mounted *m, uint32_t cluster, uint32_t *ret_n)
 		m->taken[cluster] = 1;
 		m->used++;
 		bytes = realloc(bytes, n + m->cluster);
-		read_disk(m->fat, m->data + (cluster - 2ull) * m->cluster,
-			  bytes + n, m->cluster);
+		read_bytes(m, m->data + (cluster - 2ull) * m->cluster,
+			   bytes + n, m->cluster);
 		n += m->cluster;
 		cluster = fat_next(m, cluster);
 	}
@@ -339,15 +230,15 @@ static void mount(struct mounted *m, const struct fat *fat)
 	uint8_t boot[512], copy[512], info[512];
 
 	*m = (struct mounted){ .fat = fat };
-	read_disk(fat, 0, boot, 512);
-	if (fat->options.partition) {
-		assert_int_equal(boot[446 + 4], fat->options.partition);
+	read_bytes(m, 0, boot, 512);
+	if (fat->type) {
+		assert_int_equal(boot[446 + 4], fat->type);
 		m->start = get32(boot + 446 + 8) * 512ull;
 		assert_int_equal(get32(boot + 446 + 12) * 512ull + m->start,
-				 fat->size);
+				 fat->layout.size);
 	}
-	read_disk(fat, m->start, boot, 512);
-	read_disk(fat, m->start + 512 * get16(boot + 50), copy, 512);
+	read_bytes(m, m->start, boot, 512);
+	read_bytes(m, m->start + 512 * get16(boot + 50), copy, 512);
 	assert_memory_equal(boot, copy, 512);
 	assert_int_equal(get16(boot + 510), 0xaa55);
 	m->cluster = boot[13] * 512u;
@@ -361,8 +252,8 @@ static void mount(struct mounted *m, const struct fat *fat)
 	assert_true(m->clusters >= 65525);
 	assert_true(m->fat_bytes >= (m->clusters + 2) * 4);
 	assert_int_equal(m->data % 4096, 0);
-	read_disk(fat, m->start + 512 * get16(boot + 48), info, 512);
-	assert_int_equal(get32(info + 488), m->clusters - fat->used);
+	read_bytes(m, m->start + 512 * get16(boot + 48), info, 512);
+	assert_int_equal(get32(info + 488), m->clusters + 2 - fat->used.end);
 	m->taken = calloc(m->clusters + 2, 1);
 }
 
@@ -486,33 +377,58 @@ static unsigned int check_disk(const struct fat *fat)
 
 	mount(&m, fat);
 	check_folder(&m, 0, m.root, 0);
-	m.wrong += m.used != fat->used;
+	m.wrong += m.used != fat->used.end - 2;
 	free(m.taken);
 	return m.wrong;
 }
 
 /* --- The tests -------------------------------------------------------------------------- */
 
-static const struct fat_options plain = { .label = "TEST       ",
-					  .serial = 0x1234 };
+static const struct layout_options plain = { .label = "test",
+					     .id = { 0, 0, 0x12, 0x34 } };
+
+/* NULL, and why. */
+static struct fat *lay_out(struct vtree *tree,
+			   const struct layout_options *options, int *ret_err,
+			   char *ret_why)
+{
+	struct layout *layout = NULL;
+
+	assert_int_equal(fat_ops.check(options, ret_why), 0);
+	*ret_err = fat_ops.make(&layout, tree, options, ret_why);
+	return (struct fat *)(void *)layout;
+}
+
+static void fits(struct vtree *tree)
+{
+	char reason[WHY_MAX] = "";
+	int err;
+	struct fat *fat = lay_out(tree, &plain, &err, reason);
+
+	assert_non_null(fat);
+	layout_free(&fat->layout);
+}
 
 static void every_file_is_found(void **state)
 {
-	static const struct fat_options esp = { .label = "TEST       ",
-						.partition = 0xef };
+	static const struct layout_options esp = {
+		.label = "TEST",
+		.partition = LAYOUT_ESP,
+	};
 	char reason[WHY_MAX] = "";
+	int err;
 
 	(void)state;
 	for (uint64_t i = 1; i <= 6; i++) {
 		struct vtree tree;
-		struct fat fat;
+		struct fat *fat;
 
 		make_tree(&tree, i, i == 1 ? 1 : 900);
-		assert_int_equal(fat_layout(&fat, &tree, i % 2 ? &plain : &esp,
-					    reason),
-				 0);
-		assert_int_equal(check_disk(&fat), 0);
-		fat_free(&fat);
+		fat = lay_out(&tree, i % 2 ? &plain : &esp, &err, reason);
+		assert_non_null(fat);
+		assert_int_equal(fat->type, i % 2 ? 0 : 0xef);
+		assert_int_equal(check_disk(fat), 0);
+		layout_free(&fat->layout);
 		vtree_free(&tree);
 	}
 }
@@ -522,48 +438,73 @@ static void the_reader_notices(void **state)
 {
 	char reason[WHY_MAX] = "";
 	struct vtree tree;
-	struct fat fat;
+	struct fat *fat;
 	uint32_t last;
+	int err;
 
 	(void)state;
 	make_tree(&tree, 2, 900);
-	assert_int_equal(fat_layout(&fat, &tree, &plain, reason), 0);
-	last = fat.order[fat.nr_order - 1];
-	spoiled = fat.reserved * 512ull + 4 * 100;
-	assert_int_not_equal(check_disk(&fat), 0);
-	spoiled = fat.data + 32; /* the first entry after the label */
-	assert_int_not_equal(check_disk(&fat), 0);
-	spoiled = fat.data + (tree.nodes[last].cluster - 2ull) * fat.cluster;
-	assert_int_not_equal(check_disk(&fat), 0);
+	fat = lay_out(&tree, &plain, &err, reason);
+	assert_non_null(fat);
+	last = fat->used.order[fat->used.nr - 1];
+	spoiled = fat->reserved * 512ull + 4 * 100;
+	assert_int_not_equal(check_disk(fat), 0);
+	spoiled = fat->data + 32; /* the first entry after the label */
+	assert_int_not_equal(check_disk(fat), 0);
+	spoiled = fat->data + (tree.nodes[last].block - 2ull) * fat->cluster;
+	assert_int_not_equal(check_disk(fat), 0);
 	spoiled = UINT64_MAX;
-	assert_int_equal(check_disk(&fat), 0);
-	fat_free(&fat);
+	assert_int_equal(check_disk(fat), 0);
+	layout_free(&fat->layout);
 	vtree_free(&tree);
 }
 
 static void refuses(struct vtree *tree, int err, const char *text)
 {
 	char reason[WHY_MAX] = "";
-	struct fat fat;
+	int got;
 
-	assert_int_equal(fat_layout(&fat, tree, &plain, reason), err);
+	assert_null(lay_out(tree, &plain, &got, reason));
+	assert_int_equal(got, err);
 	if (!strstr(reason, text))
 		fail_msg("\"%s\" does not say \"%s\"", reason, text);
 	vtree_free(tree);
 }
 
+static void labels_are_checked(void **state)
+{
+	static const struct {
+		const char *label;
+		int r;
+	} labels[] = {
+		{ "CIDATA", 0 },
+		{ "a b-c", 0 },
+		{ "12345678901", 0 },
+		{ "", -EINVAL },
+		{ "123456789012", -EINVAL },
+		{ " a", -EINVAL },
+		{ "a+b", -EINVAL },
+		{ "\xc3\xbc", -EINVAL },
+	};
+	char reason[WHY_MAX];
+
+	(void)state;
+	for (unsigned int i = 0; i < ARRAY_SIZE(labels); i++) {
+		struct layout_options options = { .label = labels[i].label };
+
+		assert_int_equal(fat_ops.check(&options, reason), labels[i].r);
+	}
+}
+
 static void limits_are_named(void **state)
 {
-	char reason[WHY_MAX] = "";
 	struct vtree tree;
-	struct fat fat;
 	char name[300];
 
 	(void)state;
 	make_tree(&tree, 3, 1);
 	add(&tree, 0, VNODE_BLOB, "huge", UINT32_MAX);
-	assert_int_equal(fat_layout(&fat, &tree, &plain, reason), 0);
-	fat_free(&fat);
+	fits(&tree);
 	tree.nodes[tree.nr - 1].size++;
 	refuses(&tree, -EFBIG, "/huge: 4294967296 bytes");
 
@@ -579,8 +520,7 @@ static void limits_are_named(void **state)
 		(void)snprintf(name, sizeof(name), "F%u", i);
 		add(&tree, 0, VNODE_BLOB, name, 0);
 	}
-	assert_int_equal(fat_layout(&fat, &tree, &plain, reason), 0);
-	fat_free(&fat);
+	fits(&tree);
 	add(&tree, 0, VNODE_BLOB, "MORE", 0);
 	refuses(&tree, -E2BIG, "/: 65536 names are more");
 
@@ -695,6 +635,7 @@ int main(void)
 		cmocka_unit_test(every_file_is_found),
 		cmocka_unit_test(the_reader_notices),
 		cmocka_unit_test(limits_are_named),
+		cmocka_unit_test(labels_are_checked),
 		cmocka_unit_test(names_are_told_apart),
 		cmocka_unit_test(the_list_is_bounded),
 	};
