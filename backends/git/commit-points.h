@@ -11,7 +11,7 @@
 #ifndef XENDISK_GIT_COMMIT_POINTS_H
 #define XENDISK_GIT_COMMIT_POINTS_H
 
-#ifdef XENDISK_FAULTS
+#ifdef XENDISK_COMMIT_FAULTS
 void commit_point(const char *name); /* tests/faults/commit-point.c */
 #define COMMIT_POINT(name) commit_point(#name)
 #else

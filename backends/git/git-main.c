@@ -6,6 +6,7 @@
  */
 #include "config.h"
 
+#include "committer-main.h"
 #include "git-tool.h"
 
 const struct program program = {
@@ -29,6 +30,13 @@ static enum status verb_complete(const struct invocation *call)
 	else if (typed.last[0] == '-')
 		offer_options(typed.verb, typed.last);
 	return STATUS_DONE;
+}
+
+/* Its descriptors are in committer.h. */
+static enum status verb_committer(const struct invocation *call)
+{
+	(void)call;
+	return committer_main() == 0 ? STATUS_DONE : STATUS_FAILED;
 }
 
 const struct verb verbs[] = {
@@ -100,6 +108,11 @@ const struct verb verbs[] = {
 	  .summary = "look for what is not as it should be",
 	  .options = { { "fix", NULL, "and mend what can be mended" } },
 	  .run = verb_doctor },
+	{ .name = "committer",
+	  .synopsis = "",
+	  .summary = "called by git disks",
+	  .run = verb_committer,
+	  .hidden = true },
 	{ .name = "complete",
 	  .synopsis = "[WORD...]",
 	  .max_args = 64,

@@ -30,7 +30,7 @@ struct tree_cursor {
 
 static inline struct tree_cursor tree_begin(const uint8_t *data, size_t n)
 {
-	return (struct tree_cursor){ .at = data, .end = data + n };
+	return (struct tree_cursor){ .at = data, .end = n ? data + n : data };
 }
 
 /* 1: there is one; 0: the end; -EBADMSG, and what is wrong. */

@@ -1,0 +1,235 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317  # called by ok
+# Commits of a git disk: a stand-in for the worker (tests/git/commit-rig) has them
+# made, while the committer is killed at each of its steps, the repository is full,
+# plain git collects garbage beside it or moves the branch.  Afterwards git fsck is
+# content, the disk is what the model says, nothing is there twice or left over.
+#
+#	XENDISK_COMMIT_SWEEP=all	each write of a full repository, not a sample
+room=$(df --output=avail /dev/shm 2>/dev/null | tail -1)
+if [ -z "${TMPDIR:-}" ] && [ "${room:-0}" -gt 1000000 ]; then
+	export TMPDIR=/dev/shm
+fi
+. "$(dirname "$0")/functions.sh"
+git_tool=$top_builddir/xendisk-git
+[ -x "$git_tool" ] || skip_all "built without libgit2"
+requires git
+rig=$top_builddir/tests/git/commit-rig
+faulty=$top_builddir/tests/faults/xendisk-git
+full=$top_builddir/tests/git/preload-full.so
+export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 LC_ALL=C
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org
+export GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@example.org
+git config --global core.fsync none
+repo=$tmp/r.git
+state=$tmp/state
+model=$tmp/model
+
+# A new repository with a disk "web".
+begin()
+{
+	rm -rf "$repo" "$state" "$model"
+	mkdir "$state"
+	"$git_tool" init "$repo" > /dev/null &&
+		"$git_tool" create "$repo" web --size "${1:-8M}" > "$tmp/first"
+}
+# rig COMMAND...: what it says is in $tmp/said.
+worker()
+{
+	timeout 240 "$rig" "${program:-$git_tool}" "$repo" "$state" web \
+		"$model" "$@" > "$tmp/said" 2>&1 || { cat "$tmp/said"; return 1; }
+}
+sound()
+{
+	local out
+	out=$(git -C "$repo" fsck --full --strict 2>&1) || { echo "$out"; return 1; }
+	# Nobody's objects, unfinished files, marks or locks.
+	! find "$repo" \( -name '*.keep' -o -name '*tmp*' -o -name '*.lock' \) |
+		grep . || return 1
+}
+# unused: objects that no reference leads to.
+unused() { git -C "$repo" fsck --full --unreachable 2>&1 | grep unreachable; }
+# is REV FILE: the disk at that revision has these bytes.
+is()
+{
+	"$git_tool" export "$repo" "$1" --force -o "$tmp/out" > /dev/null &&
+		cmp "$tmp/out" "$2"
+}
+refs() { git -C "$repo" for-each-ref --format='%(refname)' "refs/$1"; }
+counts() { [ "$(refs "$1" | wc -l)" = "$2" ] || { refs ""; return 1; }; }
+# commits N: so many on the branch, and no layer in two of them.
+commits()
+{
+	local twice
+	[ "$(git -C "$repo" rev-list --count web)" = "$1" ] || return 1
+	twice=$(git -C "$repo" log --all --format='%(trailers:key=Xendisk-Layer)' |
+		grep . | sort | uniq -d)
+	[ -z "$twice" ] || { echo "twice: $twice"; return 1; }
+}
+# The commit that was made last.
+last() { sed -n 's/^committed [0-9]* \([0-9a-f]*\) .*/\1/p' "$tmp/said" | tail -1; }
+said() { grep -q "$1" "$tmp/said" || { cat "$tmp/said"; return 1; }; }
+
+# --- Snapshots ------------------------------------------------------------------
+begin
+ok "random writes become a commit" worker write:1:30 freeze:branch:first commit \
+	release
+ok "... which is what was written" is web "$model"
+ok "... and git fsck is content" sound
+cp "$model" "$tmp/first.img"
+ok "an interval snapshot, another one, and zeroes" worker write:2:5 freeze:auto \
+	commit zero:3:20 freeze:branch:third commit release
+ok "... the branch" is web "$model"
+ok "... its history" is web~1 "$tmp/first.img"
+ok "... a leaf beside it" counts xendisk/auto/web 1
+leaf_parent() { [ "$(git -C "$repo" rev-parse "$(refs xendisk/auto/web)^")" = "$(git -C "$repo" rev-parse web~1)" ]; }
+ok "... whose parent is the branch" leaf_parent
+ok "... one pin" counts xendisk/base/web 1
+ok "... nothing that is not used" fails 1 '' unused
+sed 's/\x00/\x01/' "$model" > "$tmp/other.img"
+ok "a model that differs is noticed" fails 1 differ is web "$tmp/other.img"
+message() { git -C "$repo" log -1 --format=%B web~1 | grep -qx "$1"; }
+ok "the message" message first
+ok "... a trailer" message 'Xendisk-Consistency: crash'
+ok "four layers at a time" worker write:4:3 freeze:auto write:5:3 freeze:branch \
+	write:6:3 freeze:auto write:7:3 freeze:branch commit release
+ok "... the last one" is web "$model"
+ok "... in sequence" commits 5
+ok "a layer that changes nothing writes no chunk" worker freeze:branch commit
+ok "... it says so" said 'committed .* 0 0$'
+chunk() { git -C "$repo" rev-parse web:data/00/00/00; }
+ok "an object, by its id" worker "object:$(chunk)"
+ok "... a blob of 64 KiB" said '^object 3 65536$'
+ok "packs, as descriptors" worker packs
+ok "... all there are" said "^packs $(find "$repo" -name '*.pack' | wc -l)\$"
+ok "a clone is the same disk" git clone -q --bare "$repo" "$tmp/clone.git"
+clone_is() { "$git_tool" export "$tmp/clone.git" web --force -o "$tmp/out" && cmp "$tmp/out" "$model"; }
+ok "... byte for byte" clone_is
+
+# --- A disk that grows --------------------------------------------------------------
+begin 100352
+ok "a disk whose last chunk is short grows" worker write:1:5 freeze:branch \
+	commit grow:400384 write:2:5 freeze:branch commit release
+ok "... it is what was written" is web "$model"
+ok "... before, too" eval '[ "$("$git_tool" export "$repo" web~1 --force -o "$tmp/out" >/dev/null; stat -c %s "$tmp/out")" = 100352 ]'
+ok "... git fsck" sound
+
+# --- Somebody else moves the branch --------------------------------------------------
+begin
+move() { git -C "$repo" update-ref refs/heads/web "$(git -C "$repo" commit-tree -m theirs -p web "web^{tree}")"; }
+ok "a snapshot" worker write:1:3 freeze:branch commit release
+ok "somebody else commits" move
+theirs=$(git -C "$repo" rev-parse web)
+ok "the next snapshot is beside the branch" worker write:2:3 freeze:branch commit \
+	release
+ok "... which is told" said 'refs/xendisk/diverged/web/.* 1 '
+ok "... it is whole" is "$(refs xendisk/diverged/web)" "$model"
+unmoved() { [ "$(git -C "$repo" rev-parse web)" = "$theirs" ]; }
+ok "... theirs is not touched" unmoved
+ok "... and one more" worker write:3:3 freeze:branch commit release
+ok "... on top of ours" eval '[ "$(refs xendisk/diverged/web | xargs git -C "$repo" rev-list --no-walk | xargs -n1 git -C "$repo" rev-list --count | sort -n | tr "\n" " ")" = "3 4 " ]'
+newest=$(refs xendisk/diverged/web | tail -1)
+ok "they take ours" git -C "$repo" branch -qf web "$newest"
+ok "... then snapshots are on the branch again" worker write:4:3 freeze:branch \
+	commit release
+ok "... it is said" said ' refs/heads/web 0 '
+ok "... git fsck" sound
+
+# --- Death ----------------------------------------------------------------------------
+# Each point, killed when it is passed for the first time, and the parent has
+# another one begin; then the last of two snapshots.
+sweep_point()
+{
+	begin || return 1
+	program=$faulty XENDISK_COMMIT_POINT=$1 worker write:1:12 freeze:branch \
+		commit release write:2:4 freeze:auto commit release || return 1
+	said '^begun$' && sound && is "$(refs xendisk/auto/web)" "$model" &&
+		commits 2 && counts xendisk/auto/web 1 &&
+		counts xendisk/base/web 1 && fails 1 '' unused
+}
+for point in $(XENDISK_COMMIT_POINT=list "$faulty"); do
+	ok "killed at $point" sweep_point "$point"
+done
+ok "a point that is not passed is noticed" fails 1 . sweep_point none
+
+# The worker goes right after it has asked; its successor asks again.
+begin
+ok "the worker has gone" worker write:1:30 freeze:branch send
+ok "... the commit is made" is web "$model"
+ok "its successor asks again" worker commit release
+ok "... it had been made" said ' refs/heads/web 2 '
+ok "... once" commits 2
+ok "... git fsck" sound
+ok "the committer is killed now and then" worker write:2:30 freeze:branch send kill \
+	commit write:3:9 freeze:branch kill commit kill release
+ok "... what it has made" is web "$model"
+ok "... once" commits 4
+ok "... git fsck" sound
+ok "... nothing that is not used" fails 1 '' unused
+
+# --- A full repository ------------------------------------------------------------------
+# The first of two snapshots, or the second, fails once, and is asked for again.
+full_at()
+{
+	begin || return 1
+	XENDISK_FULL=$1:$repo LD_PRELOAD=$full worker write:1:9 freeze:branch \
+		commit commit release write:2:4 freeze:auto commit commit \
+		release release || return 1
+	sound && is "$(refs xendisk/auto/web)" "$model" && commits 2 &&
+		counts xendisk/base/web 1 && fails 1 '' unused
+}
+full_and_told() { full_at "$1" && said 'No space left'; }
+if [ ! -e "$full" ]; then
+	skipped "a full repository" "the sanitizers come first"
+else
+	step=3
+	[ "${XENDISK_COMMIT_SWEEP:-}" != all ] || step=1
+	# Before the seventh nothing has been opened yet; after the 34th there is
+	# only what may fail without anybody hearing of it.
+	for ((n = 7; n < 34; n += step)); do
+		ok "full at write $n" full_and_told "$n"
+	done
+	ok "a repository that is never full" full_at 9999
+	ok "... says nothing of it" fails 1 . said 'No space left'
+	begin
+	refused() { XENDISK_FULL=3:$repo LD_PRELOAD=$full fails 1 'No space left' worker packs; }
+	ok "full at the beginning: it is said" refused
+fi
+
+# --- git gc beside it ---------------------------------------------------------------------
+begin
+collect() { while [ ! -e "$tmp/enough" ]; do git -C "$repo" gc -q --prune=now; done; }
+collect > "$tmp/gc.log" 2>&1 &
+collector=$!
+beside() { for i in 1 2 3 4 5 6; do worker write:$i:6 freeze:branch commit write:1$i:2 freeze:auto commit release && is web~0 "$tmp/out" || return 1; done; }
+ok "snapshots while git gc --prune=now runs in a loop" beside
+touch "$tmp/enough"
+wait $collector
+ok "... git fsck" sound
+ok "... the last of each" is "$(last)" "$model"
+ok "... all there" commits 7
+
+# --- Intervals, and many packs ----------------------------------------------------------------
+begin
+export RIG_KEEP=2h,2d
+hour=1795392000 # 23 November 2026, 00:00
+intervals()
+{
+	local i
+	for i in 0 1 2 3 4 5 6 7; do
+		worker write:$i:1 "freeze:auto:x:$((hour + i * 1800))" commit \
+			release || return 1
+	done
+}
+ok "interval snapshots" intervals
+kept() { [ "$(refs xendisk/auto | sed 's:.*/::' | tr '\n' ' ')" = "20261123T023000Z 20261123T033000Z " ]; }
+ok "... keep=2h,2d" kept
+unset RIG_KEEP
+many=()
+for ((i = 0; i < 60; i++)); do many+=("write:$i:1" freeze:branch commit release); done
+ok "sixty snapshots" worker "${many[@]}"
+few() { [ "$(find "$repo" -name '*.pack' | wc -l)" -lt 40 ]; }
+ok "... their packs have been combined" few
+ok "... git fsck" sound
+ok "... the last one" is web "$model"
