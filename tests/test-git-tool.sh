@@ -241,6 +241,40 @@ ok "doctor: a branch that is no disk" \
 	fails 1 "^text: tree [0-9a-f]*: no disk: there is no file" xgit doctor "$repo"
 ok "... nothing mends that" fails 1 '"fixable": false' xgit doctor --json --fix "$repo"
 
+git -C "$repo" update-ref -d refs/heads/text
+# A writer that is killed; which may be done before it is.
+left_behind() { compgen -G "$repo/objects/pack/xendisk_tmp_*"; }
+killed()
+{
+	local try pid
+	head -c 100M /dev/urandom > "$tmp/random.img"
+	for ((try = 0; try < 20; try++)); do
+		"$top_builddir/xendisk-git" import "$repo" "killed$try" "$tmp/random.img" > /dev/null & pid=$!
+		until left_behind || is_gone $pid; do :; done
+		kill -9 $pid
+		wait $pid
+		left_behind && return
+		git -C "$repo" update-ref -d "refs/heads/killed$try"
+	done
+	return 1
+}
+ok "an import is killed" killed
+ok "doctor: what it left behind" fails 1 "objects/pack: [0-9]* files* that a dead" xgit doctor "$repo"
+ok "... and still has" fails 1 "objects/pack: [0-9]* files* that a dead" xgit doctor "$repo"
+ok "... goes" says "(mended)" xgit doctor --fix "$repo"
+no_tmp() { ! left_behind; }
+ok "... is gone" no_tmp
+no_killed() { [ -z "$(git -C "$repo" for-each-ref 'refs/heads/killed*')" ]; }
+ok "... and there is no such disk" no_killed
+mkdir -p "$repo/refs/heads/some"
+touch "$repo/refs/heads/new.lock"
+touch -d '2 hours ago' "$repo/refs/heads/some/old.lock"
+ok "doctor: a lock that is old" fails 1 "^refs/heads/some/old.lock: a lock" xgit doctor "$repo"
+ok "... goes" says "mended" xgit doctor --fix "$repo"
+locks() { [ "$(cd "$repo" && find . -name '*.lock')" = ./refs/heads/new.lock ]; }
+ok "... the other one stays" locks
+rm "$repo/refs/heads/new.lock"
+
 # --- Hostile ------------------------------------------------------------------------
 disk=$(git -C "$repo" rev-parse web:disk)
 sub() { git -C "$repo" mktree --missing; }

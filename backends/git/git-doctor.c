@@ -4,15 +4,20 @@
  */
 #include "config.h"
 
+#include <fts.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "command/tables.h"
 #include "git-tool.h"
+#include "pack-write.h"
 #include "repo-settings.h"
 
-/* More of them make everything slower. */
-#define PACKS_MANY 50u
+/* Nobody holds the lock of a file for so long, seconds; refs.h has its own rule
+ * for those that stand in our way. */
+#define LOCK_OLD 3600
 
 struct doctor {
 	struct tool_repo repo;
@@ -105,6 +110,61 @@ static int look_at_settings(struct doctor *doctor, char *ret_why)
 	return r;
 }
 
+/* --- Leftovers ---------------------------------------------------------------------- */
+
+/* Of writers that were killed. */
+static int look_at_packs(struct doctor *doctor, char *ret_why)
+{
+	cleanup_free char *text = NULL;
+	unsigned int nr = 0;
+	int r = doctor->fix ? pack_clean(doctor->repo.packs, &nr, ret_why) :
+			      pack_clean_look(doctor->repo.packs, &nr, ret_why);
+
+	if (r < 0 || nr == 0)
+		return r;
+	text = xasprintf("%u file%s that a dead process has left behind", nr,
+			 nr == 1 ? "" : "s");
+	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "objects/pack",
+	     text ? text : "?");
+	return 0;
+}
+
+static bool is_lock(const FTSENT *entry)
+{
+	size_t n = entry->fts_namelen;
+
+	return entry->fts_info == FTS_F && n > 5 &&
+	       strcmp(entry->fts_name + n - 5, ".lock") == 0;
+}
+
+/* git never removes them, and a reference that is locked stays as it is. */
+static int look_at_locks(struct doctor *doctor, char *ret_why)
+{
+	char root[40];
+	char *const roots[] = { root, NULL };
+	const FTSENT *entry;
+	FTS *tree;
+
+	(void)snprintf(root, sizeof(root), "/proc/self/fd/%d/refs",
+		       doctor->repo.dir);
+	tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	if (!tree)
+		return why(ret_why, -errno, "refs: %s", strerror(errno));
+	while ((entry = fts_read(tree))) {
+		bool fixed;
+
+		if (!is_lock(entry) ||
+		    time(NULL) - entry->fts_statp->st_mtime < LOCK_OLD)
+			continue;
+		fixed = doctor->fix && unlink(entry->fts_accpath) == 0;
+		tell(doctor, fixed ? FIXED : CAN_FIX,
+		     entry->fts_path + strlen(root) - strlen("refs"),
+		     "a lock that a dead process has left behind");
+	}
+	(void)fts_close(tree);
+	return 0;
+}
+
 static int examine(struct doctor *doctor, char *ret_why)
 {
 	int r = tool_objects(&doctor->repo, ret_why);
@@ -117,7 +177,9 @@ static int examine(struct doctor *doctor, char *ret_why)
 			      doctor, ret_why);
 	if (r == 0)
 		r = look_at_settings(doctor, ret_why);
-	return r;
+	if (r == 0)
+		r = look_at_packs(doctor, ret_why);
+	return r < 0 ? r : look_at_locks(doctor, ret_why);
 }
 
 static enum status report(const struct invocation *call, struct doctor *doctor)

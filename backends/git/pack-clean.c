@@ -18,6 +18,7 @@
 struct cleaner {
 	int dir;
 	char tmp[OURS_MAX], keep[OURS_MAX]; /* how ours begin */
+	bool look; /* only count them */
 	unsigned int removed;
 	int err; /* the first one */
 	char *why;
@@ -25,7 +26,7 @@ struct cleaner {
 
 static void removal(struct cleaner *cleaner, const char *name)
 {
-	if (unlinkat(cleaner->dir, name, 0) == 0)
+	if (cleaner->look || unlinkat(cleaner->dir, name, 0) == 0)
 		cleaner->removed++;
 	else if (errno != ENOENT && cleaner->err == 0)
 		cleaner->err = file_error(cleaner->why, -errno, name,
@@ -131,9 +132,9 @@ static int clean_all(struct cleaner *cleaner)
 	return cleaner->err;
 }
 
-int pack_clean(int dir, unsigned int *ret_removed, char *ret_why)
+static int clean(int dir, bool look, unsigned int *ret_removed, char *ret_why)
 {
-	struct cleaner cleaner = { .dir = dir, .why = ret_why };
+	struct cleaner cleaner = { .dir = dir, .look = look, .why = ret_why };
 	int r;
 
 	tmp_prefix(cleaner.tmp);
@@ -142,4 +143,14 @@ int pack_clean(int dir, unsigned int *ret_removed, char *ret_why)
 	if (ret_removed)
 		*ret_removed = cleaner.removed;
 	return r;
+}
+
+int pack_clean(int dir, unsigned int *ret_removed, char *ret_why)
+{
+	return clean(dir, false, ret_removed, ret_why);
+}
+
+int pack_clean_look(int dir, unsigned int *ret_nr, char *ret_why)
+{
+	return clean(dir, true, ret_nr, ret_why);
 }

@@ -133,5 +133,7 @@ void pack_names_free(struct pack_names *names);
  * ret_removed: how many files; may be NULL.
  */
 int pack_clean(int dir, unsigned int *ret_removed, char *ret_why);
+/* How many that would be. */
+int pack_clean_look(int dir, unsigned int *ret_nr, char *ret_why);
 
 #endif
