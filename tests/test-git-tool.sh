@@ -266,6 +266,15 @@ no_tmp() { ! left_behind; }
 ok "... is gone" no_tmp
 no_killed() { [ -z "$(git -C "$repo" for-each-ref 'refs/heads/killed*')" ]; }
 ok "... and there is no such disk" no_killed
+ns=$(readlink /proc/self/ns/pid | tr -dc 0-9)
+host=$(hostname | tr -c 'a-zA-Z0-9\n' -)
+git -C "$repo" update-ref "refs/xendisk/open/$host/$ns-$$-1" "$head" # another has our number
+git -C "$repo" update-ref "refs/xendisk/open/elsewhere/$ns-$$-1" "$head"
+ok "doctor: a commit that a dead process has held" \
+	fails 1 "refs/xendisk/open: 1 commit held" xgit doctor "$repo"
+ok "... is let go" says "mended" xgit doctor --fix "$repo"
+pins() { [ "$(git -C "$repo" for-each-ref --format='%(refname)' refs/xendisk/open)" = "refs/xendisk/open/elsewhere/$ns-$$-1" ]; }
+ok "... that of another host is not" pins
 mkdir -p "$repo/refs/heads/some"
 touch "$repo/refs/heads/new.lock"
 touch -d '2 hours ago' "$repo/refs/heads/some/old.lock"
@@ -274,6 +283,37 @@ ok "... goes" says "mended" xgit doctor --fix "$repo"
 locks() { [ "$(cd "$repo" && find . -name '*.lock')" = ./refs/heads/new.lock ]; }
 ok "... the other one stays" locks
 rm "$repo/refs/heads/new.lock"
+
+# --- thin, gc ------------------------------------------------------------------------
+for h in 00 01 02 03 04 05; do
+	for m in 10 40; do
+		git -C "$repo" update-ref refs/xendisk/auto/web/20231115T$h${m}00Z "$head"
+	done
+done
+autos() { [ "$(git -C "$repo" for-each-ref --format='%(refname)' refs/xendisk/auto/web | sed 's/.*T//' | tr '\n' ' ')" = "$1 " ]; }
+ok "thin: which?" fails 2 "git thin: --keep is missing" xgit thin "$repo" web
+ok "... by what rules?" fails 2 'git thin: --keep: "3x"' xgit thin "$repo" web --keep 3x
+ok "thin" says "^10 removed" xgit thin "$repo" web --keep 3h
+ok "... the newest of each hour stay" autos "034000Z 044000Z 054000Z"
+ok "... once" says '"removed": 0' xgit thin "$repo" web --keep 3h --json
+for i in 1 2 3 4 5; do xgit create "$own" "many$i" --size 1G > /dev/null; done
+packs() { find "$own/objects/pack" -name '*.pack' | wc -l; }
+many() { [ "$(packs)" -gt 10 ]; }
+few() { [ "$(packs)" -lt 10 ]; }
+ok "many packs" many
+ok "gc" says "packs, .*; was " xgit gc "$own"
+ok "... there are fewer" few
+ok "... the same disk" is_model "$own" web
+git -C "$own" update-ref -d refs/heads/r16K
+ok "gc --full" says '"packs"' xgit gc --full --json "$own"
+ok "... the same disk" is_model "$own" web
+ok "git fsck has nothing to say" fsck
+git -C "$own" config core.fsync all
+ok "doctor: all is well" says "all is well" xgit doctor "$own"
+exec 7< "$own/objects/pack"
+flock 7
+ok "gc: one at a time" fails 5 "somebody else is at it" xgit gc "$own"
+exec 7<&-
 
 # --- Hostile ------------------------------------------------------------------------
 disk=$(git -C "$repo" rev-parse web:disk)

@@ -13,11 +13,13 @@
 #include "command/tables.h"
 #include "git-tool.h"
 #include "pack-write.h"
+#include "pins.h"
 #include "repo-settings.h"
 
 /* Nobody holds the lock of a file for so long, seconds; refs.h has its own rule
  * for those that stand in our way. */
-#define LOCK_OLD 3600
+#define LOCK_OLD   3600
+#define PACKS_MANY 100u
 
 struct doctor {
 	struct tool_repo repo;
@@ -112,6 +114,34 @@ static int look_at_settings(struct doctor *doctor, char *ret_why)
 
 /* --- Leftovers ---------------------------------------------------------------------- */
 
+/* More of them make everything slower. */
+static void look_at_number(struct doctor *doctor)
+{
+	uint64_t bytes, packs = tool_count_packs(&doctor->repo, &bytes);
+	cleanup_free char *text = NULL;
+
+	if (packs <= PACKS_MANY)
+		return;
+	text = xasprintf("%" PRIu64 " packs: xendisk git gc combines them",
+			 packs);
+	tell(doctor, NOTHING, "objects/pack", text ? text : "?");
+}
+
+static int look_at_pins(struct doctor *doctor, char *ret_why)
+{
+	cleanup_free char *text = NULL;
+	unsigned int nr;
+	int r = pin_clean(doctor->repo.git, !doctor->fix, &nr, ret_why);
+
+	if (r < 0 || nr == 0)
+		return r;
+	text = xasprintf("%u commit%s held for a dead process", nr,
+			 nr == 1 ? "" : "s");
+	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "refs/xendisk/open",
+	     text ? text : "?");
+	return 0;
+}
+
 /* Of writers that were killed. */
 static int look_at_packs(struct doctor *doctor, char *ret_why)
 {
@@ -178,7 +208,10 @@ static int examine(struct doctor *doctor, char *ret_why)
 	if (r == 0)
 		r = look_at_settings(doctor, ret_why);
 	if (r == 0)
+		r = look_at_pins(doctor, ret_why);
+	if (r == 0)
 		r = look_at_packs(doctor, ret_why);
+	look_at_number(doctor);
 	return r < 0 ? r : look_at_locks(doctor, ret_why);
 }
 

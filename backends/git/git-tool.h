@@ -16,9 +16,11 @@ enum status verb_diff(const struct invocation *call);
 enum status verb_doctor(const struct invocation *call);
 enum status verb_export(const struct invocation *call);
 enum status verb_fork(const struct invocation *call);
+enum status verb_gc(const struct invocation *call);
 enum status verb_import(const struct invocation *call);
 enum status verb_init(const struct invocation *call);
 enum status verb_log(const struct invocation *call);
+enum status verb_thin(const struct invocation *call);
 
 /* "xendisk: git VERB: WHAT: WHY"; the status is what err stands for. */
 enum status tool_fail(const struct invocation *call, int err, const char *what,
@@ -74,6 +76,9 @@ int tool_publish(struct tool_repo *repo, struct pack_writer *pack,
 /* Says which commit it is, as a line or as JSON. */
 enum status tool_committed(const struct invocation *call,
 			   const struct commit_facts *commit, const char *ref);
+
+/* git-gc.c: how many packs there are, and the bytes of all files beside them. */
+uint64_t tool_count_packs(const struct tool_repo *repo, uint64_t *ret_bytes);
 
 /* How many threads are worth while for work that only takes processor time. */
 unsigned int tool_threads(void);

@@ -230,22 +230,32 @@ static int collect_dead(void *ctx, const char *name,
 	return is_dead(name + strlen(doomed->prefix)) ? doom(doomed, name) : 0;
 }
 
+int pin_clean(struct git_repository *repo, bool look, unsigned int *ret_nr,
+	      char *ret_why)
+{
+	char prefix[REF_NAME_MAX], host[PIN_HOST_MAX];
+	struct doomed doomed = { .prefix = prefix };
+	int r;
+
+	pin_host(host);
+	(void)snprintf(prefix, sizeof(prefix), REFS_OPEN "%s/", host);
+	r = refs_each(repo, prefix, collect_dead, &doomed, ret_why);
+	*ret_nr = (unsigned int)doomed.nr;
+	r = remove_doomed(repo, &doomed, look && r == 0 ? 1 : r, ret_why);
+	return r > 0 ? 0 : r;
+}
+
 int pin_open(struct git_repository *repo, const uint8_t commit[OID_BYTES],
 	     char *ret_why)
 {
-	char name[REF_NAME_MAX], prefix[REF_NAME_MAX], host[PIN_HOST_MAX];
-	struct doomed doomed = { .prefix = prefix };
+	char name[REF_NAME_MAX];
+	unsigned int nr;
 	int r = process_pin(name, ret_why);
 
 	if (r == 0)
 		r = refs_update(repo, name, NULL, commit,
 				"xendisk: open for reading", ret_why);
-	if (r < 0)
-		return r;
-	pin_host(host);
-	(void)snprintf(prefix, sizeof(prefix), REFS_OPEN "%s/", host);
-	r = refs_each(repo, prefix, collect_dead, &doomed, ret_why);
-	return remove_doomed(repo, &doomed, r, ret_why);
+	return r < 0 ? r : pin_clean(repo, false, &nr, ret_why);
 }
 
 int pin_close(struct git_repository *repo, char *ret_why)

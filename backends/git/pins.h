@@ -43,5 +43,8 @@ int pin_release(struct git_repository *repo, const char *folder,
 int pin_open(struct git_repository *repo, const uint8_t commit[OID_BYTES],
 	     char *ret_why);
 int pin_close(struct git_repository *repo, char *ret_why);
+/* Those of dead processes of this host, by itself; look: only counts them. */
+int pin_clean(struct git_repository *repo, bool look, unsigned int *ret_nr,
+	      char *ret_why);
 
 #endif
