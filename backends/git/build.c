@@ -352,7 +352,6 @@ static void resolve_link(struct build *b, uint32_t node)
 	unsigned int hops = MAX_HOPS;
 	uint32_t end = b->source->follow ? follow(b, node, &hops) : NOWHERE;
 
-	link->mark = VNODE_PLAIN;
 	if (end == NOWHERE || !is_file(&b->tree->nodes[end])) {
 		b->counts.texts++;
 		return;

@@ -26,6 +26,7 @@
 #define FIRST_CLUSTER  2u
 #define LEAST_CLUSTERS 65600u /* FAT32 has at least 65525 */
 #define MOST_CLUSTERS  0x0ffffff0u
+#define MOST_BYTES     ((1ull << 41) - (8ull << 30)) /* with room for FATs */
 #define RESERVED       32u
 #define BACKUP	       6u /* sector of the boot sector's copy */
 #define END_OF_CHAIN   0x0fffffffu
@@ -37,6 +38,7 @@
 #define ATTR_READ_ONLY 0x01
 #define ATTR_LABEL     0x08
 #define ATTR_FOLDER    0x10
+#define ATTR_ARCHIVE   0x20
 #define ATTR_LONG      0x0f
 
 static const struct fat *fat_of(const struct layout *layout)
@@ -108,14 +110,16 @@ static uint64_t count_clusters(const struct vtree *tree, uint32_t cluster)
 }
 
 /* As mkfs.fat chooses for what has to be stored; smaller where that fills a
- * FAT32. */
-static uint32_t choose_cluster(const struct vtree *tree, uint64_t bytes)
+ * FAT32.  size: of the disk; 0: it is not given. */
+static uint32_t choose_cluster(const struct vtree *tree, uint64_t bytes,
+			       uint64_t size)
 {
+	uint64_t room = size - size / 32; /* the rest is for the FATs */
 	uint32_t cluster = 4096;
 
-	while (cluster < 32768 && bytes > ((uint64_t)cluster << 21))
+	while (cluster < 32768 && MAX(bytes, size) > ((uint64_t)cluster << 21))
 		cluster *= 2;
-	while (cluster > FAT_SECTOR &&
+	while (cluster > FAT_SECTOR && room / cluster < LEAST_CLUSTERS &&
 	       count_clusters(tree, cluster) < LEAST_CLUSTERS)
 		cluster /= 2;
 	return cluster;
@@ -132,12 +136,11 @@ static void place(struct fat *fat, struct vtree *tree, bool folders)
 }
 
 /* Whole clusters of 4096 bytes, at multiples of that. */
-static void set_sizes(struct fat *fat)
+static void set_sizes(struct fat *fat, uint32_t clusters)
 {
 	uint32_t before;
 
-	fat->nr_clusters = MAX(nr_used(fat), LEAST_CLUSTERS);
-	fat->nr_clusters = ALIGN_UP(fat->nr_clusters, 8u);
+	fat->nr_clusters = ALIGN_UP(clusters, 8u);
 	fat->fat_sectors = DIV_ROUND_UP((fat->nr_clusters + FIRST_CLUSTER) * 4,
 					FAT_SECTOR);
 	before = RESERVED + 2 * fat->fat_sectors;
@@ -150,17 +153,42 @@ static void set_sizes(struct fat *fat)
 		fat->data + (uint64_t)fat->nr_clusters * fat->cluster;
 }
 
-static int lay_out(struct fat *fat, struct vtree *tree, char *ret_why)
+/* As many clusters as a disk of that size has room for. */
+static int use_size(struct fat *fat, uint64_t size, char *ret_why)
+{
+	uint64_t clusters;
+
+	if (size < fat->layout.size)
+		return why(ret_why, -ENOSPC,
+			   "size: %" PRIu64
+			   " bytes are too few: the tree needs "
+			   "a disk of %" PRIu64,
+			   size, fat->layout.size);
+	if (size > MOST_BYTES)
+		return why(ret_why, -EFBIG,
+			   "size: %" PRIu64 " bytes are more than FAT32 can "
+			   "have (2 TiB)",
+			   size);
+	clusters = (size - fat->data) / fat->cluster;
+	do {
+		set_sizes(fat, (uint32_t)clusters & ~7u);
+		clusters -= 8; /* those, the FATs are larger by now */
+	} while (fat->layout.size > size);
+	return 0;
+}
+
+static int lay_out(struct fat *fat, struct vtree *tree, uint64_t size,
+		   char *ret_why)
 {
 	uint64_t bytes, clusters;
 	int r = measure(tree, &bytes, ret_why);
 
 	if (r < 0)
 		return r;
-	fat->cluster = choose_cluster(tree, bytes);
+	fat->cluster = choose_cluster(tree, bytes, size);
 	clusters = count_clusters(tree, fat->cluster);
 	if (clusters > MOST_CLUSTERS - LEAST_CLUSTERS ||
-	    clusters * fat->cluster > (1ull << 41) - (8ull << 30))
+	    clusters * fat->cluster > MOST_BYTES)
 		return why(ret_why, -EFBIG,
 			   "%" PRIu64 " bytes are more than FAT32 can hold "
 			   "(2 TiB)",
@@ -171,8 +199,8 @@ static int lay_out(struct fat *fat, struct vtree *tree, char *ret_why)
 		return why(ret_why, r, "the layout: no memory");
 	place(fat, tree, true);
 	place(fat, tree, false);
-	set_sizes(fat);
-	return 0;
+	set_sizes(fat, MAX(nr_used(fat), LEAST_CLUSTERS));
+	return size ? use_size(fat, size, ret_why) : 0;
 }
 
 static void fat_free(struct layout *layout)
@@ -202,7 +230,8 @@ static int fat_make(struct layout **ret, struct vtree *tree,
 	(void)snprintf(fat->label, sizeof(fat->label), "%-11s", options->label);
 	for (char *p = fat->label; *p; p++)
 		*p = (char)toupper((unsigned char)*p);
-	r = lay_out(fat, tree, ret_why);
+	fat->writable = options->writable;
+	r = lay_out(fat, tree, options->size, ret_why);
 	if (r < 0) {
 		fat_free(&fat->layout);
 		return r;
@@ -423,8 +452,11 @@ static uint8_t *child_entries(const struct fat *fat, uint32_t child,
 	     piece-- > 0; ret += ENTRY)
 		long_entry(ret, units, (unsigned int)n, piece,
 			   sum_short(bytes));
-	entry(ret, bytes, is_dir ? ATTR_FOLDER : ATTR_READ_ONLY, node->block,
-	      is_dir ? 0 : (uint32_t)node->size, stamp);
+	entry(ret, bytes,
+	      is_dir	    ? ATTR_FOLDER :
+	      fat->writable ? ATTR_ARCHIVE :
+			      ATTR_READ_ONLY,
+	      node->block, is_dir ? 0 : (uint32_t)node->size, stamp);
 	ret[12] = lower;
 	return ret + ENTRY;
 }

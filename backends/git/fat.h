@@ -20,6 +20,7 @@ struct fat {
 	char label[FAT_LABEL_BYTES + 1]; /* upper case, padded with blanks */
 	uint32_t serial;
 	uint8_t type; /* of the partition; 0: there is none */
+	bool writable;
 	uint32_t hidden; /* sectors before the file system */
 	uint32_t reserved; /* sectors before the first FAT */
 	uint32_t fat_sectors; /* of one of the two */

@@ -103,21 +103,21 @@ static void put_meta(const struct layout *layout, struct gitfs_job *job,
 static int put_folder(const struct gitfs *gitfs, struct gitfs_job *job,
 		      const struct piece *piece)
 {
-	const struct layout *layout = gitfs->layout;
+	const struct layout *layout = gitfs->laid.layout;
 	struct place place = { FOLDERS, piece->node };
-	const struct object *folder = cache_get(gitfs->cache, place);
+	const struct object *folder = cache_get(gitfs->laid.cache, place);
 	struct object *made;
 
 	if (!folder) {
-		made = object_new(0, gitfs->tree.nodes[piece->node].size,
+		made = object_new(0, gitfs->laid.tree.nodes[piece->node].size,
 				  place);
 		if (!made)
 			return -ENOMEM;
 		layout->ops->folder(layout, piece->node, object_bytes(made));
-		folder = cache_add(gitfs->cache, made);
+		folder = cache_add(gitfs->laid.cache, made);
 	}
 	put(job, folder->data + piece->at, piece->length);
-	cache_put(gitfs->cache, folder);
+	cache_put(gitfs->laid.cache, folder);
 	return 0;
 }
 
@@ -135,11 +135,11 @@ static int put_object(const struct gitfs *gitfs, struct gitfs_job *job,
 	int r = 0;
 
 	if (object->type == OBJECT_BLOB &&
-	    object->size == gitfs->tree.nodes[piece->node].size)
+	    object->size == gitfs->laid.tree.nodes[piece->node].size)
 		put(job, object->data + piece->at, piece->length);
 	else
 		r = -EBADMSG;
-	cache_put(gitfs->cache, object);
+	cache_put(gitfs->laid.cache, object);
 	return r;
 }
 
@@ -147,7 +147,7 @@ static int put_stream(struct gitfs_thread *thread, struct gitfs_job *job,
 		      const struct piece *piece, const struct object_head *head)
 {
 	const struct gitfs *gitfs = thread->gitfs;
-	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	const struct vnode *node = &gitfs->laid.tree.nodes[piece->node];
 	cleanup_free uint8_t *buf = malloc(PIECE);
 	int r = buf ? 0 : -ENOMEM;
 
@@ -167,7 +167,7 @@ static int put_stream(struct gitfs_thread *thread, struct gitfs_job *job,
 static int put_lfs(const struct gitfs *gitfs, struct gitfs_job *job,
 		   const struct piece *piece)
 {
-	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	const struct vnode *node = &gitfs->laid.tree.nodes[piece->node];
 	cleanup_free uint8_t *buf = malloc(PIECE);
 	int r = buf ? 0 : -ENOMEM;
 
@@ -186,7 +186,7 @@ static int put_file(struct gitfs_thread *thread, struct gitfs_job *job,
 		    const struct piece *piece)
 {
 	const struct gitfs *gitfs = thread->gitfs;
-	struct place place = place_of(&gitfs->tree.nodes[piece->node]);
+	struct place place = place_of(&gitfs->laid.tree.nodes[piece->node]);
 	const struct object *object;
 	struct object_head head;
 	int r;
@@ -207,12 +207,13 @@ static int put_node(struct gitfs *gitfs, struct gitfs_thread *thread,
 		    struct gitfs_job *job, const struct piece *piece,
 		    enum gitfs_queue *ret_queue)
 {
-	const struct vnode *node = &gitfs->tree.nodes[piece->node];
+	const struct vnode *node = &gitfs->laid.tree.nodes[piece->node];
 	const struct object *object;
 
 	if (node->kind == VNODE_TEXT) {
 		put(job,
-		    (const uint8_t *)gitfs->tree.names + node->at + piece->at,
+		    (const uint8_t *)gitfs->laid.tree.names + node->at +
+			    piece->at,
 		    piece->length);
 		return 0;
 	}
@@ -222,8 +223,8 @@ static int put_node(struct gitfs *gitfs, struct gitfs_thread *thread,
 			       put_lfs(gitfs, job, piece) :
 			       -EINPROGRESS;
 	}
-	*ret_queue = node->size > GITFS_WHOLE ? GITFS_LARGE : GITFS_SMALL;
-	object = cache_get(gitfs->cache, place_of(node));
+	*ret_queue = node->size > TREE_DISK_WHOLE ? GITFS_LARGE : GITFS_SMALL;
+	object = cache_get(gitfs->laid.cache, place_of(node));
 	if (object)
 		return put_object(gitfs, job, piece, object);
 	if (thread && thread->queue == *ret_queue)
@@ -236,7 +237,7 @@ static int serve(struct gitfs *gitfs, struct gitfs_thread *thread,
 		 struct gitfs_job *job, enum gitfs_queue *ret_queue)
 {
 	const struct xd_request *req = request_of(job);
-	const struct layout *layout = gitfs->layout;
+	const struct layout *layout = gitfs->laid.layout;
 	int r = 0;
 
 	while (job->done < req->length && r == 0) {
@@ -339,9 +340,9 @@ static int start_thread(struct gitfs *gitfs, enum gitfs_queue queue)
 	int r;
 
 	*thread = (struct gitfs_thread){ .gitfs = gitfs, .queue = queue };
-	r = reader_new(&thread->reader, gitfs->odb, gitfs->cache);
+	r = reader_new(&thread->reader, gitfs->laid.odb, gitfs->laid.cache);
 	if (r == 0 && queue == GITFS_LARGE)
-		r = streams_new(&thread->streams, gitfs->odb);
+		r = streams_new(&thread->streams, gitfs->laid.odb);
 	if (r == 0)
 		r = -pthread_create(&thread->thread, NULL, run, thread);
 	if (r < 0) {

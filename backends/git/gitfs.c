@@ -24,11 +24,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
-#include "build.h"
 #include "common/util.h"
 #include "repo.h"
-
-#define TRIES 3u /* a repack may come in between */
 
 /* --- Which commit ------------------------------------------------------------- */
 
@@ -117,47 +114,6 @@ static int get_options(struct xd_disk *disk, const struct revision *rev,
 
 /* --- Opening ------------------------------------------------------------------------ */
 
-static void drop_tree(struct gitfs *gitfs)
-{
-	layout_free(TAKE_PTR(gitfs->layout));
-	vtree_free(&gitfs->tree);
-	odb_close(TAKE_PTR(gitfs->odb));
-	cache_free(TAKE_PTR(gitfs->cache));
-}
-
-static int read_tree(struct gitfs *gitfs, int objects,
-		     const struct build_source *source,
-		     struct build_counts *ret_counts, char *ret_why)
-{
-	struct reader *reader = NULL;
-	int r = cache_new(&gitfs->cache, GITFS_CACHE);
-
-	if (r == 0)
-		r = odb_open(&gitfs->odb, objects, ret_why);
-	if (r == 0)
-		r = reader_new(&reader, gitfs->odb, gitfs->cache);
-	if (r == 0)
-		r = build_vtree(&gitfs->tree, gitfs->odb, reader, gitfs->cache,
-				source, ret_counts, ret_why);
-	reader_free(reader);
-	if (r < 0)
-		drop_tree(gitfs);
-	return r;
-}
-
-/* Objects in a new pack before the old ones are gone, but we may have looked
- * before that. */
-static int read_tree_again(struct gitfs *gitfs, int objects,
-			   const struct build_source *source,
-			   struct build_counts *ret_counts, char *ret_why)
-{
-	int r = -ENOENT;
-
-	for (unsigned int i = 0; i < TRIES && r == -ENOENT; i++)
-		r = read_tree(gitfs, objects, source, ret_counts, ret_why);
-	return r;
-}
-
 static void note(struct xd_disk *disk, const struct revision *rev,
 		 const struct build_counts *counts, const struct layout *layout)
 {
@@ -208,21 +164,20 @@ static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
 		return r;
 	source.posix = ops->posix;
 	memcpy(source.tree, rev->tree, OID_BYTES);
-	r = read_tree_again(gitfs, objects, &source, &counts, ret_why);
-	if (r == 0)
-		r = ops->make(&gitfs->layout, &gitfs->tree, &options, ret_why);
+	r = tree_disk_make(&gitfs->laid, objects, &source, ops, &options,
+			   &counts, ret_why);
 	if (r < 0)
 		return r;
-	odb_settle(gitfs->odb);
+	odb_settle(gitfs->laid.odb);
 	if (gitfs->lfs)
 		lfs_settle(gitfs->lfs);
-	note(gitfs->disk, rev, &counts, gitfs->layout);
+	note(gitfs->disk, rev, &counts, gitfs->laid.layout);
 	return 0;
 }
 
 static int charge(struct gitfs *gitfs)
 {
-	uint64_t bytes = odb_loose_bytes(gitfs->odb);
+	uint64_t bytes = odb_loose_bytes(gitfs->laid.odb);
 	int r = bytes ? xd_budget(gitfs->disk, (int64_t)bytes) : 0;
 
 	if (r < 0)
@@ -282,7 +237,7 @@ static void gitfs_free(struct gitfs *gitfs)
 			(void)close(gitfs->wake[i]);
 	if (gitfs->charged)
 		(void)xd_budget(gitfs->disk, -(int64_t)gitfs->charged);
-	drop_tree(gitfs);
+	tree_disk_free(&gitfs->laid);
 	lfs_close(gitfs->lfs);
 	pthread_cond_destroy(&gitfs->news);
 	pthread_mutex_destroy(&gitfs->lock);
@@ -308,7 +263,7 @@ static int gitfs_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 	}
 	disk->data = gitfs;
 	*ret_limits = (struct xd_limits){
-		.size = gitfs->layout->size,
+		.size = gitfs->laid.layout->size,
 		.sector_size = LAYOUT_SECTOR,
 		.physical_sector_size = 4096,
 		.memory_alignment = 1,

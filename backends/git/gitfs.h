@@ -9,16 +9,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "layout.h"
-#include "lfs.h"
-#include "odb.h"
+#include "tree-disk.h"
 #include "xendisk-backend.h"
 
 #define GITFS_LANES 8u
-/* Objects and folders in memory. */
-#define GITFS_CACHE (32u << 20)
-/* Files up to this size are read whole; larger ones piece by piece. */
-#define GITFS_WHOLE (4u << 20)
 
 struct gitfs_job;
 
@@ -38,11 +32,8 @@ struct gitfs_thread {
 /* disk->data.  Tree, layout and objects do not change once it is open. */
 struct gitfs {
 	struct xd_disk *disk;
-	struct vtree tree;
-	struct layout *layout;
-	struct odb *odb;
+	struct tree_disk laid;
 	struct lfs *lfs;
-	struct cache *cache;
 	uint64_t charged; /* bytes taken by xd_budget() */
 	int wake[GITFS_LANES]; /* eventfds: an isolated worker makes none */
 

@@ -28,6 +28,11 @@ struct layout_options {
 	const char *label;
 	enum layout_partition partition;
 	uint8_t id[LAYOUT_ID]; /* what serial numbers and UUIDs are made of */
+	/* A guest may write: no file is marked as read-only. */
+	bool writable;
+	/* Bytes of the whole disk; 0: as many as it takes.  What is more than
+	 * that is free space. */
+	uint64_t size;
 };
 
 enum piece_kind {
