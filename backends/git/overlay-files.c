@@ -290,19 +290,21 @@ int files_check(const struct overlay_files *files, unsigned int slot,
 				   map_file_size(size / LAYER_SECTOR), ret_why);
 }
 
-/* One byte where it shall end, which then is a hole as the rest is.  It stands
- * behind the end that the file had, so nothing is lost of what was there. */
+/*
+ * One byte where it shall end, which then is a hole as the rest is.  It stands
+ * behind the end that the file had, so nothing is lost of what was there.  A file
+ * that is long enough may be so in the page cache only, and is synced, too.
+ */
 static int extend_one(int fd, uint64_t size)
 {
 	struct stat st;
-	int err;
+	int err = 0;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if ((uint64_t)st.st_size >= size)
-		return 0;
-	err = allocate(fd, 0, (off_t)size - 1, 1);
-	if (err == 0)
+	if ((uint64_t)st.st_size < size)
+		err = allocate(fd, 0, (off_t)size - 1, 1);
+	if (err == 0 && (uint64_t)st.st_size < size)
 		err = punch(fd, st.st_size, (off_t)size - st.st_size);
 	return err < 0 ? err : sync_one(fd);
 }

@@ -160,7 +160,6 @@ static int make_meta(const struct overlay *overlay, struct meta *ret,
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->next_gen = 1;
-	ret->closed = 1; /* so it is written */
 	(void)strcpy(ret->repo, overlay->repo);
 	(void)strcpy(ret->branch, overlay->branch);
 	make_active(ret, 0);
@@ -223,23 +222,27 @@ static int check_used(const struct overlay *overlay, const struct meta *meta,
 	int err = 0;
 
 	for (unsigned int i = 0; err == 0 && i < OVERLAY_SLOTS; i++)
-		if (meta->slot[i].state != LAYER_FREE)
+		if (meta->slot[i].state == LAYER_ACTIVE ||
+		    meta->slot[i].state == LAYER_FROZEN)
 			err = files_check(&overlay->files, i, meta->size,
 					  ret_why);
 	return err;
 }
 
+/* All files were made as large as meta says, durably, before it said so. */
 static int prepare_free(struct overlay *overlay, const struct meta *meta,
-			unsigned int slot, char *ret_why)
+			bool found, unsigned int slot, char *ret_why)
 {
 	int err = check_free(overlay, meta, slot, ret_why);
+	char reason[WHY_MAX];
 
 	if (err == 0 && files_has_space(&overlay->files, slot))
 		err = files_empty(&overlay->files, slot, ret_why);
 	CRASH_POINT(overlay_emptied);
-	return err < 0 ?
-		       err :
-		       files_extend(&overlay->files, slot, meta->size, ret_why);
+	if (err < 0 || (found && files_check(&overlay->files, slot, meta->size,
+					     reason) == 0))
+		return err;
+	return files_extend(&overlay->files, slot, meta->size, ret_why);
 }
 
 /* Those in use first: what meta says of the size may be believed then. */
@@ -250,7 +253,7 @@ static int prepare_slots(struct overlay *overlay, const struct meta *meta,
 
 	for (unsigned int i = 0; err == 0 && i < OVERLAY_SLOTS; i++)
 		if (!found || meta->slot[i].state == LAYER_FREE)
-			err = prepare_free(overlay, meta, i, ret_why);
+			err = prepare_free(overlay, meta, found, i, ret_why);
 	CRASH_POINT(overlay_prepared);
 	return err;
 }
@@ -275,7 +278,10 @@ static int load_slot(struct overlay *overlay, const struct meta *meta,
 	char reason[WHY_MAX] = "";
 	int err;
 
-	err = new_layer(overlay, meta, slot, &overlay->layer[slot], ret_why);
+	err = files_check(&overlay->files, slot, meta->size, ret_why);
+	if (err == 0)
+		err = new_layer(overlay, meta, slot, &overlay->layer[slot],
+				ret_why);
 	if (err < 0)
 		return err;
 	err = layer_load(overlay->layer[slot], !active || meta->closed,
@@ -293,11 +299,14 @@ static int load_slot(struct overlay *overlay, const struct meta *meta,
 static int give_up_clean(struct overlay *overlay, struct meta *meta,
 			 unsigned int slot, char *ret_why)
 {
+	int err;
+
 	(void)snprintf(overlay->repaired, sizeof(overlay->repaired),
 		       "a cache was damaged and is given up: %.450s", ret_why);
 	meta->slot[slot] = (struct meta_slot){ .state = LAYER_FREE };
 	ret_why[0] = '\0';
-	return store_meta(overlay, meta, ret_why);
+	err = store_meta(overlay, meta, ret_why);
+	return err < 0 ? err : prepare_free(overlay, meta, true, slot, ret_why);
 }
 
 static int load_layers(struct overlay *overlay, struct meta *meta,
@@ -312,9 +321,6 @@ static int load_layers(struct overlay *overlay, struct meta *meta,
 		if (err == -EBADMSG &&
 		    meta->slot[order[i]].state == LAYER_CLEAN) {
 			err = give_up_clean(overlay, meta, order[i], ret_why);
-			if (err == 0)
-				err = files_empty(&overlay->files, order[i],
-						  ret_why);
 		} else if (err == 0 && repaired > 0) {
 			(void)snprintf(overlay->repaired,
 				       sizeof(overlay->repaired),
@@ -326,29 +332,6 @@ static int load_layers(struct overlay *overlay, struct meta *meta,
 	return err;
 }
 
-/* Nothing is in it: whatever uses space was never flushed. */
-static int tidy_active(struct overlay *overlay, char *ret_why)
-{
-	unsigned int slot;
-	const struct layer *layer;
-
-	(void)meta_count(&overlay->meta, LAYER_ACTIVE, &slot);
-	layer = overlay->layer[slot];
-	if (layer_sectors(layer) > 0 || !files_has_space(&overlay->files, slot))
-		return 0;
-	return files_empty(&overlay->files, slot, ret_why);
-}
-
-static int mark_open(struct overlay *overlay, char *ret_why)
-{
-	struct meta meta = overlay->meta;
-
-	if (!meta.closed)
-		return 0;
-	meta.closed = 0;
-	return store_meta(overlay, &meta, ret_why);
-}
-
 int flush_active(const struct overlay *overlay, char *ret_why)
 {
 	int err = layer_flush(overlay_active(overlay));
@@ -358,19 +341,45 @@ int flush_active(const struct overlay *overlay, char *ret_why)
 			 0;
 }
 
+static int sync_file(const struct overlay *overlay, int fd, char *ret_why)
+{
+	while (fdatasync(fd) < 0)
+		if (errno != EINTR)
+			return why(ret_why, -errno,
+				   "cannot make %s durable: %s",
+				   overlay->files.folder, strerror(errno));
+	return 0;
+}
+
+/*
+ * What was read may be in the page cache only: written by a worker that was killed
+ * before its fdatasync.  Nothing may be built on that, and the other copy not be
+ * written over, before it is durable.  Meta is written anew then: a failed
+ * fdatasync of that worker's would not be told to us.
+ */
+static int make_durable(struct overlay *overlay, char *ret_why)
+{
+	struct meta meta = overlay->meta;
+	int err;
+
+	err = sync_file(overlay, overlay_active(overlay)->map_fd, ret_why);
+	if (err == 0)
+		err = flush_active(overlay, ret_why);
+	meta.closed = 0;
+	return err < 0 ? err : store_meta(overlay, &meta, ret_why);
+}
+
 static int settle(struct overlay *overlay, struct meta *meta, bool found,
 		  char *ret_why)
 {
-	int err = prepare_slots(overlay, meta, found, ret_why);
+	int err = sync_file(overlay, overlay->files.meta, ret_why);
 
+	if (err == 0)
+		err = prepare_slots(overlay, meta, found, ret_why);
 	set_meta(overlay, meta);
 	if (err == 0)
 		err = load_layers(overlay, meta, ret_why);
-	if (err == 0)
-		err = mark_open(overlay, ret_why);
-	if (err == 0)
-		err = flush_active(overlay, ret_why);
-	return err < 0 ? err : tidy_active(overlay, ret_why);
+	return err < 0 ? err : make_durable(overlay, ret_why);
 }
 
 int overlay_lock(struct overlay *overlay, struct overlay_facts *facts,

@@ -151,6 +151,16 @@ const char *overlay_repaired(const struct overlay *overlay)
 	return overlay->repaired;
 }
 
+int overlay_tidy(struct overlay *overlay, char *ret_why)
+{
+	unsigned int slot = active_slot(overlay);
+
+	if (layer_sectors(overlay->layer[slot]) > 0 ||
+	    !files_has_space(&overlay->files, slot))
+		return 0;
+	return files_empty(&overlay->files, slot, ret_why);
+}
+
 bool overlay_is_empty(const struct overlay *overlay)
 {
 	return layer_sectors(overlay_active(overlay)) == 0 &&

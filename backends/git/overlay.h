@@ -121,6 +121,10 @@ struct layer *overlay_active(const struct overlay *overlay);
 /* All of them, newest first: active, frozen, clean.  Returns how many. */
 unsigned int overlay_layers(const struct overlay *overlay,
 			    struct overlay_layer ret[OVERLAY_SLOTS]);
+/* Frees the space of an active layer that has no sector.  Not in overlay_lock():
+ * after a worker's death there may be writes that were answered and not flushed;
+ * whoever knows which marks them first (layer_mark()). */
+int overlay_tidy(struct overlay *overlay, char *ret_why);
 /* "" or what was repaired by overlay_lock(), for the log. */
 const char *overlay_repaired(const struct overlay *overlay);
 /* Nothing but the base: the active layer has no sector, and none is frozen. */

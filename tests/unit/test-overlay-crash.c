@@ -3,7 +3,8 @@
  * The overlay after a power failure, at any moment.
  *
  * A random run of a disk (writes, discards, several flushes at once, snapshots,
- * commits, layers dropped, the disk grown, closed and opened again) is recorded:
+ * commits, layers dropped, the disk grown, closed and opened again, killed in the
+ * middle of any of it) is recorded:
  * every change of a file, and every fdatasync with the changes that it covers.
  * For each place in the record there are many states that a power failure may
  * leave: what was covered is there; of what came later each 512 bytes may be as
@@ -32,6 +33,13 @@
 #include "common/util.h"
 #include "overlay-fixture.h"
 
+/* A process that is killed frees nothing. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0";
+}
+
 /* --- Faults: what a careless overlay would do ----------------------------------- */
 
 enum fault {
@@ -41,6 +49,7 @@ enum fault {
 	META_NOT_SYNCED,
 	COPY_AFTER_SYNC, /* bits are copied when the data is durable */
 	ONE_PLACE, /* a page is written over its only copy */
+	LEFT_UNSYNCED, /* what a killed worker left is believed as it is */
 	NR_FAULTS
 };
 
@@ -51,6 +60,7 @@ static const char *const fault_names[] = {
 	[META_NOT_SYNCED] = "no fdatasync of meta",
 	[COPY_AFTER_SYNC] = "bits copied after the data's fdatasync",
 	[ONE_PLACE] = "pages written over their only copy",
+	[LEFT_UNSYNCED] = "what a dead worker left not made durable",
 };
 
 static enum fault fault;
@@ -134,6 +144,17 @@ static void forget_record(void)
 	nr_ops = 0;
 }
 
+static bool taking_over; /* the next one begins */
+/* Calls until the process is killed; 0: it is not. */
+static unsigned int kill_in;
+static jmp_buf killed;
+
+static void maybe_killed(void)
+{
+	if (recording && kill_in > 0 && --kill_in == 0)
+		longjmp(killed, 1);
+}
+
 /* Called by the product in place of the C library's. */
 ssize_t __real_pwrite(int fd, const void *data, size_t n, off_t at);
 ssize_t __wrap_pwrite(int fd, const void *data, size_t n, off_t at);
@@ -148,6 +169,7 @@ uint64_t __wrap_map_page_offset(uint32_t page, unsigned int place);
 
 ssize_t __wrap_pwrite(int fd, const void *data, size_t n, off_t at)
 {
+	maybe_killed();
 	record(fd, OP_WRITE, (uint64_t)at, n, data);
 	return __real_pwrite(fd, data, n, at);
 }
@@ -156,6 +178,7 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int nr, off_t at)
 {
 	off_t end = at;
 
+	maybe_killed();
 	for (int i = 0; i < nr; end += (off_t)iov[i++].iov_len)
 		record(fd, OP_WRITE, (uint64_t)end, iov[i].iov_len,
 		       iov[i].iov_base);
@@ -164,13 +187,16 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int nr, off_t at)
 
 int __wrap_fallocate(int fd, int mode, off_t at, off_t n)
 {
+	maybe_killed();
 	record(fd, mode ? OP_PUNCH : OP_SIZE, (uint64_t)at, (uint64_t)n, NULL);
 	return __real_fallocate(fd, mode, at, n);
 }
 
 int __wrap_fdatasync(int fd)
 {
-	if (fault != META_NOT_SYNCED || file_of(fd) != 0)
+	maybe_killed();
+	if ((fault != META_NOT_SYNCED || file_of(fd) != 0) &&
+	    (fault != LEFT_UNSYNCED || !taking_over))
 		record_sync(fd, nr_ops);
 	return 0;
 }
@@ -424,17 +450,45 @@ static void run_step(struct ofix *f)
 			machine_go(m);
 		else
 			machine_begin(m, f);
-	} else if (what < 92) {
+	} else if (what < 91) {
 		run_snapshot(f);
-	} else if (what < 95) {
+	} else if (what < 93) {
 		run_commit(f);
-	} else if (what < 97) {
+	} else if (what < 95) {
 		run_drop(f);
-	} else if (what < 99) {
+	} else if (what < 96) {
 		run_reopen(f);
+	} else if (what < 99) {
+		kill_in = kill_in ? kill_in : 1 + chance(15);
 	} else {
 		run_grow(f);
 	}
+}
+
+/* What the page cache has is there for the next one, durable or not. */
+static void run_after_death(struct ofix *f)
+{
+	memset(machines, 0, sizeof(machines));
+	kill_in = 0;
+	ofix_kill(f);
+	taking_over = true;
+	assert_int_equal(ofix_start(f, true), 0);
+	taking_over = false;
+	look_what_is_left(f);
+}
+
+static void run_steps(struct ofix *f, unsigned int steps)
+{
+	/* Not on the stack: it is changed before the longjmp(). */
+	static unsigned int left;
+
+	left = steps;
+	if (setjmp(killed))
+		run_after_death(f);
+	while (left-- > 0)
+		run_step(f);
+	kill_in = 0;
+	finish_machines();
 }
 
 static void run(struct ofix *f, uint64_t seed, unsigned int steps)
@@ -450,9 +504,7 @@ static void run(struct ofix *f, uint64_t seed, unsigned int steps)
 	}
 	recording = true;
 	assert_int_equal(ofix_start(f, false), 0);
-	for (unsigned int i = 0; i < steps; i++)
-		run_step(f);
-	finish_machines();
+	run_steps(f, steps);
 	recording = false;
 }
 

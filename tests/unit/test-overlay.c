@@ -165,7 +165,26 @@ static void no_space_is_left_over(void **state)
 	ofix_write(&fix, 1, 11);
 	assert_true(blocks_of("data1") > 0);
 	ofix_again(&fix);
+	assert_true(blocks_of("data1") > 0);
+	assert_int_equal(overlay_tidy(fix.overlay, fix.why), 0);
 	assert_int_equal(blocks_of("data1"), 0);
+	ofix_write(&fix, 1, 11);
+	assert_int_equal(overlay_tidy(fix.overlay, fix.why), 0);
+	assert_int_equal(ofix_read(&fix, 1), 11);
+}
+
+/* Somebody else knows of writes that were answered, and not flushed. */
+static void what_was_answered(void **state)
+{
+	uint64_t sector = ofix_sector(1);
+
+	(void)state;
+	ofix_write(&fix, 1, 11);
+	ofix_again(&fix);
+	assert_int_equal(ofix_read(&fix, 1), 1001);
+	assert_int_equal(
+		layer_mark(overlay_active(fix.overlay), sector, sector + 1), 0);
+	assert_int_equal(ofix_read(&fix, 1), 11);
 }
 
 static void it_grows(void **state)
@@ -581,6 +600,7 @@ int main(void)
 		TEST(the_way_of_a_layer),
 		TEST(too_many),
 		TEST(no_space_is_left_over),
+		TEST(what_was_answered),
 		TEST(it_grows),
 		TEST(begun_anew),
 		TEST(runs_are_those_of_an_array),
