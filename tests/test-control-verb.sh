@@ -5,7 +5,7 @@
 # tests/unit/modules/tsnap.c, which does what a snapshot's message says.
 . "$(dirname "$0")/functions.sh"
 
-requires xenstore-read
+requires xenstore-read xenstore-write xenstore-exists xenstore-rm xenstore-watch setsid
 
 module=$top_builddir/tests/unit/modules/.libs/tsnap.so
 [ -e "$module" ] || skip_all "tsnap.so is not built"
@@ -91,6 +91,52 @@ many()
 }
 ok "six snapshots at once have six numbers" many
 
+# --- With the guest's file system at rest --------------------------------------------------
+
+frontend=/local/domain/$dom/device/vbd/51728
+backend=/local/domain/0/backend/xendisk/$dom/51728
+mkdir "$tmp/bin"
+cat > "$tmp/bin/fsfreeze" << END
+#!/bin/sh
+echo "\$*" >> "$tmp/frozen"
+END
+chmod +x "$tmp/bin/fsfreeze"
+# The example, as in a guest; what it freezes is told in $tmp/frozen.
+agent()
+{
+	FRONTEND=$frontend PATH=$tmp/bin:$PATH \
+		exec "$top_srcdir/examples/fsfreeze" 51728 /mnt
+}
+frozen() { [ "$(tr '\n' ' ' < "$tmp/frozen")" = "$1" ]; }
+no_keys()
+{
+	! xenstore-exists "$backend/xendisk-freeze" &&
+		! xenstore-exists "$frontend/xendisk-frozen"
+}
+not_asked() { ! xenstore-exists "$backend/xendisk-freeze"; }
+taken() { snapshot | grep -q "^$1\$"; }
+# What it said before is no answer.
+xenstore-write "$frontend/xendisk-frozen" 1
+ok "a guest that does not listen" fails 5 'has not frozen its file system within 10' \
+	snapshot --fsfreeze
+ok "is not asked any more" not_asked
+xenstore-rm "$frontend/xendisk-frozen"
+ok "and nothing was taken" taken 14
+(setsid bash -c "$(declare -f agent); $(declare -p frontend tmp PATH top_srcdir); agent" \
+	> /dev/null 2>&1 & echo $! > "$tmp/agent")
+cleanup_pids+=("$(cat "$tmp/agent")")
+ok "one that does" says '^15$' snapshot --fsfreeze -m still
+ok "is told so in the commit" says '"consistency": "fs-frozen"' status --json
+ok "was frozen, and goes on" eventually 10 frozen '-f /mnt -u /mnt '
+ok "nothing is left behind" eventually 10 no_keys
+ok "once more" says '^16$' snapshot --fsfreeze
+ok "was frozen again" eventually 10 frozen '-f /mnt -u /mnt -f /mnt -u /mnt '
+ok "without it that is not said" taken 17
+ok "in the commit" says '"consistency": "none"' status --json
+kill -- "-$(cat "$tmp/agent")"
+ok "which guest is meant" fails 2 'fsfreeze: which guest' \
+	xendisk snapshot --fsfreeze @web
+
 # --- By name ------------------------------------------------------------------------------
 
 ok "attach a disk of the configuration" attached @web xvdc
@@ -113,13 +159,13 @@ for how in die rubbish long; do
 		snapshot -m $how
 	ok "$how: the next worker answers" eventually 20 another_worker "$pid"
 done
-ok "what is in the state directory is there" says '^14$' snapshot
-ok "and the commit, as the new worker has it" eventually 5 commit_is "$(commit 14)"
+ok "what is in the state directory is there" says '^18$' snapshot
+ok "and the commit, as the new worker has it" eventually 5 commit_is "$(commit 18)"
 ok "no number: the worker lives" fails 1 'gave the snapshot no number' \
 	snapshot -m unnumbered
 pid=$(pid_of xvdb)
 snapshot -m hang > "$tmp/out" 2>&1 & client=$!
-sleep 0.3
+ok "one that hangs" eventually 20 says 'hangs$' xendisk show web1 xvdb
 kill -9 "$pid"
 rc=0
 wait $client || rc=$?
@@ -139,9 +185,9 @@ ok "no daemon" fails 3 'cannot reach' snapshot
 start
 ok "the next one asks the same worker" eventually 20 status
 ok "the very same" test "$(pid_of xvdb)" = "$pid"
-ok "and knows what it shows" eventually 10 says 'snapshots 15, pending 1' \
+ok "and knows what it shows" eventually 10 says 'snapshots 19, pending 1' \
 	xendisk show web1 xvdb
-ok "--wait goes on" says "^$(commit 16)\$" snapshot --wait
+ok "--wait goes on" says "^$(commit 20)\$" snapshot --wait
 ok "detach" detached xvdb
 
 # --- The state directory ---------------------------------------------------------------------

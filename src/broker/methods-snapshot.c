@@ -153,9 +153,17 @@ static void snapshot_taken(void *ctx, int err, const char *text)
 
 void method_snapshot(struct call *call, const json_t *params)
 {
+	const char *consistency = method_text(params, "consistency");
 	const char *message = method_text(params, "message");
 	char text[MSG_CONTROL_MAX] = "";
 
+	if (consistency && strcmp(consistency, "crash") != 0 &&
+	    strcmp(consistency, "fs-frozen") != 0) {
+		method_wrong_parameter(call, "consistency");
+		return;
+	}
+	if (consistency)
+		(void)pairs_add(text, sizeof(text), "consistency", consistency);
 	if (message && pairs_add(text, sizeof(text), "message", message) < 0)
 		method_fail(call, "io.xendisk.Failed",
 			    "the message is too long");

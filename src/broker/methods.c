@@ -530,7 +530,7 @@ const struct method methods[] = {
 	  run_resize },
 	{ "io.xendisk.Snapshot",
 	  { INT("domid", false), INT("devid", false), TEXT("name", false),
-	    TEXT("message", false) },
+	    TEXT("message", false), TEXT("consistency", false) },
 	  method_snapshot },
 	{ "io.xendisk.Status",
 	  { INT("domid", false), INT("devid", false), TEXT("name", false),

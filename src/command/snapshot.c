@@ -8,6 +8,7 @@
 
 #include "command/client.h"
 #include "command/device.h"
+#include "command/freeze.h"
 #include "command/tables.h"
 
 #define TIMEOUT_S 40
@@ -153,6 +154,30 @@ static enum status tell_outcome(const struct invocation *call, json_t *id,
 	return r;
 }
 
+/* Takes over params.  With the guest's file system at rest, if that is wanted. */
+static enum status call_snapshot(const struct invocation *call, json_t *params,
+				 json_t **ret_reply)
+{
+	struct freeze freeze = { .store = NULL };
+	enum status status = STATUS_DONE;
+
+	if (option(call, "fsfreeze")) {
+		status = freeze_begin(&freeze, call);
+		(void)json_object_set_new(params, "consistency",
+					  json_string("fs-frozen"));
+	}
+	if (status == STATUS_DONE)
+		status = client_call(call, "Snapshot", params, TIMEOUT_S,
+				     ret_reply);
+	else
+		json_decref(params);
+	if (!freeze_end(&freeze) && status == STATUS_DONE)
+		(void)fail(STATUS_DONE,
+			   "snapshot: the guest did not stay frozen: the file "
+			   "system is as after a crash");
+	return status;
+}
+
 static enum status take(const struct invocation *call, json_t *disk)
 {
 	const char *message = option(call, "message");
@@ -165,7 +190,7 @@ static enum status take(const struct invocation *call, json_t *disk)
 		return fail(STATUS_USAGE,
 			    "snapshot: the message is no UTF-8 text");
 	}
-	status = client_call(call, "Snapshot", params, TIMEOUT_S, &reply);
+	status = call_snapshot(call, params, &reply);
 	if (status != STATUS_DONE)
 		return status;
 	if (option(call, "wait")) {
@@ -187,8 +212,12 @@ static enum status take(const struct invocation *call, json_t *disk)
 enum status verb_snapshot(const struct invocation *call)
 {
 	json_t *disk = NULL;
-	enum status status = disk_params(call, &disk);
+	enum status status;
 
+	if (option(call, "fsfreeze") && call->nr_args < 2)
+		return fail(STATUS_USAGE,
+			    "snapshot: --fsfreeze: which guest? DOM VDEV");
+	status = disk_params(call, &disk);
 	if (status != STATUS_DONE)
 		return status;
 	status = take(call, disk);

@@ -297,6 +297,8 @@ static void test_errors(void **state)
 		  "message", "there is no export \"wob\"" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"domid\":5}}",
 		  SERVICE "InvalidParameter", "parameter", "name" },
+		{ SNAPSHOT "{\"name\":\"@web\",\"consistency\":\"good\"}}",
+		  SERVICE "InvalidParameter", "parameter", "consistency" },
 		{ SNAPSHOT "{}}", SERVICE "InvalidParameter", "parameter",
 		  "domid" },
 		{ SNAPSHOT "{\"domid\":5}}", SERVICE "InvalidParameter",

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <event2/event.h>
 
 #include "common/pairs.h"
 #include "supervise-fixture.h"
@@ -64,6 +65,26 @@ static void fake_wrong_change(const char *which)
 				     wrong[i].layer);
 }
 
+/* Blocked since the start, so that none is missed. */
+static void wait_for_signal(void)
+{
+	sigset_t set;
+	int seen;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)sigwait(&set, &seen);
+}
+
+static void block_signal(void)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 static void fake_control(const struct msg_control *msg)
 {
 	struct msg_controlled answer = { .h.result = 0 };
@@ -73,6 +94,8 @@ static void fake_control(const struct msg_control *msg)
 		_exit(3);
 	if (strcmp(behaviour, "mute") == 0)
 		return;
+	if (strcmp(behaviour, "late") == 0)
+		wait_for_signal();
 	if (strcmp(behaviour, "seq") == 0)
 		seq++;
 	if (strcmp(behaviour, "refuse") == 0) {
@@ -128,6 +151,7 @@ static _Noreturn void fake_worker(void)
 	fake_sock = atoi(getenv("XENDISK_WORKER_SOCKET"));
 	if (!getenv("XENDISK_WORKER_STATE_DIR"))
 		_exit(17);
+	block_signal();
 	fake_say(&hello, sizeof(hello), MSG_HELLO, 0);
 	for (;;)
 		fake_answer(fake_hear(&fd));
@@ -222,8 +246,41 @@ static void test_death(void **state)
 	expect(seen, "died", 0);
 }
 
-/* One that hangs is not asked again and again: 20 s until that is known, so this
- * waits for its death instead. */
+static void turn(struct fixture *fixture)
+{
+	struct timeval tick = { .tv_usec = 50000 };
+
+	(void)event_base_loopexit(fixture->broker.base, &tick);
+	(void)event_base_dispatch(fixture->broker.base);
+}
+
+/* After 20 s nobody waits any more; what it says then is not the answer to anything,
+ * but after that it may be asked again. */
+static void test_late(void **state)
+{
+	struct seen *seen = start(state, "fake(late)");
+	uint64_t begin;
+
+	expect(seen, "opened", 0);
+	begin = now_ns();
+	assert_int_equal(worker_control(seen->worker, "snapshot", ""), 0);
+	for (int i = 0; i < 12 && !seen->any; i++)
+		(void)fixture_run(seen->fixture, &seen->any);
+	expect(seen, "controlled", -ETIMEDOUT);
+	assert_true(now_ns() - begin >= 19000000000ull);
+	assert_non_null(strstr(seen->text, "it may hang on its storage"));
+	assert_int_equal(worker_control(seen->worker, "status", ""), -EBUSY);
+	assert_int_equal(kill(worker_pid(seen->worker), SIGUSR1), 0);
+	for (int i = 0; i < 100 && worker_control(seen->worker, "status", "");
+	     i++)
+		turn(seen->fixture);
+	assert_false(seen->any);
+	assert_int_equal(kill(worker_pid(seen->worker), SIGUSR1), 0);
+	expect(seen, "controlled", 0);
+	assert_non_null(strstr(seen->text, "verb=status\n"));
+}
+
+/* One that hangs is not asked again and again. */
 static void test_hang(void **state)
 {
 	struct seen *seen = start(state, "fake(mute)");
@@ -280,6 +337,7 @@ int main(int argc, char **argv)
 		TEST(test_refusal), TEST(test_rubbish),
 		TEST(test_death),   TEST(test_hang),
 		TEST(test_changed), TEST(test_wrong_changes),
+		TEST(test_late),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "--worker") == 0)

@@ -8,7 +8,7 @@
  *     refuse	-EBUSY, with a sentence
  *     mute	-EBUSY, without one
  *     die	the process ends
- *     hang	it takes 3 s
+ *     hang	it shows that, and takes 30 s
  *     rubbish	the answer is not as it should be
  *     long	the answer does not end
  *     unnumbered
@@ -36,6 +36,7 @@ struct tsnap {
 	int count_fd; /* -1: without state= */
 	unsigned int count;
 	char message[64]; /* of the last one */
+	char consistency[16];
 	unsigned int asked; /* about it */
 };
 
@@ -138,6 +139,10 @@ static int snapshot(struct xd_disk *disk, const char *text, char *ret_text,
 	int r;
 
 	message[0] = '\0';
+	if (xd_pair(text, "consistency", tsnap->consistency,
+		    sizeof(tsnap->consistency)) < 0)
+		snprintf(tsnap->consistency, sizeof(tsnap->consistency),
+			 "none");
 	if (xd_pair(text, "message", message, sizeof(tsnap->message)) ==
 	    -ENAMETOOLONG)
 		return -E2BIG;
@@ -147,8 +152,10 @@ static int snapshot(struct xd_disk *disk, const char *text, char *ret_text,
 		return -EBUSY;
 	if (strcmp(message, "die") == 0)
 		__builtin_trap();
-	if (strcmp(message, "hang") == 0)
-		nanosleep(&(struct timespec){ .tv_sec = 3 }, NULL);
+	if (strcmp(message, "hang") == 0) {
+		xd_changed(disk, NULL, "hangs");
+		nanosleep(&(struct timespec){ .tv_sec = 30 }, NULL);
+	}
 	if (strcmp(message, "long") == 0)
 		memset(ret_text, 'x', size);
 	if (strcmp(message, "rubbish") == 0)
@@ -197,6 +204,7 @@ static int status(struct xd_disk *disk, const char *text, char *ret_text,
 	xd_add_pair(ret_text, size, "dirty", "65536");
 	xd_add_pair(ret_text, size, "pending", "0");
 	xd_add_pair(ret_text, size, "domain", "%s", domain);
+	xd_add_pair(ret_text, size, "consistency", "%s", tsnap->consistency);
 	return xd_add_pair(ret_text, size, "message", "%s", tsnap->message);
 }
 
