@@ -315,6 +315,65 @@ flock 7
 ok "gc: one at a time" fails 5 "somebody else is at it" xgit gc "$own"
 exec 7<&-
 
+# --- rollback -------------------------------------------------------------------------
+back=$tmp/back.git
+xgit init "$back" && xgit create "$back" vm --size 8M > /dev/null
+git -C "$back" config core.fsync none
+state=$tmp/state/git/$(perl -e '
+	use integer;
+	my $h = 0xcbf29ce484222325;
+	for my $text (@ARGV) {
+		for (unpack("C*", $text), 0xff) { $h = ($h ^ $_) * 0x100000001b3; }
+	}
+	printf "%s-%016x", $ARGV[1], $h;' "$back" vm)
+mkdir -p "$state"
+# worker COMMAND...: a stand-in for that of the disk.
+worker()
+{
+	timeout 240 "$top_builddir/tests/git/commit-rig" "$top_builddir/xendisk-git" "$back" \
+		"$state" vm "$tmp/vm.img" "$@" > "$tmp/said" 2>&1 || { cat "$tmp/said"; return 1; }
+}
+is_image() { xgit export "$back" "$1" --force -o "$tmp/out.img" && cmp "$tmp/out.img" "$2"; }
+rollback() { xgit rollback "$back" vm --state-dir "$tmp/state" "$@"; }
+commits() { [ "$(git -C "$back" rev-list --count vm)" = "$1" ]; }
+ok "a disk that was written to, twice" worker write:1:20 freeze:branch:one commit release
+cp "$tmp/vm.img" "$tmp/one.img"
+one=$(git -C "$back" rev-parse vm)
+ok "... the second time nothing was committed" worker write:2:20
+cp "$tmp/vm.img" "$tmp/two.img"
+exec 7<> "$state/commit.lock"
+flock 7
+ok "rollback: not while a commit is made" fails 5 "still being committed" rollback "$one"
+exec 7<&-
+exec 7<> "$state/lock"
+flock 7
+ok "rollback: not while a guest has the disk" fails 5 "git rollback: vm: " rollback "$one"
+exec 7<&-
+ok "... nothing has changed" commits 2
+ok "rollback" rollback "$one"
+ok "... is what it was" is_image vm "$tmp/one.img"
+ok "... two commits later" commits 4
+ok "... and before it there is what was not committed" is_image vm~1 "$tmp/two.img"
+says_so() { [ "$(git -C "$back" log -2 --format=%s vm | tr '\n' ,)" = "back to ${one:0:12},before a rollback," ]; }
+ok "... as the log says" says_so
+no_pins() { [ -z "$(git -C "$back" for-each-ref refs/xendisk)" ] && ! ls "$back"/objects/pack/*.keep; }
+ok "... nothing is held" no_pins
+cp "$tmp/one.img" "$tmp/vm.img"
+ok "the disk goes on there" worker write:3:20 freeze:branch:three commit release
+ok "... with what is written now" is_image vm "$tmp/vm.img"
+ok "... on top of it" commits 5
+cp "$tmp/vm.img" "$tmp/three.img"
+ok "a layer that is frozen, and more" worker write:4:20 freeze:branch:four write:5:20
+ok "rollback: both are committed" rollback vm -m "as it was"
+ok "... in three commits" commits 8
+ok "... the last one of which is that from before" is_image vm "$tmp/three.img"
+ok "... below it there is all" is_image vm~1 "$tmp/vm.img"
+ok "rollback: of nothing" fails 4 "nothing" rollback nothing
+ok "rollback: without an overlay" xgit rollback "$back" vm "$one" --state-dir "$tmp/none"
+ok "... is what it was" is_image vm "$tmp/one.img"
+fsck_back() { own=$back fsck; }
+ok "git fsck has nothing to say" fsck_back
+
 # --- Hostile ------------------------------------------------------------------------
 disk=$(git -C "$repo" rev-parse web:disk)
 sub() { git -C "$repo" mktree --missing; }
