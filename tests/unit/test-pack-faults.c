@@ -471,6 +471,7 @@ static void death_at_each_place(void **state)
 				died++;
 				after_death(&repo);
 			}
+			empty(&repo);
 		}
 	/* Ours; those of the rest of a commit are passed elsewhere. */
 	assert_in_range(died, 2 * 12, 2 * 12);

@@ -15,132 +15,7 @@
 
 #include "../../backends/git/pack-private.h"
 #include "common/util.h"
-#include "pack-fixture.h"
-
-#define CHUNK 65536u
-
-/* --- A run of the writer ------------------------------------------------------------ */
-
-struct run {
-	struct repo repo;
-	struct pack_options options;
-	struct pack_writer *writer;
-	struct model model; /* what must be there */
-	struct pack_names names;
-	char why[WHY_MAX];
-	/* Of chunks: tag is the number of the chunk */
-	uint64_t told; /* how many done() was told of */
-	enum pack_fate fates[512];
-	uint8_t oids[512][OID_BYTES];
-	bool has_id[512];
-	/* Knobs */
-	uint64_t fail_at; /* done() fails at this tag + 1 */
-	uint64_t add_every; /* done() adds an object at each such tag */
-	uint8_t had[OID_BYTES]; /* have() says yes */
-	unsigned int asked;
-};
-
-static bool have(void *ctx, const uint8_t oid[OID_BYTES])
-{
-	struct run *run = ctx;
-
-	run->asked++;
-	return memcmp(run->had, oid, OID_BYTES) == 0;
-}
-
-static void add(struct run *run, enum object_type type, const void *data,
-		size_t n)
-{
-	uint8_t oid[OID_BYTES];
-
-	assert_int_equal(pack_add(run->writer, type, data, n, oid, run->why),
-			 0);
-	model_add(&run->model, oid, type, data, n);
-}
-
-static int done(void *ctx, uint64_t tag, const uint8_t *oid,
-		enum pack_fate fate, char *ret_why)
-{
-	struct run *run = ctx;
-
-	assert_int_equal(tag, run->told); /* in order, each once */
-	assert_in_range(tag, 0, ARRAY_SIZE(run->fates) - 1);
-	run->told++;
-	run->fates[tag] = fate;
-	run->has_id[tag] = oid != NULL;
-	if (oid)
-		memcpy(run->oids[tag], oid, OID_BYTES);
-	if (run->add_every > 0 && tag % run->add_every == 0) {
-		char text[32];
-
-		add(run, OBJECT_BLOB, text,
-		    (size_t)snprintf(text, sizeof(text), "beside %d",
-				     (int)tag));
-	}
-	if (tag + 1 == run->fail_at)
-		return why(ret_why, -ENOTTY, "chunk %d was not wanted",
-			   (int)tag);
-	return 0;
-}
-
-static void begin(struct run *run)
-{
-	run->options.dir = run->repo.dir;
-	run->options.done = done;
-	run->options.ctx = run;
-	assert_int_equal(pack_writer_new(&run->writer, &run->options, run->why),
-			 0);
-}
-
-static void setup(struct run *run)
-{
-	*run = (struct run){ .options = { .threads = 2 } };
-	repo_make(&run->repo);
-}
-
-static void teardown(struct run *run)
-{
-	pack_writer_free(run->writer);
-	pack_names_free(&run->names);
-	model_free(&run->model);
-	repo_remove(&run->repo);
-}
-
-static int chunk(struct run *run, size_t n, uint64_t tag, enum stuff stuff,
-		 uint64_t seed, const uint8_t *same)
-{
-	void *buffer;
-	int r = pack_buffer(run->writer, n, &buffer, run->why);
-
-	if (r < 0)
-		return r;
-	fill(buffer, n, stuff, seed);
-	return pack_add_chunk(run->writer, buffer, n, tag, same, run->why);
-}
-
-static void finish(struct run *run)
-{
-	assert_int_equal(pack_chunks_drain(run->writer, run->why), 0);
-	assert_int_equal(pack_writer_finish(run->writer, &run->names, run->why),
-			 0);
-}
-
-/* Chunk number tag has an id, and this content must be there under it. */
-static void expect_chunk(struct run *run, size_t n, uint64_t tag,
-			 enum stuff stuff, uint64_t seed)
-{
-	cleanup_free uint8_t *data = malloc(n);
-
-	assert_true(run->has_id[tag]);
-	fill(data, n, stuff, seed);
-	model_add(&run->model, run->oids[tag], OBJECT_BLOB, data, n);
-}
-
-static void judged(struct run *run)
-{
-	assert_int_equal(repo_judge(&run->repo), 0);
-	assert_int_equal(model_missing(&run->model, &run->repo), 0);
-}
+#include "pack-run.h"
 
 /* --- Objects of all kinds ------------------------------------------------------------ */
 
@@ -151,22 +26,23 @@ static void all_kinds(struct run *run)
 {
 	struct pack_totals totals;
 
-	begin(run);
+	run_begin(run);
 	for (uint64_t i = 0; i < PASSES * NR_STUFF; i++)
-		assert_int_equal(chunk(run, CHUNK, i,
-				       (enum stuff)(i % NR_STUFF), i, NULL),
+		assert_int_equal(run_chunk(run, CHUNK, i,
+					   (enum stuff)(i % NR_STUFF), i, NULL),
 				 0);
-	assert_int_equal(chunk(run, 777, PASSES * NR_STUFF, TEXT, 1, NULL), 0);
-	finish(run);
+	assert_int_equal(run_chunk(run, 777, PASSES * NR_STUFF, TEXT, 1, NULL),
+			 0);
+	run_finish(run);
 	assert_int_equal(run->told, PASSES * NR_STUFF + 1);
 	for (uint64_t i = 0; i < PASSES * NR_STUFF; i++) {
 		enum stuff stuff = (enum stuff)(i % NR_STUFF);
 
 		assert_int_equal(run->has_id[i], stuff != ZEROES);
 		if (stuff != ZEROES)
-			expect_chunk(run, CHUNK, i, stuff, i);
+			run_expect_chunk(run, CHUNK, i, stuff, i);
 	}
-	expect_chunk(run, 777, PASSES * NR_STUFF, TEXT, 1);
+	run_expect_chunk(run, 777, PASSES * NR_STUFF, TEXT, 1);
 	pack_totals(run->writer, &totals);
 	assert_int_equal(totals.fates[PACK_ZERO], PASSES);
 	assert_int_equal(
@@ -175,7 +51,7 @@ static void all_kinds(struct run *run)
 			(run->add_every ?
 				 PASSES * NR_STUFF / run->add_every + 1 :
 				 0));
-	judged(run);
+	run_judged(run);
 }
 
 static void kinds(void **state)
@@ -184,7 +60,7 @@ static void kinds(void **state)
 
 	(void)state;
 	for (unsigned int threads = 1; threads <= 3; threads++) {
-		setup(&run);
+		run_setup(&run);
 		run.options.threads = threads;
 		run.add_every = 7; /* done() adds objects, too */
 		all_kinds(&run);
@@ -195,7 +71,7 @@ static void kinds(void **state)
 			assert_int_equal(run.fates[i * NR_STUFF + TEXT],
 					 PACK_DEFLATED);
 		}
-		teardown(&run);
+		run_teardown(&run);
 	}
 }
 
@@ -205,32 +81,13 @@ static void never_compressed(void **state)
 	struct pack_totals totals;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	run.options.store_only = true;
 	all_kinds(&run);
 	pack_totals(run.writer, &totals);
 	assert_int_equal(totals.fates[PACK_DEFLATED], 0);
 	assert_true(totals.packed > totals.bytes);
-	teardown(&run);
-}
-
-/* The bytes of a file. */
-static uint8_t *slurp(const struct run *run, const char *suffix, size_t *ret_n)
-{
-	char name[PACK_NAME_MAX + 8];
-	struct stat st;
-	uint8_t *data;
-	int fd;
-
-	(void)snprintf(name, sizeof(name), "%s.%s", run->names.packs[0].name,
-		       suffix);
-	fd = openat(run->repo.dir, name, O_RDONLY | O_CLOEXEC);
-	assert_true(fd >= 0 && fstat(fd, &st) == 0);
-	data = malloc((size_t)st.st_size + 1);
-	assert_int_equal(pread_all(fd, data, (size_t)st.st_size, 0), 0);
-	(void)close(fd);
-	*ret_n = (size_t)st.st_size;
-	return data;
+	run_teardown(&run);
 }
 
 /* What does not compress is in the pack as it is, and where a reader expects it. */
@@ -241,17 +98,17 @@ static void stored_as_it_is(void **state)
 	size_t n;
 
 	(void)state;
-	setup(&run);
-	begin(&run);
-	assert_int_equal(chunk(&run, CHUNK, 0, NOISE, 5, NULL), 0);
-	finish(&run);
+	run_setup(&run);
+	run_begin(&run);
+	assert_int_equal(run_chunk(&run, CHUNK, 0, NOISE, 5, NULL), 0);
+	run_finish(&run);
 	fill(want, CHUNK, NOISE, 5);
-	pack = slurp(&run, "pack", &n);
+	pack = run_slurp(&run, "pack", &n);
 	/* head of the pack; type, size; zlib; block; ...; block, byte; sums */
 	assert_int_equal(n, 12 + 3 + 2 + 5 + 65535 + 5 + 1 + 4 + 20);
 	assert_memory_equal(pack + 22, want, 65535);
 	assert_int_equal(pack[22 + 65535 + 5], want[65535]);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 /* --- One by one -------------------------------------------------------------------- */
@@ -267,10 +124,10 @@ static void sizes(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	for (int store = 0; store < 2; store++) {
 		run.options.store_only = store;
-		begin(&run);
+		run_begin(&run);
 		for (size_t i = 0; i < ARRAY_SIZE(some); i++)
 			for (int stuff = NOISE; stuff < NR_STUFF; stuff++) {
 				cleanup_free uint8_t *data =
@@ -278,97 +135,14 @@ static void sizes(void **state)
 
 				fill(data, some[i], (enum stuff)stuff,
 				     i + 100 + 50 * (uint64_t)store);
-				add(&run, OBJECT_BLOB, data, some[i]);
+				run_add(&run, OBJECT_BLOB, data, some[i]);
 			}
-		finish(&run);
+		run_finish(&run);
 		pack_writer_free(TAKE_PTR(run.writer));
 		pack_names_free(&run.names);
 	}
-	judged(&run);
-	teardown(&run);
-}
-
-static void put_entry(uint8_t **at, const char *mode_name, const uint8_t *oid)
-{
-	memcpy(*at, mode_name, strlen(mode_name) + 1);
-	*at += strlen(mode_name) + 1;
-	memcpy(*at, oid, OID_BYTES);
-	*at += OID_BYTES;
-}
-
-/* A commit of one file; ret_hex: its id. */
-static void whole_commit(struct run *run, char ret_hex[OID_HEX + 1])
-{
-	uint8_t blob[OID_BYTES], tree[256], *end = tree, oid[OID_BYTES];
-	char text[256], hex[OID_HEX + 1];
-
-	assert_int_equal(pack_add(run->writer, OBJECT_BLOB, "content", 7, blob,
-				  run->why),
-			 0);
-	put_entry(&end, "100644 file", blob);
-	assert_int_equal(pack_add(run->writer, OBJECT_TREE, tree,
-				  (size_t)(end - tree), oid, run->why),
-			 0);
-	oid_hex(oid, hex);
-	assert_int_equal(
-		pack_add(run->writer, OBJECT_COMMIT, text,
-			 (size_t)snprintf(text, sizeof(text),
-					  "tree %s\nauthor a <a@b> 1 +0000\n"
-					  "committer a <a@b> 1 +0000\n\nx\n",
-					  hex),
-			 oid, run->why),
-		0);
-	oid_hex(oid, ret_hex);
-}
-
-/* A commit is one for git; until then .keep holds the pack. */
-static void kept_until_referenced(void **state)
-{
-	char hex[OID_HEX + 1];
-	cleanup_free char *refer = NULL, *keep = NULL;
-	struct run run;
-	size_t n;
-
-	(void)state;
-	setup(&run);
-	run.options.keep_text = "branch web, layer 7";
-	begin(&run);
-	whole_commit(&run, hex);
-	finish(&run);
-	keep = (char *)slurp(&run, "keep", &n);
-	keep[n] = '\0';
-	assert_non_null(strstr(keep, "xendisk-git: host="));
-	assert_non_null(strstr(keep, " branch web, layer 7\n"));
-	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
-	assert_int_equal(repo_files(&run.repo, ".idx"), 1);
-	refer = xasprintf("git -C %%s update-ref refs/heads/main %s", hex);
-	assert_int_equal(repo_run(&run.repo, refer), 0);
-	assert_int_equal(pack_unkeep(run.repo.dir, &run.names, run.why), 0);
-	assert_int_equal(repo_files(&run.repo, ".keep"), 0);
-	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
-	assert_int_equal(
-		repo_run(&run.repo,
-			 "test \"$(git -C %s show main:file)\" = content"),
-		0);
-	judged(&run);
-	teardown(&run);
-}
-
-/* The control of the test above: without .keep and reference git removes it. */
-static void pruned_when_let_go(void **state)
-{
-	char hex[OID_HEX + 1];
-	struct run run;
-
-	(void)state;
-	setup(&run);
-	begin(&run);
-	whole_commit(&run, hex);
-	finish(&run);
-	assert_int_equal(pack_unkeep(run.repo.dir, &run.names, run.why), 0);
-	assert_int_equal(repo_run(&run.repo, "git -C %s gc -q --prune=now"), 0);
-	assert_int_equal(repo_files(&run.repo, ".idx"), 0);
-	teardown(&run);
+	run_judged(&run);
+	run_teardown(&run);
 }
 
 /* --- Not written ------------------------------------------------------------------- */
@@ -378,19 +152,19 @@ static void nothing(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
-	begin(&run);
-	finish(&run);
+	run_setup(&run);
+	run_begin(&run);
+	run_finish(&run);
 	assert_int_equal(run.names.nr, 0);
 	assert_int_equal(repo_files(&run.repo, ""), 0);
 	pack_writer_free(TAKE_PTR(run.writer));
-	begin(&run);
+	run_begin(&run);
 	for (uint64_t i = 0; i < 40; i++)
-		assert_int_equal(chunk(&run, CHUNK, i, ZEROES, 0, NULL), 0);
-	finish(&run);
+		assert_int_equal(run_chunk(&run, CHUNK, i, ZEROES, 0, NULL), 0);
+	run_finish(&run);
 	assert_int_equal(run.names.nr, 0);
 	assert_int_equal(repo_files(&run.repo, ""), 0);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 /* Nearly zero is not zero. */
@@ -401,8 +175,8 @@ static void one_bit(void **state)
 	uint8_t *buffer;
 
 	(void)state;
-	setup(&run);
-	begin(&run);
+	run_setup(&run);
+	run_begin(&run);
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
 		assert_int_equal(pack_buffer(run.writer, CHUNK,
 					     (void **)&buffer, run.why),
@@ -413,11 +187,11 @@ static void one_bit(void **state)
 						NULL, run.why),
 				 0);
 	}
-	finish(&run);
+	run_finish(&run);
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		assert_true(run.has_id[i]);
-	judged(&run);
-	teardown(&run);
+	run_judged(&run);
+	run_teardown(&run);
 }
 
 static void duplicates(void **state)
@@ -426,12 +200,13 @@ static void duplicates(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	run.options.threads = 3;
-	begin(&run);
+	run_begin(&run);
 	for (uint64_t i = 0; i < 400; i++)
-		assert_int_equal(chunk(&run, 4096, i, NOISE, i % 10, NULL), 0);
-	finish(&run);
+		assert_int_equal(run_chunk(&run, 4096, i, NOISE, i % 10, NULL),
+				 0);
+	run_finish(&run);
 	pack_totals(run.writer, &totals);
 	assert_int_equal(totals.fates[PACK_THERE], 390);
 	assert_int_equal(totals.fates[PACK_STORED], 10);
@@ -439,9 +214,9 @@ static void duplicates(void **state)
 	for (uint64_t i = 0; i < 400; i++)
 		assert_memory_equal(run.oids[i], run.oids[i % 10], OID_BYTES);
 	for (uint64_t i = 0; i < 10; i++)
-		expect_chunk(&run, 4096, i, NOISE, i);
-	judged(&run); /* index-pack and verify-pack refuse doubles */
-	teardown(&run);
+		run_expect_chunk(&run, 4096, i, NOISE, i);
+	run_judged(&run); /* index-pack and verify-pack refuse doubles */
+	run_teardown(&run);
 }
 
 /* What it has already, and what it was, is not written. */
@@ -451,23 +226,23 @@ static void there_already(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
-	begin(&run);
-	assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
-	assert_int_equal(chunk(&run, CHUNK, 1, TEXT, 2, NULL), 0);
-	finish(&run);
+	run_setup(&run);
+	run_begin(&run);
+	assert_int_equal(run_chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(run_chunk(&run, CHUNK, 1, TEXT, 2, NULL), 0);
+	run_finish(&run);
 	pack_writer_free(TAKE_PTR(run.writer));
 	pack_names_free(&run.names);
 	memcpy(run.had, run.oids[0], OID_BYTES);
 	run.told = 0;
-	run.options.have = have;
-	begin(&run);
-	assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
-	assert_int_equal(chunk(&run, CHUNK, 1, TEXT, 2, run.oids[1]), 0);
+	run.ask = true;
+	run_begin(&run);
+	assert_int_equal(run_chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(run_chunk(&run, CHUNK, 1, TEXT, 2, run.oids[1]), 0);
 	/* Another one than it was */
-	assert_int_equal(chunk(&run, CHUNK, 2, TEXT, 3, run.oids[1]), 0);
+	assert_int_equal(run_chunk(&run, CHUNK, 2, TEXT, 3, run.oids[1]), 0);
 	/* Changed to zeroes */
-	assert_int_equal(chunk(&run, CHUNK, 3, ZEROES, 0, run.oids[1]), 0);
+	assert_int_equal(run_chunk(&run, CHUNK, 3, ZEROES, 0, run.oids[1]), 0);
 	assert_int_equal(pack_chunks_drain(run.writer, run.why), 0);
 	assert_int_equal(run.fates[0], PACK_THERE);
 	assert_int_equal(run.fates[1], PACK_SAME);
@@ -488,31 +263,10 @@ static void there_already(void **state)
 		pack_totals(run.writer, &totals);
 		assert_int_equal(totals.objects, 1);
 	}
-	finish(&run);
+	run_finish(&run);
 	assert_int_equal(repo_files(&run.repo, ".idx"), 2);
-	judged(&run);
-	teardown(&run);
-}
-
-/* The same objects again, by a writer that knows nothing: a pack of another name,
- * for the first one may be on somebody's list of those to delete. */
-static void same_pack_again(void **state)
-{
-	struct run run;
-
-	(void)state;
-	setup(&run);
-	for (int i = 0; i < 2; i++) {
-		begin(&run);
-		run.told = 0;
-		assert_int_equal(chunk(&run, CHUNK, 0, TEXT, 1, NULL), 0);
-		finish(&run);
-		pack_writer_free(TAKE_PTR(run.writer));
-		pack_names_free(&run.names);
-	}
-	assert_int_equal(repo_files(&run.repo, ".idx"), 2);
-	judged(&run);
-	teardown(&run);
+	run_judged(&run);
+	run_teardown(&run);
 }
 
 /* --- Several packs ------------------------------------------------------------------ */
@@ -523,14 +277,14 @@ static void split(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	run.options.split = 1500000;
-	begin(&run);
+	run_begin(&run);
 	fill(large, 3000000, NOISE, 77);
-	add(&run, OBJECT_BLOB, large, 3000000); /* has one for itself */
+	run_add(&run, OBJECT_BLOB, large, 3000000); /* has one for itself */
 	for (uint64_t i = 0; i < 100; i++)
-		assert_int_equal(chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
-	finish(&run);
+		assert_int_equal(run_chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
+	run_finish(&run);
 	/* 22 chunks in each */
 	assert_int_equal(run.names.nr, 1 + 5);
 	assert_int_equal(repo_files(&run.repo, ".idx"), 6);
@@ -541,9 +295,9 @@ static void split(void **state)
 				  "-size +1500000c | wc -l) = 1"),
 			 0);
 	for (uint64_t i = 0; i < 100; i++)
-		expect_chunk(&run, CHUNK, i, NOISE, i);
-	judged(&run);
-	teardown(&run);
+		run_expect_chunk(&run, CHUNK, i, NOISE, i);
+	run_judged(&run);
+	run_teardown(&run);
 }
 
 /* Offsets that need 64 bits: git shows what the index says. */
@@ -560,7 +314,7 @@ static void large_offsets(void **state)
 	int fd;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	for (unsigned int i = 0; i < 4; i++) {
 		objects[i].oid[0] = (uint8_t)(0xf0 - 16 * i);
 		objects[i].crc = 0xabcd0000 + i;
@@ -582,7 +336,7 @@ static void large_offsets(void **state)
 			 "X\n"
 			 "diff shown wanted"),
 		0);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 /* The same in a pack that is as large as that, in check-long; else in a smaller
@@ -600,20 +354,20 @@ static void large_pack(void **state)
 	zeroes = mmap(NULL, n, PROT_READ,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_ptr_not_equal(zeroes, MAP_FAILED);
-	setup(&run);
+	run_setup(&run);
 	run.options.store_only = true;
 	run.options.split = 4 * PACK_SPLIT;
-	begin(&run);
+	run_begin(&run);
 	assert_int_equal(
 		pack_add(run.writer, OBJECT_BLOB, zeroes, n, oid, run.why), 0);
 	for (uint64_t i = 0; i < 10; i++)
-		assert_int_equal(chunk(&run, CHUNK, i, TEXT, i, NULL), 0);
-	finish(&run);
+		assert_int_equal(run_chunk(&run, CHUNK, i, TEXT, i, NULL), 0);
+	run_finish(&run);
 	assert_int_equal(run.names.nr, 1);
 	for (uint64_t i = 0; i < 10; i++)
-		expect_chunk(&run, CHUNK, i, TEXT, i);
-	judged(&run);
-	teardown(&run);
+		run_expect_chunk(&run, CHUNK, i, TEXT, i);
+	run_judged(&run);
+	run_teardown(&run);
 	(void)munmap(zeroes, n);
 }
 
@@ -624,14 +378,14 @@ static void given_up(void **state)
 	struct run run;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	run.options.split = 500000;
-	begin(&run);
+	run_begin(&run);
 	for (uint64_t i = 0; i < 60; i++)
-		assert_int_equal(chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
+		assert_int_equal(run_chunk(&run, CHUNK, i, NOISE, i, NULL), 0);
 	pack_writer_free(TAKE_PTR(run.writer));
 	assert_int_equal(repo_files(&run.repo, ""), 0);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 static void done_fails(void **state)
@@ -641,11 +395,11 @@ static void done_fails(void **state)
 	int r = 0;
 
 	(void)state;
-	setup(&run);
+	run_setup(&run);
 	run.fail_at = 20;
-	begin(&run);
+	run_begin(&run);
 	while (r == 0 && i < 100)
-		r = chunk(&run, CHUNK, i++, NOISE, 1, NULL);
+		r = run_chunk(&run, CHUNK, i++, NOISE, 1, NULL);
 	assert_int_equal(r, -ENOTTY);
 	assert_string_equal(run.why, "chunk 19 was not wanted");
 	run.why[0] = '\0';
@@ -654,7 +408,7 @@ static void done_fails(void **state)
 	assert_string_equal(run.why, "chunk 19 was not wanted");
 	pack_writer_free(TAKE_PTR(run.writer));
 	assert_int_equal(repo_files(&run.repo, ""), 0);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 static void wrong_calls(void **state)
@@ -664,8 +418,8 @@ static void wrong_calls(void **state)
 	void *buffer;
 
 	(void)state;
-	setup(&run);
-	begin(&run);
+	run_setup(&run);
+	run_begin(&run);
 	assert_int_equal(pack_buffer(run.writer, 0, &buffer, run.why), -EINVAL);
 	assert_int_equal(pack_buffer(run.writer, PACK_MAX_CHUNK + 1, &buffer,
 				     run.why),
@@ -675,12 +429,12 @@ static void wrong_calls(void **state)
 			 -EFBIG);
 	assert_int_equal(pack_add_chunk(run.writer, &byte, 1, 0, NULL, run.why),
 			 -EINVAL);
-	assert_int_equal(chunk(&run, 100, 0, TEXT, 1, NULL), 0);
+	assert_int_equal(run_chunk(&run, 100, 0, TEXT, 1, NULL), 0);
 	assert_int_equal(pack_writer_finish(run.writer, &run.names, run.why),
 			 -EINVAL); /* not drained */
-	finish(&run);
-	judged(&run);
-	teardown(&run);
+	run_finish(&run);
+	run_judged(&run);
+	run_teardown(&run);
 }
 
 /* --- Does the judge judge? ------------------------------------------------------------ */
@@ -699,24 +453,24 @@ static void judge_notices(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(damages); i++) {
 		cleanup_free char *text = NULL;
 
-		setup(&run);
-		begin(&run);
-		assert_int_equal(chunk(&run, CHUNK, 0, NOISE, 1, NULL), 0);
-		finish(&run);
-		judged(&run);
+		run_setup(&run);
+		run_begin(&run);
+		assert_int_equal(run_chunk(&run, CHUNK, 0, NOISE, 1, NULL), 0);
+		run_finish(&run);
+		run_judged(&run);
 		text = xasprintf("cd %%s/objects/pack && chmod u+w * && %s",
 				 damages[i]);
 		assert_int_equal(repo_run(&run.repo, text), 0);
 		assert_int_not_equal(repo_judge(&run.repo), 0);
-		teardown(&run);
+		run_teardown(&run);
 	}
-	setup(&run);
-	begin(&run);
-	add(&run, OBJECT_BLOB, "one", 3);
-	finish(&run);
+	run_setup(&run);
+	run_begin(&run);
+	run_add(&run, OBJECT_BLOB, "one", 3);
+	run_finish(&run);
 	run.model.known[0].data[0] = 'x';
 	assert_int_equal(model_missing(&run.model, &run.repo), 1);
-	teardown(&run);
+	run_teardown(&run);
 }
 
 int main(void)
@@ -726,13 +480,10 @@ int main(void)
 		cmocka_unit_test(never_compressed),
 		cmocka_unit_test(stored_as_it_is),
 		cmocka_unit_test(sizes),
-		cmocka_unit_test(kept_until_referenced),
-		cmocka_unit_test(pruned_when_let_go),
 		cmocka_unit_test(nothing),
 		cmocka_unit_test(one_bit),
 		cmocka_unit_test(duplicates),
 		cmocka_unit_test(there_already),
-		cmocka_unit_test(same_pack_again),
 		cmocka_unit_test(split),
 		cmocka_unit_test(large_offsets),
 		cmocka_unit_test(large_pack),
