@@ -295,7 +295,7 @@ static int publish_all(struct pack_file *const *files, unsigned int nr,
 		r = prepare(files[i], keep_text, &packs[i], ret_why);
 	for (unsigned int i = 0; i < nr && r == 0; i++)
 		r = publish(files[i], packs[i].name, ret_why);
-	if (r == 0 && nr > 0 && fsync(files[0]->dir) < 0)
+	if (r == 0 && fsync(files[0]->dir) < 0)
 		r = why(ret_why, -errno,
 			"objects/pack: cannot be made durable: %s",
 			strerror(errno));
@@ -308,9 +308,14 @@ static int publish_all(struct pack_file *const *files, unsigned int nr,
 int packs_publish(struct pack_file *const *files, unsigned int nr,
 		  const char *keep_text, struct pack_names *ret, char *ret_why)
 {
-	struct pack_published *packs = calloc(nr + 1, sizeof(*packs));
+	struct pack_published *packs;
 	int r;
 
+	if (nr == 0) {
+		*ret = (struct pack_names){ 0 };
+		return 0;
+	}
+	packs = calloc(nr, sizeof(*packs));
 	if (!packs)
 		return why(ret_why, -ENOMEM, "no memory for names of packs");
 	r = publish_all(files, nr, keep_text, packs, ret_why);

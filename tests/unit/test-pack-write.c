@@ -157,6 +157,7 @@ static void nothing(void **state)
 	run_finish(&run);
 	assert_int_equal(run.names.nr, 0);
 	assert_int_equal(repo_files(&run.repo, ""), 0);
+	assert_null(run.names.packs); /* nothing to free, either */
 	pack_writer_free(TAKE_PTR(run.writer));
 	run_begin(&run);
 	for (uint64_t i = 0; i < 40; i++)
