@@ -45,6 +45,12 @@ then
 	git init -q "$tmp/tree"
 	seq 1000000 > "$tmp/tree/large"
 	seq 1000 > "$tmp/tree/small"
+	# An object of Git LFS, and the pointer to it.
+	oid=$(printf 'd%.0s' {1..64})
+	mkdir -p "$tmp/tree/.git/lfs/objects/dd/dd"
+	echo 'the object itself' > "$tmp/tree/.git/lfs/objects/dd/dd/$oid"
+	printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 18\n' \
+		"$oid" > "$tmp/tree/pointer"
 	git -C "$tmp/tree" add -A
 	git -C "$tmp/tree" -c user.name=a -c user.email=a@example.org \
 		commit -qm one
@@ -53,9 +59,10 @@ then
 		toolstack attach "$dom" xvdb "gitfs:$tmp/tree/.git" &&
 			guest "$dom" xvdb read 0 32M > "$tmp/read" &&
 			toolstack detach "$dom" xvdb &&
-			grep -qx 999999 "$tmp/read"
+			grep -qx 999999 "$tmp/read" &&
+			grep -q 'the object itself' "$tmp/read"
 	}
-	ok "gitfs, files of both kinds" reads_tree
+	ok "gitfs, files of all kinds" reads_tree
 fi
 # strace ends when the daemon does, and takes no signal itself.
 kill "$(cat "$tmp/pid")"
