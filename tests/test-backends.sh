@@ -28,7 +28,7 @@ documented()
 pages_match() { diff <(parameters "$1") <(documented "$1"); }
 
 optional=
-for backend in nbd gitfs; do
+for backend in nbd git gitfs; do
 	[ ! -e "$top_builddir/backends/.libs/$backend.so" ] ||
 		optional+=" $backend"
 done

@@ -15,6 +15,7 @@ exec strace -ff -o '$tmp/trace/t' -e trace=!futex \\
 	sh -c 'echo \$\$ > $tmp/pid; exec "\$0" "\$@"' '$top_builddir/xendiskd' "\$@"
 END
 chmod +x "$tmp/traced"
+export XENDISK_LIBEXEC_DIR=$top_builddir
 XENDISKD=$tmp/traced daemon_start
 dom=$(domain)
 
@@ -63,6 +64,21 @@ then
 			grep -q 'the object itself' "$tmp/read"
 	}
 	ok "gitfs, files of all kinds" reads_tree
+fi
+if [ -e "$top_builddir/backends/.libs/git.so" ] && command -v git > /dev/null
+then
+	snapshot()
+	{
+		toolstack attach "$dom" xvdb "git:$tmp/vm.git?branch=web" &&
+			guest "$dom" xvdb verify --seconds 1 --queues 2 || return
+		guest "$dom" xvdb verify --seconds 4 --queues 1 & verify=$!
+		eventually 20 snap && wait "$verify" &&
+			toolstack detach "$dom" xvdb
+	}
+	snap() { xendisk snapshot "$dom" xvdb -m traced --wait; }
+	xendisk git init "$tmp/vm.git"
+	xendisk git create "$tmp/vm.git" web --size 16M > /dev/null
+	ok "git, with a snapshot" snapshot
 fi
 # strace ends when the daemon does, and takes no signal itself.
 kill "$(cat "$tmp/pid")"

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * client.h - the worker's side of committer.h, and what becomes of the layers of
+ * a disk: client.c talks, snapshot.c freezes layers and sees to it that they are
+ * committed and dropped.
+ */
+#ifndef XENDISK_GIT_CLIENT_H
+#define XENDISK_GIT_CLIENT_H
+
+#include "committer.h"
+#include "git.h"
+#include "overlay.h"
+
+#define CLIENT_RESULTS 32u /* commits that are remembered */
+#define CLIENT_VIEWS   32u /* that somebody uses, at a time */
+
+struct ask;
+
+/* A layer that is with the committer. */
+struct client_sent {
+	uint64_t generation;
+	uint32_t seq;
+};
+
+/* What became of a snapshot. */
+struct client_result {
+	uint64_t generation;
+	uint8_t commit[OID_BYTES];
+	char ref[REF_NAME_MAX];
+};
+
+struct client {
+	struct git *git;
+	int sock;
+	int wake; /* eventfd: the thread has something to do */
+	uint32_t seq; /* atomic */
+	struct cm_open open; /* what was asked first, ... */
+	struct cm_opened opened; /* ... and answered */
+	uint64_t interval; /* ns between snapshots; 0: none */
+	uint64_t cache; /* bytes of clean layers that are kept */
+	bool snapshot_at_end;
+
+	/* All below but what is asked.  Held for long: while a layer is frozen. */
+	pthread_mutex_t mutex;
+	struct store *store;
+	struct base_reader *reader;
+	struct overlay *overlay; /* NULL: read-only */
+	struct overlay_facts facts; /* as far as we know, unless it is locked */
+	bool active; /* it is locked: layers are there */
+	struct base *base; /* what they stand on */
+	bool stood; /* STAND has been answered */
+	uint64_t generation; /* of the newest commit that the committer knows */
+
+	struct client_sent sent[OVERLAY_MAX_FROZEN]; /* oldest first */
+	unsigned int nr_sent;
+	/* Those that are committed, while the overlay does not know it yet. */
+	struct cm_committed late[OVERLAY_MAX_FROZEN];
+	unsigned int nr_late;
+	uint64_t retry_at; /* ns, or 0 */
+	uint64_t retry_after; /* ns */
+	char failed[WHY_MAX]; /* why it is not committed, or "" */
+	char note[WHY_MAX]; /* what the operator should know, or "" */
+	uint64_t next_auto; /* ns, or 0 */
+	struct client_result results[CLIENT_RESULTS];
+	unsigned int nr_results; /* in all */
+
+	struct view *live[CLIENT_VIEWS];
+	unsigned int nr_live;
+	struct overlay_layer dropped[OVERLAY_SLOTS];
+	unsigned int nr_dropped;
+
+	/* What is asked. */
+	pthread_mutex_t ask_lock;
+	pthread_cond_t answered;
+	struct ask *asks;
+	struct view *gone; /* views that nobody has any more */
+	bool running, stop;
+	bool away; /* the committer is gone for good */
+	pthread_t thread;
+};
+
+/* Main thread, in open().  dir: the repository; state: the folder, or -1, borrowed;
+ * open says what is wanted.  Starts a committer and asks it what the disk is. */
+int client_new(struct client **ret, struct git *git, int state, int dir,
+	       const struct cm_open *open, char *ret_why);
+void client_free(struct client *client); /* NULL: nothing */
+
+/* Main thread, isolated: the overlay is locked, and the disk is what it says. */
+int client_activate(struct client *client, bool recover, char *ret_why);
+/* The same the other way; no request is in flight. */
+int client_deactivate(struct client *client, char *ret_why);
+/* Main thread, isolated.  What needs a thread of our own works from then on. */
+int client_run(struct client *client);
+
+/* For threads that read objects. */
+int client_ask(void *ctx, const uint8_t oid[OID_BYTES],
+	       enum object_type *ret_type, uint64_t *ret_size, int *ret_fd,
+	       char *ret_why);
+
+/* Main thread: the members of struct xd_backend. */
+int client_control(struct xd_disk *disk, const char *verb, const char *text,
+		   char *ret_text, size_t size);
+
+/* --- Between client.c and snapshot.c; with the mutex ------------------------------- */
+
+void client_wake(struct client *client);
+uint32_t client_seq(struct client *client);
+/* The base is this commit from now on: what the view of the disk is. */
+int client_set_view(struct client *client);
+/* Freezes the active layer; *ret_gen is its name. */
+int client_freeze(struct client *client, struct snapshot_info *info,
+		  uint64_t *ret_gen, char *ret_why);
+/* Sends frozen layers that were not sent yet, and empties what nobody reads any
+ * more; and what is due. */
+void client_look(struct client *client);
+/* When to look again, ms; -1: when something happens. */
+int client_timeout(const struct client *client);
+void client_committed(struct client *client, const struct cm_committed *msg);
+void client_commit_failed(struct client *client, const char *reason);
+void client_show(struct client *client);
+
+#endif

@@ -1,0 +1,226 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2016,SC2317,SC2119  # $uri is the command's; called by ok
+# git: a guest's disk in a repository.  Snapshots while it writes, another guest on
+# an older one, a fork, death of the worker at any moment, git gc beside it: what
+# the guest has read is what a clone of the repository holds, byte by byte.
+set -euo pipefail
+# A file system that fills up is mounted in a namespace of our own.
+if [ "${1:-}" != unshared ] && [ "${XENDISK_TESTS:-}" != unit ] &&
+	unshare -m true 2> /dev/null; then
+	exec unshare -m --propagation private "$0" unshared
+fi
+. "${top_srcdir:-.}/tests/functions.sh"
+[ -e "$top_builddir/backends/.libs/git.so" ] ||
+	skip_all "built without libgit2"
+requires git nbdcopy nbdinfo
+kills=${XENDISK_GIT_KILLS:-8}
+RANDOM=${XENDISK_SEED:-1}
+
+export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 XENDISK_LIBEXEC_DIR=$top_builddir
+git config --global core.fsync none
+repo=$tmp/vm.git
+size=16M
+export tmp repo size
+
+sim_start
+daemon_start
+xendisk git init "$repo"
+xendisk git create "$repo" web --size $size > /dev/null
+dom=$(domain)
+other=$(domain)
+
+# whole DOM FILE: all of its disk.
+whole() { guest "$1" xvdb read 0 $size > "$2"; }
+# held REV FILE: that commit, by way of a clone, is that file.
+held()
+{
+	rm -rf "$tmp/clone.git"
+	git clone -q --bare --no-local "$repo" "$tmp/clone.git" &&
+		xendisk git export "$tmp/clone.git" "$1" --force \
+			-o "$tmp/held" && cmp "$tmp/held" "$2"
+}
+# Nothing is wrong but what was given up on the way: packs without a reference.
+sound() { git -C "$repo" fsck --full --strict --no-dangling; }
+snap() { xendisk snapshot "$dom" xvdb -m "$1" --wait; }
+load()
+{
+	guest "$dom" xvdb verify --persist "$tmp/model" --size $size \
+		--queues 2 --depth 8 --bs 512-64K --timeout 30 \
+		--ops read=30,write=45,flush=10,discard=15 \
+		--seed $((RANDOM + 1)) "$@"
+}
+# clean LOAD-OPTION...: no answer and no byte was wrong.
+clean()
+{
+	load "$@" > "$tmp/load" 2>&1 && grep -q ' 0 errors' "$tmp/load" && return
+	cat "$tmp/load"
+	return 1
+}
+# says_status KEY VALUE
+says_status() { xendisk status "$dom" xvdb | grep -qE "^$1:? +$2\$"; }
+
+# --- A disk, and its first snapshot -------------------------------------------------
+ok "a disk of a branch" toolstack attach "$dom" xvdb "git:$repo?branch=web"
+ok "a guest writes, and reads what it wrote" clean --seconds 1
+whole "$dom" "$tmp/one"
+# A snapshot needs somebody to whom it matters: the guest stays.
+meet "$dom"
+ok "a snapshot" says '^[0-9a-f]\{40\}$' snap one
+ok "its status: nothing is pending" says_status pending 0
+ended_well "the guest goes"
+ok "it is what the guest has, in a clone of the repository" held web "$tmp/one"
+ok "git finds nothing wrong" sound
+ok "the message is git's" says '^one$' git -C "$repo" log -1 --format=%s web
+ok "a guest that comes again finds it" clean --seconds 1
+differs() { whole "$dom" "$tmp/now"; fails 1 differ cmp "$tmp/now" "$tmp/one"; }
+ok "... and writes on" differs
+
+# --- Snapshots under load, git gc beside it ---------------------------------------------
+gc_loop()
+{
+	while [ ! -e "$tmp/stop" ]; do
+		git -C "$repo" gc -q --prune=now 2> /dev/null || :
+		sleep 0.1
+	done
+}
+snapshots()
+{
+	local i rc=0
+	rm -f "$tmp/stop"
+	gc_loop & gc=$!
+	clean --seconds 6 & verify=$!
+	eventually 10 connected "$dom"
+	for i in 1 2 3 4; do
+		snap "under load $i" || { rc=1; break; }
+	done
+	wait "$verify" || rc=1
+	touch "$tmp/stop"
+	wait "$gc"
+	return $rc
+}
+ok "snapshots under load, git gc --prune=now in a loop" snapshots
+whole "$dom" "$tmp/two"
+meet "$dom"
+ok "one more" says '^[0-9a-f]\{40\}$' snap two
+ended_well "the guest goes again"
+ok "... is what the guest has" held web "$tmp/two"
+ok "git finds nothing wrong again" sound
+count() { git -C "$repo" rev-list --count --first-parent web; }
+ok "all of them are there" says '^7$' count
+ok "the first one is what it was" held web~5 "$tmp/one"
+
+# --- Beside it ------------------------------------------------------------------------------
+ok "an older commit, at the same time" \
+	toolstack attach "$other" xvdb "git:$repo?rev=web~5"
+whole "$other" "$tmp/old"
+ok "... is that commit" cmp "$tmp/old" "$tmp/one"
+writes() { guest "$other" xvdb script --timeout 20 <<< "write 0 4K 0x5a"; }
+ok "... and takes no writes" fails 3 '' writes
+toolstack detach "$other" xvdb
+ok "a fork of it" \
+	toolstack attach "$other" xvdb "git($repo, rev=web~5, fork=trial)"
+whole "$other" "$tmp/old"
+ok "... begins there" cmp "$tmp/old" "$tmp/one"
+ok "... and takes writes" writes
+whole "$other" "$tmp/trial"
+ok "... which the disk does not have" fails 1 differ \
+	cmp "$tmp/trial" "$tmp/one"
+toolstack detach "$other" xvdb
+ok "the branch is there for git" git -C "$repo" rev-parse --verify -q trial
+touch "$tmp/none.conf"
+words=("$top_builddir/xendisk" serve --config "$tmp/none.conf"
+	--backend-dir "$top_builddir/backends/.libs" --state-dir)
+serve() { timeout 60 "${words[@]}" "$tmp/state" "$@"; }
+ok "what was written to it is there without Xen" serve \
+	"git:$repo?branch=trial" --run 'nbdcopy "$uri" - | cmp - $tmp/trial'
+ok "any commit over NBD" serve "git:$repo?rev=web~5" \
+	--run 'nbdcopy "$uri" - | cmp - $tmp/one'
+ok "a branch that is not there" fails 1 'nothing' \
+	serve "git:$repo?branch=nothing" --run true
+meet "$dom"
+ok "one writer at a time" fails 1 'in use\|lock' \
+	serve "git:$repo?branch=web" --run true
+ended_well "the guest goes a third time"
+
+# --- Space ------------------------------------------------------------------------------------
+# Layers on a file system that fills up, and then has room again.
+paused() { says '"paused"' xendisk --json list; }
+fills_up()
+{
+	toolstack attach "$other" xvdb "git($repo, rev=web~5, fork=small)" &&
+		toolstack detach "$other" xvdb || return
+	local small
+	small=$(echo "$tmp/state/git/small-"*)
+	mount -t tmpfs -o size=3m,mode=700 small "$small" || return
+	toolstack attach "$other" xvdb "git:$repo?branch=small" || return
+	guest "$other" xvdb verify --size $size --ops write=90,flush=10 \
+		--bs 64K --requests 300 --timeout 60 > "$tmp/full" 2>&1 &
+	eventually 30 paused || { cat "$tmp/full"; return 1; }
+	mount -o remount,size=64m "$small"
+	xendisk resume "$other" xvdb
+	wait $! && grep ' 0 errors' "$tmp/full" || { cat "$tmp/full"; return 1; }
+	toolstack detach "$other" xvdb
+}
+if [ "${1:-}" = unshared ]; then
+	ok "no space: writes wait until there is some" fills_up
+	umount -l "$tmp/state/git/small-"* || :
+else
+	skipped "no space: writes wait until there is some" \
+		"no mount namespace can be made"
+fi
+
+# --- Death ------------------------------------------------------------------------------------
+worker() { find "$tmp/run/workers" -type f -name '[0-9]*' -printf '%f\n' | tail -1; }
+other_worker() { [ -n "$(worker)" ] && [ "$(worker)" != "$1" ]; }
+pause() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
+snap_loop()
+{
+	while [ ! -e "$tmp/stop" ]; do
+		xendisk snapshot "$dom" xvdb -m loop > /dev/null 2>&1 || :
+		sleep 0.2
+	done
+}
+deaths()
+{
+	local n=0 old verify snaps rc=0
+	rm -f "$tmp/stop"
+	snap_loop & snaps=$!
+	while [ $n -lt "$kills" ] && [ $rc = 0 ]; do
+		clean --seconds 6 & verify=$!
+		sleep 0.3
+		while kill -0 $verify 2> /dev/null && [ $n -lt "$kills" ]; do
+			old=$(worker)
+			[ -z "$old" ] || kill -9 "$old" 2> /dev/null || :
+			n=$((n + 1))
+			eventually 20 other_worker "$old" || { rc=1; break; }
+			pause 600
+		done
+		wait $verify || rc=1
+	done
+	touch "$tmp/stop"
+	wait $snaps
+	return $rc
+}
+ok "$kills times kill -9, under load and snapshots" deaths
+whole "$dom" "$tmp/three"
+meet "$dom"
+# Four may wait to become commits, and no more.
+ok "a last snapshot" eventually 30 snap three
+ended_well "the guest goes at last"
+ok "... is what the guest has" held web "$tmp/three"
+ok "... and nothing is wrong in the repository" sound
+ok "the comparison would have seen another one" fails 1 differ \
+	held web~1 "$tmp/two"
+
+# --- At the end ---------------------------------------------------------------------------------
+ok "detached" toolstack detach "$dom" xvdb
+ok "with a snapshot at detach" toolstack attach "$dom" xvdb \
+	"git($repo, branch=web, on-detach=snapshot)"
+ok "... of what is written" clean --seconds 1
+whole "$dom" "$tmp/four"
+toolstack detach "$dom" xvdb
+is_held() { held web "$tmp/four"; }
+ok "... which becomes a commit by itself" eventually 20 is_held
+ok "what it was like is in the commit" \
+	says '^Xendisk-Consistency: clean-detach$' git -C "$repo" log -1 --format=%B web
