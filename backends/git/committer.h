@@ -69,7 +69,8 @@
 enum cm_type {
 	/* worker to committer */
 	CM_OPEN = 1, /* struct cm_open; the first, once; OPENED */
-	CM_STAND, /* struct cm_stand; once; OPENED */
+	CM_STAND, /* struct cm_stand; OPENED.  Again, when no COMMIT is under
+		   * way, whenever the overlay has been opened again */
 	CM_PACKS, /* header only; PACK, as many as it takes */
 	CM_OBJECT, /* struct cm_object; OBJECT_IS */
 	CM_COMMIT, /* struct cm_commit, and two descriptors: the frozen layer's
@@ -199,7 +200,8 @@ struct cm_committed {
 	char text[CM_TEXT_MAX]; /* what the operator should know, or "" */
 };
 
-/* The overlay has been given up, with all that was in it. */
+/* The overlay is given up, with all that was in it: to be said before it is begun
+ * anew (overlay_restart()), with another uuid. */
 #define CM_RELEASE_ALL UINT64_MAX
 
 struct cm_release {

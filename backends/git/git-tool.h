@@ -20,6 +20,8 @@ enum status verb_gc(const struct invocation *call);
 enum status verb_import(const struct invocation *call);
 enum status verb_init(const struct invocation *call);
 enum status verb_log(const struct invocation *call);
+enum status verb_pull(const struct invocation *call);
+enum status verb_push(const struct invocation *call);
 enum status verb_rollback(const struct invocation *call);
 enum status verb_thin(const struct invocation *call);
 

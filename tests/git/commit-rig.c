@@ -23,7 +23,8 @@
  *	again		   ends this committer, starts another one
  *	kill		   kills the process that makes commits
  *
- * Whenever the committer says that it has begun again ("begun" is printed), all is
+ * With RIG_FOLLOW an overlay with nothing in it follows its branch; RIG_KEEP is for
+ * OPEN.  Whenever the committer says that it has begun again ("begun" is printed), all is
  * asked again, as the worker does it.  What goes wrong otherwise is exit 1.
  */
 #include "config.h"
@@ -222,6 +223,23 @@ static void reach(void)
 	}
 }
 
+/* Nothing has been written that is in no commit: it goes on from where the branch
+ * is now. */
+static void follow(const struct cm_opened *opened)
+{
+	char reason[WHY_MAX];
+
+	if (!overlay_is_empty(rig.overlay) ||
+	    memcmp(opened->commit, rig.facts.head, OID_BYTES) == 0)
+		return;
+	rig.facts.size = rig.facts.base_size = opened->size;
+	rig.facts.base_gen = 0;
+	memcpy(rig.facts.base, opened->commit, OID_BYTES);
+	memcpy(rig.facts.head, opened->commit, OID_BYTES);
+	must(overlay_restart(rig.overlay, &rig.facts, reason),
+	     "overlay_restart", reason);
+}
+
 /* --- The overlay -------------------------------------------------------------- */
 
 static void open_overlay(void)
@@ -249,6 +267,8 @@ static void open_overlay(void)
 	}
 	must(overlay_lock(rig.overlay, &rig.facts, false, reason),
 	     "overlay_lock", reason);
+	if (getenv("RIG_FOLLOW"))
+		follow(&msg.opened);
 	if (!stand())
 		reach();
 }

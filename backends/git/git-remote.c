@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * git-remote.c - xendisk git push, pull: a disk on another host.
+ *
+ * Theory of operation
+ *
+ * Objects are moved by the `git` of the system, which knows the administrator's
+ * keys, proxies and credentials.  Who pushes has a lease (lease.h): branch and lease
+ * go to the server in one atomic push, in which the lease has to be the one that was
+ * looked at before (--force-with-lease), and the branch only goes forward.  So of
+ * two hosts that push at the same moment one is refused, whatever their clocks say;
+ * the time in the lease only says when it is good manners to take it over.
+ *
+ * A lease keeps snapshots of two hosts from being pushed on top of each other.  It
+ * does not keep two guests from writing to one disk.
+ *
+ * What is pulled goes to a reference of its own first.  When it is a disk, and goes
+ * on from where the branch is, the branch follows.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <git2.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "git-tool.h"
+#include "lease.h"
+
+#define REFS_INCOMING "refs/xendisk/incoming/"
+#define HOLDER_KEY    "xendisk.holder"
+#define LEASE_TIME    3600u /* s, when nothing is said */
+#define ARGS_MAX      24
+#define LS_LINE	      (REF_NAME_MAX + OID_HEX + 2)
+
+struct remote {
+	const struct invocation *call;
+	struct tool_repo *repo;
+	const char *path; /* of the repository */
+	const char *name; /* of the remote: git's name, or a URL */
+	const char *disk;
+	char branch[REF_NAME_MAX]; /* refs/heads/DISK */
+	char lease_ref[REF_NAME_MAX];
+	char old[OID_HEX + 1]; /* of the lease there, or "" */
+	struct lease lease; /* ... and what it says */
+	char why[WHY_MAX];
+};
+
+/* --- Running git ------------------------------------------------------------------ */
+
+/* out: where its stdout goes; -1: to our stderr, for it is for people. */
+static int run_git(struct remote *remote, const char *const *args, int out)
+{
+	const char *argv[ARGS_MAX + 10] = {
+		"git",
+		"--git-dir",
+		remote->path,
+		"-c",
+		"core.hooksPath=/dev/null",
+		"-c",
+		"core.fsmonitor=false",
+	};
+	posix_spawn_file_actions_t actions;
+	size_t n = 7;
+	int status, r;
+	pid_t pid;
+
+	for (size_t i = 0; args[i] && i < ARGS_MAX; i++)
+		argv[n++] = args[i];
+	r = posix_spawn_file_actions_init(&actions);
+	if (r == 0)
+		r = posix_spawn_file_actions_adddup2(
+			&actions, out < 0 ? STDERR_FILENO : out, STDOUT_FILENO);
+	if (r == 0)
+		r = posix_spawnp(&pid, "git", &actions, NULL,
+				 (char *const *)(uintptr_t)argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	if (r != 0)
+		return why(remote->why, r == ENOENT ? -EOPNOTSUPP : -r,
+			   r == ENOENT ? "git is not installed" : "git: %s",
+			   strerror(r));
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return why(remote->why, -errno, "git: %s",
+				   strerror(errno));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	return why(remote->why, -EREMOTEIO, "git %s has failed", args[0]);
+}
+
+/* The same, with what it writes, which has fewer than size bytes. */
+static int read_git(struct remote *remote, const char *const *args, char *ret,
+		    size_t size)
+{
+	cleanup_close int out = memfd_create("stdout", MFD_CLOEXEC);
+	off_t n;
+	int r = out < 0 ? -errno : run_git(remote, args, out);
+
+	if (out < 0)
+		return why(remote->why, r, "git: %s", strerror(-r));
+	if (r < 0)
+		return r;
+	n = lseek(out, 0, SEEK_END);
+	if (n < 0 || (size_t)n >= size)
+		return why(remote->why, -EFBIG, "git %s: it says too much",
+			   args[0]);
+	ret[n] = '\0';
+	return pread_all(out, ret, (size_t)n, 0);
+}
+
+/* --- The lease -------------------------------------------------------------------- */
+
+/* Of this repository, the same for ever. */
+static int own_holder(struct remote *remote, char ret[LEASE_HOLDER])
+{
+	git_config *config = NULL;
+	git_buf value = { 0 };
+	uint64_t random;
+	int r;
+
+	if (git_repository_config(&config, remote->repo->git) < 0)
+		return why(remote->why, -EIO, "the repository's config");
+	r = git_config_get_string_buf(&value, config, HOLDER_KEY);
+	if (r == 0 && strlen(value.ptr) == LEASE_HOLDER - 1) {
+		memcpy(ret, value.ptr, LEASE_HOLDER);
+	} else if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
+		r = -1;
+	} else {
+		(void)snprintf(ret, LEASE_HOLDER, "%016" PRIx64, random);
+		r = git_config_set_string(config, HOLDER_KEY, ret);
+	}
+	git_buf_dispose(&value);
+	git_config_free(config);
+	return r < 0 ? why(remote->why, -EIO, "config: %s", HOLDER_KEY) : 0;
+}
+
+/* "OID<tab>REF\n", or nothing: there is none. */
+static int look_at_lease(struct remote *remote)
+{
+	const char *const args[] = { "ls-remote", remote->name,
+				     remote->lease_ref, NULL };
+	char line[LS_LINE + 1];
+	int r = read_git(remote, args, line, sizeof(line));
+
+	if (r < 0)
+		return r;
+	remote->old[0] = '\0';
+	if (!*line)
+		return 0;
+	if (strspn(line, "0123456789abcdef") != OID_HEX ||
+	    line[OID_HEX] != '\t')
+		return why(remote->why, -EBADMSG,
+			   "what it says of the lease is none");
+	memcpy(remote->old, line, OID_HEX);
+	remote->old[OID_HEX] = '\0';
+	return 1;
+}
+
+static int read_lease(struct remote *remote)
+{
+	const char *const fetch[] = { "fetch",	    "-q",
+				      "--no-tags",  "--no-write-fetch-head",
+				      remote->name, remote->lease_ref,
+				      NULL };
+	const char *const show[] = { "cat-file", "blob", remote->old, NULL };
+	char text[LEASE_TEXT];
+	int r = run_git(remote, fetch, -1);
+
+	if (r == 0)
+		r = read_git(remote, show, text, sizeof(text));
+	if (r < 0)
+		return r;
+	if (lease_parse(text, strlen(text), &remote->lease) < 0)
+		return why(remote->why, -EBADMSG, "%s is no lease",
+			   remote->lease_ref);
+	return 0;
+}
+
+/* The lease that is there: ours, given up, too old; or somebody else's. */
+static int check_lease(struct remote *remote, const char *holder)
+{
+	time_t now = time(NULL);
+	char date[32] = "?";
+	time_t expires;
+	struct tm tm;
+	int r = look_at_lease(remote);
+
+	if (r <= 0)
+		return r;
+	r = read_lease(remote);
+	if (r < 0)
+		return r;
+	expires = (time_t)remote->lease.expires;
+	if (strcmp(remote->lease.holder, holder) == 0 || expires <= now ||
+	    option(remote->call, "take"))
+		return 0;
+	if (gmtime_r(&expires, &tm))
+		(void)strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S UTC",
+			       &tm);
+	return why(remote->why, -EBUSY,
+		   "%s has the lease until %s; --take takes it all the same",
+		   remote->lease.host, date);
+}
+
+/* Ours; its id, as git names it.  A blob, loose: it is small. */
+static int make_lease(struct remote *remote, const char *holder,
+		      uint64_t seconds, char ret[OID_HEX + 1])
+{
+	struct lease lease = {
+		.sequence = remote->lease.sequence + 1,
+		.expires = seconds ? (uint64_t)time(NULL) + seconds : 0,
+	};
+	char text[LEASE_TEXT];
+	git_oid id;
+	size_t n;
+
+	memcpy(lease.holder, holder, LEASE_HOLDER);
+	pin_host(lease.host);
+	n = lease_print(&lease, text);
+	if (git_blob_create_from_buffer(&id, remote->repo->git, text, n) < 0)
+		return why(remote->why, -EIO, "the lease cannot be written");
+	(void)git_oid_tostr(ret, OID_HEX + 1, &id);
+	return 0;
+}
+
+/* --- push ------------------------------------------------------------------------- */
+
+static int lease_seconds(struct remote *remote, uint64_t *ret)
+{
+	const char *text = option(remote->call, "lease");
+	uint64_t ns;
+
+	*ret = LEASE_TIME;
+	if (option(remote->call, "release")) {
+		*ret = 0;
+		return 0;
+	}
+	if (!text)
+		return 0;
+	if (parse_time(text, &ns) < 0 || ns < 1000000000)
+		return why(remote->why, -EINVAL,
+			   "--lease: \"%.40s\": a number with s, m or h is "
+			   "meant, at least a second",
+			   text);
+	*ret = ns / 1000000000;
+	return 0;
+}
+
+/* refspec: "refs/heads/web:refs/heads/web", or NULL: the lease alone. */
+static int push_with(struct remote *remote, const char *lease,
+		     const char *refspec)
+{
+	char expect[REF_NAME_MAX + OID_HEX + 32],
+		to[REF_NAME_MAX + OID_HEX + 8];
+	char intervals[2 * REF_NAME_MAX + 64];
+	const char *args[ARGS_MAX] = {
+		"-c", "pack.window=0", "push", "--atomic", "--no-follow-tags",
+	};
+	size_t n = 5;
+
+	(void)snprintf(expect, sizeof(expect), "--force-with-lease=%s:%s",
+		       remote->lease_ref, remote->old);
+	/* No "+": that would overrule the lease. */
+	(void)snprintf(to, sizeof(to), "%s:%s", lease, remote->lease_ref);
+	(void)snprintf(intervals, sizeof(intervals),
+		       "+" REFS_AUTO "%s/*:" REFS_AUTO "%s/*", remote->disk,
+		       remote->disk);
+	args[n++] = expect;
+	if (!refspec || !isatty(STDERR_FILENO))
+		args[n++] = "-q";
+	args[n++] = remote->name;
+	args[n++] = to;
+	if (refspec)
+		args[n++] = refspec;
+	if (refspec && option(remote->call, "auto"))
+		args[n++] = intervals;
+	if (run_git(remote, args, -1) == 0)
+		return 0;
+	return why(remote->why, -ESTALE,
+		   "it was refused: somebody else has pushed, or it cannot be "
+		   "reached");
+}
+
+static int take_lease(struct remote *remote, const char *refspec,
+		      uint64_t seconds)
+{
+	char holder[LEASE_HOLDER], lease[OID_HEX + 1];
+	int r = own_holder(remote, holder);
+
+	if (r == 0)
+		r = check_lease(remote, holder);
+	if (r == 0)
+		r = make_lease(remote, holder, seconds, lease);
+	return r < 0 ? r : push_with(remote, lease, refspec);
+}
+
+static int push(struct remote *remote, struct commit_facts *ret)
+{
+	char refspec[2 * REF_NAME_MAX];
+	uint64_t seconds;
+	int r = lease_seconds(remote, &seconds);
+
+	(void)snprintf(refspec, sizeof(refspec), "%s:%s", remote->branch,
+		       remote->branch);
+	if (r == 0)
+		r = refs_resolve(remote->repo->git, remote->branch, ret,
+				 remote->why);
+	return r < 0 ? r : take_lease(remote, refspec, seconds);
+}
+
+/* --- pull ------------------------------------------------------------------------- */
+
+static int fetch(struct remote *remote, const char *incoming)
+{
+	char branch[2 * REF_NAME_MAX];
+	const char *const args[] = {
+		"-c",	      "fetch.fsckObjects=true",
+		"-c",	      "fetch.unpackLimit=1",
+		"fetch",      isatty(STDERR_FILENO) ? "--progress" : "-q",
+		"--no-tags",  "--no-write-fetch-head",
+		remote->name, branch,
+		NULL
+	};
+
+	(void)snprintf(branch, sizeof(branch), "+" REFS_HEADS "%s:%s",
+		       remote->disk, incoming);
+	return run_git(remote, args, -1);
+}
+
+/* Only forward. */
+static int follow(struct remote *remote, const struct commit_facts *commit)
+{
+	const char *ref = remote->branch;
+	uint8_t here[OID_BYTES];
+	git_oid a, b;
+	int r = refs_read(remote->repo->git, ref, here, remote->why);
+
+	if (r == -ENOENT)
+		return refs_update(remote->repo->git, ref, NULL, commit->id,
+				   "xendisk git pull", remote->why);
+	if (r < 0 || memcmp(here, commit->id, OID_BYTES) == 0)
+		return r;
+	memcpy(a.id, commit->id, OID_BYTES);
+	memcpy(b.id, here, OID_BYTES);
+	if (git_graph_descendant_of(remote->repo->git, &a, &b) == 1)
+		return refs_update(remote->repo->git, ref, here, commit->id,
+				   "xendisk git pull", remote->why);
+	if (git_graph_descendant_of(remote->repo->git, &b, &a) == 1)
+		return why(remote->why, -ESTALE,
+			   "there is nothing new: the disk here is ahead");
+	return why(remote->why, -ESTALE,
+		   "both have gone on since they were the same: rename one "
+		   "of them");
+}
+
+static void forget(struct remote *remote, const char *incoming)
+{
+	char ignored[WHY_MAX];
+	uint8_t is[OID_BYTES];
+
+	if (refs_read(remote->repo->git, incoming, is, ignored) == 0)
+		(void)refs_update(remote->repo->git, incoming, is, NULL,
+				  "xendisk git pull", ignored);
+}
+
+static enum status pull(struct remote *remote, struct commit_facts *ret)
+{
+	char incoming[REF_NAME_MAX];
+	struct chunk_map *map = NULL;
+	enum status status;
+	int r;
+
+	(void)snprintf(incoming, sizeof(incoming), REFS_INCOMING "%s",
+		       remote->disk);
+	r = fetch(remote, incoming);
+	if (r < 0)
+		return tool_fail(remote->call, r, remote->name, remote->why);
+	status = tool_revision(remote->call, remote->repo, incoming, ret, &map);
+	chunk_map_free(map); /* only whether it is a disk */
+	if (status == STATUS_DONE) {
+		r = follow(remote, ret);
+		if (r == 0 && option(remote->call, "take"))
+			r = take_lease(remote, NULL, LEASE_TIME);
+		if (r < 0)
+			status = tool_fail(remote->call, r, remote->disk,
+					   remote->why);
+	}
+	forget(remote, incoming);
+	return status;
+}
+
+/* --- The verbs -------------------------------------------------------------------- */
+
+static enum status begin(const struct invocation *call, struct remote *remote,
+			 struct tool_repo *repo)
+{
+	*remote = (struct remote){
+		.call = call,
+		.repo = repo,
+		.path = call->args[0],
+		.name = call->args[1],
+		.disk = call->args[2],
+	};
+	if (remote->name[0] == '-' || !*remote->name)
+		return tool_usage(call, "\"%s\" is no remote", remote->name);
+	if (refs_check_branch(remote->disk, remote->why) < 0)
+		return tool_usage(call, "%s", remote->why);
+	(void)snprintf(remote->branch, sizeof(remote->branch), REFS_HEADS "%s",
+		       remote->disk);
+	(void)snprintf(remote->lease_ref, sizeof(remote->lease_ref),
+		       REFS_LEASE "%s", remote->disk);
+	return tool_open(call, remote->path, repo);
+}
+
+enum status verb_push(const struct invocation *call)
+{
+	struct commit_facts commit;
+	struct tool_repo repo;
+	struct remote remote;
+	enum status status = begin(call, &remote, &repo);
+	int r;
+
+	if (status != STATUS_DONE)
+		return status;
+	r = push(&remote, &commit);
+	status = r < 0 ? tool_fail(call, r, remote.disk, remote.why) :
+			 tool_committed(call, &commit, remote.branch);
+	tool_close(&repo);
+	return status;
+}
+
+enum status verb_pull(const struct invocation *call)
+{
+	struct commit_facts commit;
+	struct tool_repo repo;
+	struct remote remote;
+	enum status status = begin(call, &remote, &repo);
+
+	if (status != STATUS_DONE)
+		return status;
+	status = pull(&remote, &commit);
+	if (status == STATUS_DONE)
+		status = tool_committed(call, &commit, remote.branch);
+	tool_close(&repo);
+	return status;
+}

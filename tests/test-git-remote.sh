@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317  # called by ok
+# xendisk git push and pull: two hosts and a plain bare repository between them, with
+# a lease.
+room=$(df --output=avail /dev/shm 2>/dev/null | tail -1)
+if [ -z "${TMPDIR:-}" ] && [ "${room:-0}" -gt 1000000 ]; then
+	export TMPDIR=/dev/shm
+fi
+. "$(dirname "$0")/functions.sh"
+git_tool=$top_builddir/xendisk-git
+[ -x "$git_tool" ] || skip_all "built without libgit2"
+requires git
+export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 LC_ALL=C
+git config --global core.fsync none
+xgit() { timeout 120 "$git_tool" "$@"; }
+a=$tmp/a.git
+b=$tmp/b.git
+hub=$tmp/hub.git
+
+# worker REPO COMMAND...: a guest writes, a snapshot is made.
+export RIG_FOLLOW=1
+worker()
+{
+	mkdir -p "$1.state"
+	xgit export "$1" web --force -o "$1.model" > /dev/null
+	timeout 120 "$top_builddir/tests/git/commit-rig" "$git_tool" "$1" \
+		"$1.state" web "$1.model" "${@:2}" > "$tmp/said" 2>&1 ||
+		{ cat "$tmp/said"; return 1; }
+}
+# is REPO FILE: the disk there.
+is() { xgit export "$1" web --force -o "$tmp/out" > /dev/null && cmp "$tmp/out" "$2"; }
+head_of() { git -C "$1" rev-parse "refs/heads/web"; }
+same() { [ "$(head_of "$1")" = "$(head_of "$2")" ]; }
+lease() { git -C "$hub" cat-file blob refs/xendisk/lease/web; }
+sound() { git -C "$1" fsck --full --strict; }
+
+git init -q --bare "$hub"
+xgit init "$a"
+xgit init "$b"
+xgit create "$a" web --size 4M > /dev/null
+ok "a snapshot" worker "$a" write:1:9 freeze:branch commit write:2:2 freeze:auto \
+	commit release
+
+# --- To another host and on --------------------------------------------------------
+ok "push" says "^$(head_of "$a")\$" xgit push "$a" "$hub" web
+ok "... the branch is there" same "$a" "$hub"
+ok "... and a lease" says "^sequence 1\$" lease
+ok "... no interval snapshots" eval '[ -z "$(git -C "$hub" for-each-ref refs/xendisk/auto)" ]'
+ok "push --auto" xgit push --auto "$a" "$hub" web
+ok "... with them" eval '[ -n "$(git -C "$hub" for-each-ref refs/xendisk/auto)" ]'
+ok "... the lease goes on" says "^sequence 2\$" lease
+ok "git fsck there" sound "$hub"
+ok "pull" says "^$(head_of "$a")\$" xgit pull "$b" "$hub" web
+ok "... it is the same disk" same "$a" "$b"
+ok "... and is told" says '"ref": *"refs/heads/web"' xgit pull --json "$b" "$hub" web
+before() { xgit export "$a" web --force -o "$1"; }
+ok "an image of it" before "$tmp/pushed"
+ok "... byte for byte" is "$b" "$tmp/pushed"
+ok "the other host writes on" worker "$b" write:3:5 freeze:branch commit release
+
+# --- The lease -----------------------------------------------------------------------
+ok "the other host may not push" fails 5 "has the lease until" xgit push "$b" "$hub" web
+ok "... nothing has moved" same "$a" "$hub"
+ok "it is given up" xgit push --release "$a" "$hub" web
+ok "... then it may" xgit push "$b" "$hub" web --lease 2h
+ok "... all is there" same "$b" "$hub"
+ok "the first one may not" fails 5 "has the lease" xgit push "$a" "$hub" web
+ok "... not even when it takes it: the branch has gone on" \
+	fails 5 "refused" xgit push --take "$a" "$hub" web
+ok "... nothing has moved" same "$b" "$hub"
+ok "it pulls, and takes the lease" xgit pull --take "$a" "$hub" web
+ok "... has what the other wrote" eval 'same "$a" "$b" && is "$a" "$b.model"'
+ok "... it is its own now" fails 5 "has the lease" xgit push "$b" "$hub" web
+ok "... and goes on" worker "$a" freeze:branch commit
+ok "a lease of a second" xgit push --lease 1s "$a" "$hub" web
+late() { sleep 2 && xgit pull "$b" "$hub" web && xgit push "$b" "$hub" web; }
+ok "... is too old after that" late
+
+# Two at the same moment: between the look and the push somebody else pushes.
+cat > "$tmp/git" <<END
+#!/bin/sh
+# The other one is faster.
+case "\$*" in
+*--atomic*)
+	if [ ! -e '$tmp/raced' ]; then
+		touch '$tmp/raced'
+		PATH='$PATH' '$git_tool' push --take '$a' '$hub' web >/dev/null || exit 99
+	fi ;;
+esac
+PATH='$PATH' exec git "\$@"
+END
+chmod +x "$tmp/git"
+race() { PATH=$tmp:$PATH xgit push "$b" "$hub" web; }
+ok "the first one has all" xgit pull "$a" "$hub" web
+ok "of two at the same moment one is refused" fails 5 "somebody else has pushed" race
+ok "... the other one has the lease" says "^holder $(git -C "$a" config xendisk.holder)\$" lease
+ok "... both took part" test -e "$tmp/raced"
+
+# --- What is refused -----------------------------------------------------------------
+git -C "$hub" update-ref refs/xendisk/lease/web "$(echo rubbish | git -C "$hub" hash-object -w --stdin)"
+ok "a lease that is none" fails 1 "is no lease" xgit push "$a" "$hub" web
+git -C "$hub" update-ref -d refs/xendisk/lease/web
+ok "no such remote" fails 1 "." xgit push "$a" "$tmp/nowhere.git" web
+ok "no such disk" fails 4 "." xgit push "$a" "$hub" nothing
+ok "an option is no remote" fails 2 "is no remote" xgit push "$a" -- --upload-pack=x web
+ok "a lease for how long?" fails 2 "a number with" xgit push --lease soon "$a" "$hub" web
+tree=$(git -C "$hub" mktree < /dev/null)
+GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x@example.org GIT_COMMITTER_NAME=x \
+	GIT_COMMITTER_EMAIL=x@example.org git -C "$hub" update-ref \
+	refs/heads/empty "$(GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x@example.org GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x@example.org git -C "$hub" commit-tree -m x "$tree")"
+ok "what is pulled has to be a disk" fails 1 "disk" xgit pull "$b" "$hub" empty
+ok "... no branch is made of it" fails 128 . git -C "$b" rev-parse --verify refs/heads/empty
+ok "both write" eval 'worker "$a" write:5:1 freeze:branch commit && worker "$b" write:6:1 freeze:branch commit'
+ok "... one pushes" xgit push --take "$a" "$hub" web
+old=$(head_of "$b")
+ok "... the other cannot pull" fails 5 "both have gone on" xgit pull "$b" "$hub" web
+ok "... and keeps what it has" test "$old" = "$(head_of "$b")"
+ok "... nothing is left of it" eval '[ -z "$(git -C "$b" for-each-ref refs/xendisk/incoming)" ]'
