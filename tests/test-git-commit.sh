@@ -210,6 +210,24 @@ ok "... git fsck" sound
 ok "... the last of each" is "$(last)" "$model"
 ok "... all there" commits 7
 
+# --- Somebody else's repository -------------------------------------------------------------
+if [ "$(id -u)" != 0 ]; then
+	skipped "a repository of another user" "this is not root"
+else
+	begin
+	chown -R 54321:54321 "$repo"
+	chmod 755 "$tmp"
+	git config --global safe.directory '*'
+	ok "a repository of another user" worker write:1:9 freeze:branch commit \
+		write:2:2 freeze:auto commit release
+	foreign() { ! find "$repo" ! -user 54321 | grep . ; }
+	ok "... whom all belongs to that was made" foreign
+	ok "... git fsck" sound
+	chown -R 0:0 "$repo"
+	ok "... the disk" is "$(refs xendisk/auto)" "$model"
+	chmod 700 "$tmp"
+fi
+
 # --- Intervals, and many packs ----------------------------------------------------------------
 begin
 export RIG_KEEP=2h,2d
