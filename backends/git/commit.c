@@ -354,6 +354,7 @@ static int run_release(struct committer *c, const struct cm_release *ask,
 		       char *ret_why)
 {
 	struct cm_header done = { .seq = ask->h.seq };
+	char ignored[WHY_MAX];
 	int r;
 
 	if (ask->generation != CM_RELEASE_ALL &&
@@ -366,6 +367,9 @@ static int run_release(struct committer *c, const struct cm_release *ask,
 	if (r < 0)
 		return r;
 	COMMIT_POINT(pins_released);
+	/* Of one that was killed behind its answer; none else is needed now. */
+	if (ask->generation >= c->chain.generation)
+		(void)pack_clean(c->pack_dir, NULL, ignored);
 	return cm_send(c->sock, &done, CM_DONE, NULL, 0, true), 0;
 }
 
