@@ -199,15 +199,35 @@ fi
 
 # --- git gc beside it ---------------------------------------------------------------------
 begin
-collect() { while [ ! -e "$tmp/enough" ]; do git -C "$repo" gc -q --prune=now; done; }
+collect() { while [ -d "$repo" ] && [ ! -e "$tmp/enough" ]; do git -C "$repo" gc -q --prune=now; done; }
 collect > "$tmp/gc.log" 2>&1 &
 collector=$!
-beside() { for i in 1 2 3 4 5 6; do worker write:$i:6 freeze:branch commit write:1$i:2 freeze:auto commit release && is web~0 "$tmp/out" || return 1; done; }
+cleanup_pids+=("$collector")
+beside()
+{
+	local i
+	for i in 1 2 3 4 5 6; do
+		worker "write:$i:6" freeze:branch commit "write:1$i:2" \
+			freeze:auto commit release || return 1
+		last >> "$tmp/made"
+		cp "$model" "$tmp/model-$i"
+	done
+}
+rm -f "$tmp/made"
 ok "snapshots while git gc --prune=now runs in a loop" beside
 touch "$tmp/enough"
 wait $collector
 ok "... git fsck" sound
-ok "... the last of each" is "$(last)" "$model"
+each_is()
+{
+	local i=0 commit
+	while read -r commit; do
+		i=$((i + 1))
+		is "$commit" "$tmp/model-$i" || return 1
+	done < "$tmp/made"
+	[ $i = 6 ]
+}
+ok "... each of them is what was written" each_is
 ok "... all there" commits 7
 
 # --- Somebody else's repository -------------------------------------------------------------
