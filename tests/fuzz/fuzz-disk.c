@@ -33,7 +33,7 @@ struct stored {
 	size_t n;
 };
 
-static struct stored given[OBJECTS], made[MADE];
+static struct stored given[OBJECTS + 2], made[MADE];
 static unsigned int nr_given, nr_made;
 
 /* --- Objects: the id says where it is ------------------------------------------- */
