@@ -188,7 +188,14 @@ ok "the very same" test "$(pid_of xvdb)" = "$pid"
 ok "and knows what it shows" eventually 10 says 'snapshots 19, pending 1' \
 	xendisk show web1 xvdb
 ok "--wait goes on" says "^$(commit 20)\$" snapshot --wait
+snapshot -m never --wait > "$tmp/out" 2>&1 & client=$!
+ok "one that is waited for" eventually 10 says 'snapshots 21' \
+	xendisk show web1 xvdb
 ok "detach" detached xvdb
+rc=0
+wait $client || rc=$?
+ok "without its disk nobody waits" test $rc = 4
+ok "and what is known is said" grep -q 'it is taken, but whether' "$tmp/out"
 
 # --- The state directory ---------------------------------------------------------------------
 

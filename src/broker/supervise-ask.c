@@ -268,20 +268,13 @@ bool worker_take_controlled(struct worker *worker, const void *msg)
 
 /* --- What layers show ----------------------------------------------------- */
 
-static bool is_commit(const char *commit)
-{
-	size_t n = strlen(commit);
-
-	return (n == 0 || n == 40 || n == 64) &&
-	       strspn(commit, "0123456789abcdef") == n;
-}
-
 /* A guest will read the commit. */
 bool worker_take_changed(struct worker *worker, const void *msg)
 {
 	const struct msg_changed *changed = msg;
 
-	if (changed->layer >= EXPR_MAX_LAYERS || !is_commit(changed->commit) ||
+	if (changed->layer >= EXPR_MAX_LAYERS ||
+	    (changed->commit[0] && !msg_is_commit(changed->commit)) ||
 	    !worker_one_line(changed->text))
 		return false;
 	worker->events->changed(worker->ctx, changed->layer, changed->commit,

@@ -119,7 +119,8 @@ static enum status wait_for(const struct invocation *call, json_t *disk,
 			    0)
 				return STATUS_DONE;
 			json_decref(*ret_status);
-		} else if (now_ns() - last_heard > TROUBLE_S * 1000000000ull) {
+		} else if (status == STATUS_NOT_FOUND ||
+			   now_ns() - last_heard > TROUBLE_S * 1000000000ull) {
 			return fail(status,
 				    "snapshot: it is taken, but whether it "
 				    "is a commit yet is not known: %s",

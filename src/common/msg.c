@@ -123,6 +123,13 @@ const char *msg_name(uint16_t type)
 	return shape ? shape->name : "?";
 }
 
+bool msg_is_commit(const char *text)
+{
+	size_t n = strlen(text);
+
+	return (n == 40 || n == 64) && strspn(text, "0123456789abcdef") == n;
+}
+
 int msg_send(int sock, void *msg, size_t length, enum msg_type type, int fd)
 {
 	union {

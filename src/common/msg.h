@@ -15,6 +15,7 @@
 #ifndef XENDISK_MSG_H
 #define XENDISK_MSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -260,6 +261,9 @@ int msg_send(int sock, void *msg, size_t length, enum msg_type type, int fd);
  * the peer is gone; -EPROTO: rubbish.
  */
 int msg_receive(int sock, void *buf, size_t *ret_length, int *ret_fd);
+
+/* 40 or 64 hexadecimal digits in lower case: what may be in CHANGED. */
+bool msg_is_commit(const char *text);
 
 /* "OPEN", "SERVICE", ...; "?" for a number that is none. */
 const char *msg_name(uint16_t type);

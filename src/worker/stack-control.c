@@ -86,14 +86,6 @@ static void tell(struct host_disk *hd)
 			    MSG_CHANGED);
 }
 
-/* The broker ends a worker that says something else. */
-static bool is_commit(const char *commit)
-{
-	size_t n = strlen(commit);
-
-	return (n == 40 || n == 64) && strspn(commit, "0123456789abcdef") == n;
-}
-
 void xd_changed(struct xd_disk *disk, const char *commit, const char *fmt, ...)
 {
 	struct host_disk *hd = host_disk_of(disk);
@@ -106,7 +98,8 @@ void xd_changed(struct xd_disk *disk, const char *commit, const char *fmt, ...)
 	for (char *p = now.text; *p; p++)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = ' ';
-	if (commit && is_commit(commit))
+	/* The broker ends a worker that says something else. */
+	if (commit && msg_is_commit(commit))
 		(void)snprintf(now.commit, sizeof(now.commit), "%s", commit);
 	pthread_mutex_lock(&hd->stack->now_lock);
 	if (!hd->is_changed || strcmp(now.text, hd->changed.text) != 0 ||

@@ -15,6 +15,7 @@
  *     fail	it never becomes a commit
  *     slow	it becomes one when it was asked about PENDING times
  *     moved	it does, but elsewhere
+ *     never	nobody knows
  *
  * state=FOLDER: the number of the last snapshot outlives everything, in FOLDER.
  */
@@ -180,6 +181,8 @@ static int outcome(struct xd_disk *disk, char *ret_text, size_t size)
 		return xd_add_pair(ret_text, size, "why", "the disk is full");
 	}
 	if (strcmp(message, "slow") == 0 && ++tsnap->asked <= PENDING)
+		return xd_add_pair(ret_text, size, "state", "pending");
+	if (strcmp(message, "never") == 0)
 		return xd_add_pair(ret_text, size, "state", "pending");
 	if (strcmp(message, "moved") == 0)
 		xd_add_pair(ret_text, size, "why", "the branch has moved");
