@@ -576,17 +576,22 @@ void client_free(struct client *client)
 
 /* --- A guest comes and goes ------------------------------------------------------------------ */
 
-/* Nothing is in it, and the branch has moved: then so does the disk. */
+/* Nothing is in it, and the branch has moved: then so does the disk.  Not under a
+ * guest that goes on with another worker. */
 static int follow_branch(struct client *client, char *ret_why)
 {
 	struct overlay_facts facts = *overlay_facts(client->overlay);
 
-	if (!overlay_is_empty(client->overlay) ||
+	if (client->stood || client->git->live.kept ||
+	    !overlay_is_empty(client->overlay) ||
 	    memcmp(facts.head, client->opened.commit, OID_BYTES) == 0)
 		return 0;
+	if (client->opened.size != facts.size)
+		return why(ret_why, -EINVAL,
+			   "the branch has been moved to a disk of another "
+			   "size");
 	memcpy(facts.base, client->opened.commit, OID_BYTES);
 	memcpy(facts.head, client->opened.commit, OID_BYTES);
-	facts.size = facts.base_size = client->opened.size;
 	return overlay_restart(client->overlay, &facts, ret_why);
 }
 
@@ -598,12 +603,23 @@ static int lock(struct client *client, bool recover, char *ret_why)
 	for (unsigned int i = 0; i < TRIES && r == -ESTALE; i++)
 		r = overlay_lock(client->overlay, &client->facts, recover,
 				 ret_why);
-	if (r < 0)
-		return r;
-	r = client->stood ? 0 : follow_branch(client, ret_why);
-	if (r < 0)
-		(void)overlay_unlock(client->overlay, ret_why);
 	return r;
+}
+
+/* What was written last and not flushed is known from kept state. */
+static int recall(struct client *client, char *ret_why)
+{
+	struct live *live = &client->git->live;
+	int r = live_recover(live, overlay_active(client->overlay));
+
+	if (r < 0)
+		return why(ret_why, r, "what was written last is not known: %s",
+			   strerror(-r));
+	r = follow_branch(client, ret_why);
+	/* It may be another layer now. */
+	if (r == 0 && live_recover(live, overlay_active(client->overlay)) < 0)
+		r = why(ret_why, -EIO, "kept state cannot be written");
+	return r == 0 ? overlay_tidy(client->overlay, ret_why) : r;
 }
 
 static int stand(struct client *client, char *ret_why)
@@ -642,10 +658,9 @@ static int activate(struct client *client, bool recover, char *ret_why)
 
 	if (r < 0)
 		return r;
-	r = stand(client, ret_why);
-	if (r == 0 && live_recover(&client->git->live,
-				   overlay_active(client->overlay)) < 0)
-		r = why(ret_why, -EIO, "what was written last is not known");
+	r = recall(client, ret_why);
+	if (r == 0)
+		r = stand(client, ret_why);
 	if (r == 0)
 		r = client_set_view(client);
 	if (r == -ENOMEM)

@@ -18,7 +18,7 @@ int live_open(struct live *live, struct xd_disk *disk, uint64_t bytes)
 	static const char *const names[] = { "live0", "live1" };
 	bool kept;
 	int r = live->fd = xd_keep(disk, "livegen", XD_KEEP_STATE,
-				   sizeof(struct kept_generation), &kept);
+				   sizeof(struct kept_generation), &live->kept);
 
 	for (unsigned int i = 0; i < 2 && r >= 0; i++)
 		r = kept_map_open(&live->map[i], disk, names[i],

@@ -26,6 +26,7 @@ struct xd_disk;
 struct live {
 	struct kept_map *map[2];
 	int fd; /* kept state: the generation that it is about */
+	bool kept; /* another worker has served this disk since it was attached */
 	atomic_uint now; /* which map; changed while nothing is written */
 	bool stale; /* the other one is to be emptied */
 };

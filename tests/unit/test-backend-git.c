@@ -23,7 +23,9 @@
 static void shell(struct rig *rig, const char *script)
 {
 	cleanup_free char *command = xasprintf(
-		"set -e; cd '%s'; export HOME=$PWD GIT_CONFIG_NOSYSTEM=1; %s",
+		"set -e; cd '%s'; export HOME=$PWD GIT_CONFIG_NOSYSTEM=1"
+		" GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
+		" GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@example.org; %s",
 		rig->images, script);
 
 	assert_int_equal(system(command), 0);
@@ -321,6 +323,41 @@ static void snapshots_are_commits(void **state)
 	rig_free(&rig);
 }
 
+/* Somebody moves the branch: nothing changes under a guest, whose worker may die;
+ * but when nothing is dirty the next one to attach it sees that. */
+static void a_branch_is_followed(void **state)
+{
+	unsigned char *image, *old;
+	struct rig rig;
+
+	begin(&rig, *(const bool *)*state);
+	image = image_of(&rig, "image");
+	old = image_of(&rig, "image.old");
+	must(&rig, rig_open(&rig, 1, WRITABLE));
+	assert_true(is_same(&rig, image));
+	shell(&rig, "git -C r.git update-ref refs/heads/main main~1");
+	rig_die(&rig);
+	must(&rig, rig_recover(&rig, 1, WRITABLE));
+	assert_true(is_same(&rig, image));
+	assert_int_equal(rig_close(&rig), 0);
+	rig_detach(&rig);
+	must(&rig, rig_open(&rig, 1, WRITABLE));
+	assert_true(is_same(&rig, old));
+	memset(old, 0x5a, CHUNK);
+	assert_int_equal(rig_io(&rig, 0, XD_WRITE, 0, 0, CHUNK, old), 0);
+	assert_int_equal(rig_close(&rig), 0);
+	rig_detach(&rig);
+	/* Not when there is something that would be lost. */
+	shell(&rig, "git -C r.git update-ref refs/heads/main"
+		    " $(git -C r.git commit-tree -p main -m x main^{tree})");
+	must(&rig, rig_open(&rig, 1, WRITABLE));
+	assert_true(is_same(&rig, old));
+	assert_int_equal(rig_close(&rig), 0);
+	free(image);
+	free(old);
+	rig_free(&rig);
+}
+
 static void what_is_asked_for_wrongly(void **state)
 {
 	static const struct {
@@ -339,8 +376,6 @@ static void what_is_asked_for_wrongly(void **state)
 
 	begin(&rig, *(const bool *)*state);
 	shell(&rig, "t=$(git -C r.git mktree < /dev/null);"
-		    "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
-		    " GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org;"
 		    "c=$(git -C r.git commit-tree -m x $t);"
 		    "git -C r.git update-ref refs/heads/text $c");
 	for (unsigned int i = 0; i < ARRAY_SIZE(asked); i++) {
@@ -358,10 +393,15 @@ int main(void)
 {
 #define ON(test, i) cmocka_unit_test_prestate(test, &with_uring[i])
 	const struct CMUnitTest tests[] = {
-		ON(a_commit_is_read, 0),	  ON(a_commit_is_read, 1),
-		ON(git_keeps_it_as_it_likes, 0),  ON(damage_is_an_error, 0),
-		ON(a_branch_may_move, 1),	  ON(what_is_written, 0),
-		ON(what_is_written, 1),		  ON(snapshots_are_commits, 0),
+		ON(a_commit_is_read, 0),
+		ON(a_commit_is_read, 1),
+		ON(git_keeps_it_as_it_likes, 0),
+		ON(damage_is_an_error, 0),
+		ON(a_branch_may_move, 1),
+		ON(what_is_written, 0),
+		ON(what_is_written, 1),
+		ON(snapshots_are_commits, 0),
+		ON(a_branch_is_followed, 1),
 		ON(what_is_asked_for_wrongly, 0),
 	};
 
