@@ -368,6 +368,28 @@ ok "rollback: both are committed" rollback vm -m "as it was"
 ok "... in three commits" commits 8
 ok "... the last one of which is that from before" is_image vm "$tmp/three.img"
 ok "... below it there is all" is_image vm~1 "$tmp/vm.img"
+if command -v nbdcopy > /dev/null; then
+	# The worker itself finds its overlay where rollback does, and the other way.
+	touch "$tmp/none.conf"
+	export XENDISK_LIBEXEC_DIR=$top_builddir
+	serve()
+	{
+		timeout 120 "$top_builddir/xendisk" serve --config "$tmp/none.conf" \
+			--backend-dir "$top_builddir/backends/.libs" --state-dir "$tmp/state" \
+			"git:$back?branch=vm" --run "$1"
+	}
+	mv "$tmp/state" "$tmp/state.rig"
+	mkdir "$tmp/state"
+	ok "a worker writes" serve "nbdcopy $tmp/two.img \$uri"
+	n=$(git -C "$back" rev-list --count vm)
+	ok "rollback: its overlay" rollback "$one"
+	ok "... is committed, too" commits $((n + 2))
+	ok "... with what was written" is_image vm~1 "$tmp/two.img"
+	ok "... the disk is what it was" serve "nbdcopy \$uri $tmp/served.img"
+	ok "... indeed" cmp "$tmp/served.img" "$tmp/one.img"
+else
+	skipped "rollback of a worker's overlay" "nbdcopy is not installed"
+fi
 ok "rollback: of nothing" fails 4 "nothing" rollback nothing
 ok "rollback: without an overlay" xgit rollback "$back" vm "$one" --state-dir "$tmp/none"
 ok "... is what it was" is_image vm "$tmp/one.img"

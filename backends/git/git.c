@@ -23,10 +23,9 @@
 #include "config.h"
 
 #include "git.h"
+#include "overlay-key.h"
 
-#include <ctype.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -40,7 +39,6 @@
 #define CACHE_MOST   (8ull << 30)
 #define TMPFS_MAGIC_ 0x01021994
 #define RAMFS_MAGIC_ 0x858458f6
-#define NAME_BYTES   40 /* of the branch's name in that of the folder */
 
 /* --- Which disk ----------------------------------------------------------------- */
 
@@ -98,32 +96,6 @@ static int read_kept(struct xd_disk *disk, int *ret_fd, char ret[OID_HEX + 1])
 		ret[0] = '\0';
 	*ret_fd = fd;
 	return 0;
-}
-
-/* FNV-1a. */
-static uint64_t hash(uint64_t h, const char *text)
-{
-	for (const char *p = text; *p; p++)
-		h = (h ^ (unsigned char)*p) * 0x100000001b3u;
-	return (h ^ 0xff) * 0x100000001b3u;
-}
-
-/* The state folder of a branch of a repository. */
-static void make_key(const char *repo, const char *branch, char *ret,
-		     size_t size)
-{
-	uint64_t h = hash(hash(0xcbf29ce484222325u, repo), branch);
-	char name[NAME_BYTES + 1];
-	size_t n = 0;
-
-	for (; branch[n] && n < NAME_BYTES; n++) {
-		unsigned char c = (unsigned char)branch[n];
-
-		name[n] = isalnum(c) || (n > 0 && strchr("._-", c)) ? (char)c :
-								      '_';
-	}
-	name[n] = '\0';
-	(void)snprintf(ret, size, "git/%s-%016" PRIx64, name, h);
 }
 
 /* --- Opening ------------------------------------------------------------------------ */
@@ -218,13 +190,13 @@ static int open_readonly(struct git *git, int dir, struct cm_open *open)
 
 static int open_writable(struct git *git, int dir, struct cm_open *open)
 {
-	char repo[PATH_MAX], key[NAME_MAX], reason[WHY_MAX] = "";
+	char repo[PATH_MAX], key[OVERLAY_KEY_MAX], reason[WHY_MAX] = "";
 	cleanup_close int state = -1;
 	int r = real_path(git->disk, dir, repo);
 
 	if (r < 0)
 		return r;
-	make_key(repo, open->branch, key, sizeof(key));
+	overlay_key(repo, open->branch, key);
 	state = xd_state(git->disk, key);
 	if (state < 0)
 		return state; /* xd_state() has said why */
