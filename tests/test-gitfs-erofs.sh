@@ -23,7 +23,8 @@ for name in '!' '-' '.-' '...' $'new\nline' 'with:colon?' 'trailing.' 'blank ' \
 	$'\xff\xfe' $'\x01' '\' "$(printf 'n%.0s' {1..255})"; do
 	echo "$name" > "bytes/$name"
 done
-for i in {1..3000}; do echo "$i" > "many/a name of some length, number $i"; done
+long=$(printf 'n%.0s' {1..100})
+for i in {1..300}; do echo "$i" > "many/$long $i"; done
 for i in {1..40}; do mkdir "many/$i"; echo "$i" > "many/$i/$i"; done
 ln -s ../README.md docs/link
 ln -s docs folder
@@ -106,13 +107,11 @@ else
 fi
 
 # --- A tree with a .xendisk of its own ------------------------------------------------
-git -C "$work" switch -q --orphan own
-mkdir "$work/.xendisk"
-echo own > "$work/.xendisk/commit"
-echo one > "$work/.xendisk~1"
-git -C "$work" add -A && git -C "$work" commit -qm own
-git -C "$work" switch -q main
-ok "a tree with a .xendisk" image "$tmp/own.img" "gitfs($work/.git, rev=own, format=erofs)"
+blob() { git -C "$work" hash-object -w --stdin; }
+own=$(printf '100644 blob %s\tcommit\n' "$(echo own | blob)" | git -C "$work" mktree)
+own=$(printf '040000 tree %s\t.xendisk\n100644 blob %s\t.xendisk~1\n' "$own" \
+	"$(echo one | blob)" | git -C "$work" mktree)
+ok "a tree with a .xendisk" image "$tmp/own.img" "gitfs($work/.git, rev=$own, format=erofs)"
 ok "... is sound" extract "$tmp/own.img" "$tmp/out"
 kept() { [ "$(cat "$tmp/out/.xendisk~2/commit")" = own ] && [ "$(cat "$tmp/out/.xendisk~1")" = one ]; }
 ok "... and has both" kept
@@ -126,11 +125,11 @@ ok "links as text" no 'symlinks: format=erofs has them' \
 ok "a label that is too long" no 'label: "1234567890123456"' \
 	"gitfs($work/.git, format=erofs, label=1234567890123456)"
 ok "no such format" no ext4 "gitfs($work/.git, format=ext4)"
-long=$(printf '100644 blob %s\t%s\n' "$(git -C "$work" rev-parse main:empty)" \
+tree=$(printf '100644 blob %s\t%s\n' "$(git -C "$work" rev-parse main:empty)" \
 	"$(printf 'ü%.0s' {1..128})" | git -C "$work" mktree)
 ok "a name of 256 bytes" no 'the name has more than 255 bytes' \
-	"gitfs($work/.git, rev=$long, format=erofs)"
-ok "... is not too long for FAT" image "$tmp/own.img" "gitfs($work/.git, rev=$long)"
+	"gitfs($work/.git, rev=$tree, format=erofs)"
+ok "... is not too long for FAT" image "$tmp/own.img" "gitfs($work/.git, rev=$tree)"
 rm -rf "$tmp/own.img" "$tmp/out"
 
 # --- Git LFS ---------------------------------------------------------------------------
