@@ -201,8 +201,18 @@ ok "all of it elsewhere" no 'lfs/objects: ' "gitfs($lfs/.git)"
 ok "... does not matter with lfs=no" image "$tmp/lfs.img" "gitfs($lfs/.git, lfs=no)"
 rm "$lfs/.git/lfs"
 mv "$tmp/aside" "$lfs/.git/lfs"
-ok "a limit on open files" bash -c "ulimit -Sn 60 && $(declare -f serve image); top_builddir='$top_builddir'
-	image '$tmp/lfs.img' 'gitfs($lfs/.git)'"
+
+# Each is an open file, and there are more than the soft limit allows.
+git -C "$lfs" switch -q -c many
+for i in {1..80}; do echo "$i" > "$tmp/one" && track "many-$i" "$tmp/one"; done
+git -C "$lfs" add -A && git -C "$lfs" commit -qm many
+git -C "$lfs" switch -q main
+limited() { (ulimit "$1" 70 && image "$tmp/lfs.img" "gitfs($lfs/.git, rev=many)"); }
+ok "a limit on open files is raised" limited -Sn
+ok "... if it can be" fails 1 'the limit (RLIMIT_NOFILE) does not allow so many' limited -n
+unpack "$tmp/lfs.img" "$tmp/out"
+all() { [ "$(cat "$tmp"/out/many-* | sort -n | tr '\n' ' ')" = "$(echo {1..80}) " ]; }
+ok "... all are there" all
 
 # --- More than 4 GiB ---------------------------------------------------------------------
 # The last file's last bytes are the disk's, but for zeroes up to a whole block.
@@ -239,3 +249,18 @@ ok "... with an inode of 64 bytes" inode
 small() { dump.erofs --path=/movie "$tmp/front.img" | grep 'Inode size: 32'; }
 ok "... and no others" small
 ok "... which FAT cannot have" no '/zz-huge: 5368709120 bytes are more' "gitfs($lfs/.git)"
+
+# --- What an operator is told ----------------------------------------------------------------
+command -v xenstore-exists > /dev/null || exit
+sim_start
+daemon_start
+dom=$(domain)
+ok "attach" toolstack attach "$dom" xvdb "gitfs(\"$lfs/.git\", format=erofs)"
+ok "show says what it is" says 'EROFS, [0-9]* blocks of 4096 bytes' xendisk show "$dom" xvdb
+ok "... how many files are objects of Git LFS" \
+	says '4 files are objects of Git LFS' xendisk show "$dom" xvdb
+ok "... and how many are not there" \
+	says '1 files are pointers of Git LFS' xendisk show "$dom" xvdb
+head_is() { guest "$dom" xvdb read 0 4K | dd bs=1 skip=1024 count=4 status=none | od -An -tx1 | grep -q 'e2 e1 f5 e0'; }
+ok "a guest reads it" head_is
+ok "detach" toolstack detach "$dom" xvdb
