@@ -13,7 +13,7 @@ fi
 . "${top_srcdir:-.}/tests/functions.sh"
 [ -e "$top_builddir/backends/.libs/git.so" ] ||
 	skip_all "built without libgit2"
-requires git nbdcopy nbdinfo
+requires git nbdcopy nbdinfo xenstore-read xenstore-write
 kills=${XENDISK_GIT_KILLS:-8}
 RANDOM=${XENDISK_SEED:-1}
 
@@ -42,7 +42,15 @@ held()
 }
 # Nothing is wrong but what was given up on the way: packs without a reference.
 sound() { git -C "$repo" fsck --full --strict --no-dangling; }
-snap() { xendisk snapshot "$dom" xvdb -m "$1" --wait; }
+snap() { xendisk snapshot "$dom" xvdb -m "$1" --wait "${@:2}"; }
+# The guest's part of --fsfreeze, as in examples/fsfreeze.
+at_rest()
+{
+	local key=/local/domain/0/backend/vbd/$dom/51728/xendisk-freeze
+	eventually 10 xenstore-read "$key"
+	xenstore-write "/local/domain/$dom/device/vbd/51728/xendisk-frozen" \
+		"$(xenstore-read "$key")"
+}
 load()
 {
 	guest "$dom" xvdb verify --persist "$tmp/model" --size $size \
@@ -102,7 +110,12 @@ snapshots()
 ok "snapshots under load, git gc --prune=now in a loop" snapshots
 whole "$dom" "$tmp/two"
 meet "$dom"
-ok "one more" says '^[0-9a-f]\{40\}$' snap two
+at_rest & agent=$!
+ok "one more, with its file system at rest" says '^[0-9a-f]\{40\}$' \
+	snap two --fsfreeze
+wait "$agent"
+ok "... as the commit says" says '^Xendisk-Consistency: fs-frozen$' \
+	git -C "$repo" log -1 --format=%b web
 ended_well "the guest goes again"
 ok "... is what the guest has" held web "$tmp/two"
 ok "git finds nothing wrong again" sound

@@ -600,7 +600,7 @@ static int snapshot(struct client *client, const char *asked, char *text,
 	struct snapshot_info info = { .kind = CM_BRANCH,
 				      .consistency = CONSISTENCY_CRASH };
 	struct xd_disk *disk = client->git->disk;
-	char reason[WHY_MAX] = "";
+	char reason[WHY_MAX] = "", how[16] = "";
 	uint64_t gen;
 	int r = xd_pair(asked, "message", info.message, sizeof(info.message));
 
@@ -610,6 +610,9 @@ static int snapshot(struct client *client, const char *asked, char *text,
 		return r;
 	}
 	(void)xd_pair(asked, "domain", info.domain, sizeof(info.domain));
+	(void)xd_pair(asked, "consistency", how, sizeof(how));
+	if (strcmp(how, "fs-frozen") == 0)
+		info.consistency = CONSISTENCY_FS_FROZEN;
 	if (!client->overlay)
 		r = why(reason, -EROFS, "the disk is only read");
 	else if (!client->active)
