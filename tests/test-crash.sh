@@ -10,6 +10,15 @@ set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
 export XENDISK_FAULTS=$tmp/faults XENDISKD=$top_builddir/tests/faults/xendiskd
 fault() { "$top_builddir/tests/faults/fault" "$tmp/faults" "$@"; }
+# Where git is built; NAME WHERE a line.
+git_disk=
+[ ! -e "$top_builddir/tests/faults/.libs/git.so" ] || git_disk=yes
+points()
+{
+	if [ -n "$git_disk" ]; then fault points; else
+		fault points | grep -v ' git/'
+	fi
+}
 
 declare -A disks=(
 	[raw]="raw($tmp/raw.img)"
@@ -17,6 +26,7 @@ declare -A disks=(
 	[mem]="mem(160M)"
 	[cow]="cow($tmp/gold.img, mem)"
 	[cow_raw]="cow($tmp/gold.img, raw($tmp/top.img))"
+	[git]="git($tmp/disks.git, cache=4K)"
 )
 # What a guest does: options of simguest verify.
 declare -A deeds=(
@@ -28,6 +38,8 @@ declare -A deeds=(
 	[indirect]="--ops write=50,read=50 --bs 64K-512K"
 	[overlap]="--ops write=90,read=10 --bs 4K-16K --size 64K"
 )
+# That, and snapshots meanwhile, of a disk that can.
+while_snapped="--ops write=60,flush=20,read=20"
 # Those that are no verify: a script of operations with their answers.
 script_of()
 {
@@ -64,24 +76,56 @@ attach()
 }
 ready() { [ "$on" = "$1" ] && [ $deaths -lt 4 ] || attach "$1" > "$tmp/out" 2>&1; }
 
+# Snapshots that are committed; one may meet a worker's death, or no guest just now.
+snap_twice()
+{
+	local n=0
+	for _ in {1..300}; do
+		timeout 60 "$top_builddir/xendisk" --run-dir "$tmp/run" \
+			snapshot "$dom" xvdb -m "$n" --wait && n=$((n + 1))
+		[ $n -lt 2 ] || return 0
+		sleep 0.05
+	done
+	return 1
+}
+snapshots()
+{
+	local snaps
+	snap_twice > "$tmp/snaps" 2>&1 &
+	snaps=$!
+	while :; do
+		# shellcheck disable=SC2086
+		verify 200 $while_snapped || return
+		kill -0 $snaps 2> /dev/null || break
+	done
+	wait $snaps || { tail -5 "$tmp/snaps"; return 1; }
+}
+
+# verify REQUESTS OPTION...
+verify()
+{
+	local out
+	out=$(guest "$dom" xvdb verify --persist "$tmp/model" --size 1M \
+		--queues 2 --depth 8 --requests "$1" --timeout 60 --seconds 60 \
+		--seed $RANDOM "${@:2}" 2>&1) || {
+		echo "$out"
+		return 1
+	}
+	grep ' 0 errors' <<< "$out"
+}
+
 # does DEED: what its guest says must be right.
 does()
 {
-	local out
 	case $1 in
 	long_discard | bad_flush)
 		guest "$dom" xvdb script --timeout 60 < <(script_of "$1") || return
 		[ "$1" = long_discard ] ||
 			xendisk resume "$dom" xvdb --accept-loss ;;
+	snapshots) snapshots ;;
 	*)
 		# shellcheck disable=SC2086
-		out=$(guest "$dom" xvdb verify --persist "$tmp/model" --size 1M \
-			--queues 2 --depth 8 --requests 30 --timeout 60 \
-			--seconds 60 --seed $RANDOM ${deeds[$1]} 2>&1) || {
-			echo "$out"
-			return 1
-		}
-		grep ' 0 errors' <<< "$out" ;;
+		verify 30 ${deeds[$1]} ;;
 	esac
 }
 
@@ -134,6 +178,11 @@ on_another() { deaths=99; }
 fault new
 sim_start
 truncate -s 160M "$tmp/raw.img" "$tmp/gold.img" "$tmp/top.img"
+export XENDISK_LIBEXEC_DIR=$top_builddir HOME=$tmp GIT_CONFIG_NOSYSTEM=1
+if [ -n "$git_disk" ]; then
+	xendisk git init "$tmp/disks.git" > /dev/null
+	xendisk git create "$tmp/disks.git" main --size 160M > /dev/null
+fi
 daemon_start --backend-dir "$top_builddir/tests/faults/.libs"
 dom=$(domain)
 
@@ -143,18 +192,19 @@ sample()
 	local place where
 	while read -r where place; do
 		try "${where%/*}" "$place" "${where#*/}"
-	done < <(fault points | awk '{ print $2, $1 }' | sort -s -k1,1)
+	done < <(points | awk '{ print $2, $1 }' | sort -s -k1,1)
 }
 
 # --- Each place, operation and disk ---------------------------------------------------
 # Which places an operation passes is what a run without a death shows.
 passed_since() { fault passed | paste "$1" - | awk '$4 > $2 { print $1, $4 - $2 }'; }
-is_place() { fault points | grep -q "^$1 "; }
+is_place() { points | grep -q "^$1 "; }
 sweep()
 {
 	local disk deed place n
-	for disk in raw raw_cached mem cow cow_raw; do
-		for deed in "${!deeds[@]}" again; do
+	for disk in raw raw_cached mem cow cow_raw ${git_disk:+git}; do
+		for deed in "${!deeds[@]}" again snapshots; do
+			[ "$deed" != snapshots ] || [ "$disk" = git ] || continue
 			ready "$disk" || continue
 			fault passed > "$tmp/before"
 			case $deed in
@@ -181,7 +231,7 @@ sweep()
 		try raw_cached $place bad_flush
 	done
 }
-is_recovery() { fault points | grep -qE "^$1 raw/(again|reopen)"; }
+is_recovery() { points | grep -qE "^$1 raw/(again|reopen)"; }
 
 # --- Broken on purpose ------------------------------------------------------------------
 # fresh DISK: a domain with a disk of its own on an IMAGE of its own:
@@ -274,8 +324,28 @@ controls()
 		ghost "raw(IMAGE, cache=writeback)"
 }
 
+# Snapshots that death has met are whole or not there; what is left of all layers is
+# no more than the one that is written to.
+space_is_free()
+{
+	[ "$(du -ck "$tmp"/state/git/*/data* | tail -1 | cut -f1)" -le 1200 ]
+}
+nothing_left_over()
+{
+	attach git && fault orders && does snapshots &&
+		eventually 20 space_is_free && return
+	du -k "$tmp"/state/git/*/*
+	return 1
+}
+
 sample
 [ "${XENDISK_CRASH:-}" != full ] || sweep
+if [ -n "$git_disk" ]; then
+	ok "git: no space is left over" nothing_left_over
+	! command -v git > /dev/null ||
+		ok "git: the repository is sound" git -C "$tmp/disks.git" \
+			fsck --full --strict --no-dangling
+fi
 
 ok "the last disk is detached" toolstack detach "$dom" xvdb
 
@@ -284,7 +354,7 @@ all_passed()
 {
 	local never
 	never=$(fault passed | awk 'NR == FNR { place[$1] = 1; next }
-		place[$1] && !$2 { print $1 }' <(fault points) -)
+		place[$1] && !$2 { print $1 }' <(points) -)
 	[ -z "$never" ] || { echo "never passed: $never"; return 1; }
 }
 has_points() { [ "$(nm "$1" | grep -c crash_point)" -gt 0 ]; }

@@ -353,7 +353,6 @@ int overlay_restart(struct overlay *overlay, struct overlay_facts *facts,
 		layer_close(layer);
 		return err;
 	}
-	CRASH_POINT(overlay_restarted);
 	replace_layers(overlay, slot, layer);
 	*facts = overlay->facts;
 	return 0;
@@ -375,7 +374,6 @@ int overlay_grow(struct overlay *overlay, uint64_t size, char *ret_why)
 	err = extend_all(overlay, size, ret_why);
 	if (err < 0)
 		return err;
-	CRASH_POINT(overlay_extended);
 	if (layer_grow(active, size / LAYER_SECTOR) < 0)
 		return why(ret_why, -ENOMEM, "no memory for a larger map");
 	meta.size = size;
