@@ -14,7 +14,7 @@ fi
 . "$(dirname "$0")/functions.sh"
 git_tool=$top_builddir/xendisk-git
 [ -x "$git_tool" ] || skip_all "built without libgit2"
-requires git
+requires git pgrep
 rig=$top_builddir/tests/git/commit-rig
 faulty=$top_builddir/tests/faults/xendisk-git
 full=$top_builddir/tests/git/preload-full.so
@@ -106,6 +106,35 @@ ok "... all there are" said "^packs $(find "$repo" -name '*.pack' | wc -l)\$"
 ok "a clone is the same disk" git clone -q --bare "$repo" "$tmp/clone.git"
 clone_is() { "$git_tool" export "$tmp/clone.git" web --force -o "$tmp/out" && cmp "$tmp/out" "$model"; }
 ok "... byte for byte" clone_is
+
+# --- For reading, beside it -------------------------------------------------------------
+# reader REV COMMAND...: until $tmp/reading, a FIFO, is closed.
+reader() { RIG_REV=$1 worker "${@:2}"; }
+old=$(git -C "$repo" rev-parse web~2)
+ok "an older commit, for reading" reader web~2 packs "object:$(chunk)"
+ok "... that one" said "^opened $old\$"
+ok "... its pin is gone with it" counts xendisk/open 0
+mkfifo "$tmp/reading"
+(RIG_REV=web~2 exec timeout 240 "$rig" "$git_tool" "$repo" "$state" web "$model" \
+	wait < "$tmp/reading" > "$tmp/reader" 2>&1) &
+reader=$!
+exec 8> "$tmp/reading"
+eventually 30 grep -q opened "$tmp/reader"
+ok "while it is open there is a pin" counts xendisk/open 1
+pinned() { [ "$(git -C "$repo" rev-parse "$(refs xendisk/open)")" = "$old" ]; }
+ok "... of that commit" pinned
+ok "another one beside it" reader web packs
+ok "... leaves that pin alone" pinned
+parent=$(pgrep -P "$(pgrep -P $reader)")
+child=$(pgrep -P "$parent")
+kill -9 "$parent" "$child"
+exec 8>&-
+wait $reader
+ok "killed: the pin stays" counts xendisk/open 1
+ok "... until another one comes" reader web packs
+ok "... that clears it away" counts xendisk/open 0
+nothing() { RIG_REV=nothing fails 1 "nothing" worker packs; }
+ok "no such revision" nothing
 
 # --- A disk that grows --------------------------------------------------------------
 begin 100352

@@ -150,7 +150,8 @@ int pin_release(struct git_repository *repo, const char *folder,
 
 /* --- Of processes ------------------------------------------------------------- */
 
-/* When it started, in ticks since boot; "" when there is no such process. */
+/* When it started, in ticks since boot; "" when there is no such process, or only
+ * what is left of one. */
 static void started(const char *pid, char ret[24])
 {
 	char path[64], text[STAT_MAX];
@@ -164,6 +165,8 @@ static void started(const char *pid, char ret[24])
 		return;
 	at = strrchr(text, ')'); /* the name before it may have anything */
 	at = at ? strtok_r(at + 1, " ", &save) : NULL;
+	if (at && strchr("ZX", *at)) /* dead, and nobody has waited for it */
+		return;
 	for (int i = 3; at && i < STAT_START; i++)
 		at = strtok_r(NULL, " ", &save);
 	if (at)

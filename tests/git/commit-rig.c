@@ -23,6 +23,10 @@
  *	again		   ends this committer, starts another one
  *	kill		   kills the process that makes commits
  *
+ * With RIG_REV that revision is opened for reading only: object, packs, kill; and
+ *
+ *	wait		   until stdin ends
+ *
  * With RIG_FOLLOW an overlay with nothing in it follows its branch; RIG_KEEP is for
  * OPEN.  Whenever the committer says that it has begun again ("begun" is printed), all is
  * asked again, as the worker does it.  What goes wrong otherwise is exit 1.
@@ -48,7 +52,7 @@
 #define LARGEST	   300000 /* bytes of a random range */
 
 static struct {
-	const char *program, *repo_path, *branch, *keep;
+	const char *program, *repo_path, *branch, *keep, *rev;
 	int repo, state, model, sock;
 	pid_t committer;
 	uint32_t seq, since; /* answers to questions before that are old */
@@ -78,11 +82,13 @@ static void start_committer(void)
 	if (rig.committer == 0) {
 		/* From above, so that none is overwritten. */
 		int from[3] = { fcntl(pair[1], F_DUPFD, 10),
-				fcntl(rig.state, F_DUPFD, 10),
+				rig.rev ? -1 : fcntl(rig.state, F_DUPFD, 10),
 				fcntl(rig.repo, F_DUPFD, 10) };
 
 		for (int i = 0; i < 3; i++)
-			if (dup2(from[i], CM_FD_SOCKET + i) < 0)
+			if (from[i] < 0)
+				(void)close(CM_FD_SOCKET + i);
+			else if (dup2(from[i], CM_FD_SOCKET + i) < 0)
 				_exit(127);
 		for (int fd = CM_FD_REPO + 1; fd < 64; fd++)
 			(void)close(fd);
@@ -190,6 +196,10 @@ static bool open_disk(union cm_any *msg)
 
 	(void)snprintf(open.branch, sizeof(open.branch), "%s", rig.branch);
 	(void)snprintf(open.keep, sizeof(open.keep), "%s", rig.keep);
+	if (rig.rev) {
+		open.flags = CM_OPEN_READONLY;
+		(void)snprintf(open.rev, sizeof(open.rev), "%s", rig.rev);
+	}
 	send_message(&open.h, CM_OPEN, NULL, 0);
 	return expect(msg, CM_OPENED, NULL);
 }
@@ -565,9 +575,27 @@ static void run(char *command)
 		reach();
 	} else if (strcmp(verb, "kill") == 0) {
 		do_kill();
+	} else if (strcmp(verb, "wait") == 0) {
+		while (getchar() != EOF)
+			;
 	} else {
 		errx(2, "%s: no such command", verb);
 	}
+}
+
+static void read_only(int argc, char **argv)
+{
+	char name[OID_HEX + 1];
+	union cm_any msg;
+
+	start_committer();
+	if (!open_disk(&msg))
+		errx(1, "OPEN: no answer");
+	oid_hex(msg.opened.commit, name);
+	printf("opened %s\n", name);
+	for (int i = 6; i < argc; i++)
+		run(argv[i]);
+	end_committer();
 }
 
 int main(int argc, char **argv)
@@ -579,6 +607,7 @@ int main(int argc, char **argv)
 	rig.program = argv[1];
 	rig.repo_path = argv[2];
 	rig.branch = argv[4];
+	rig.rev = getenv("RIG_REV");
 	rig.keep = getenv("RIG_KEEP") ? getenv("RIG_KEEP") : "";
 	rig.repo = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	rig.state = open(argv[3], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -587,6 +616,10 @@ int main(int argc, char **argv)
 		err(1, "open");
 	(void)setvbuf(stdout, NULL, _IOLBF, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (rig.rev) {
+		read_only(argc, argv);
+		return 0;
+	}
 	open_overlay();
 	must(ftruncate(rig.model, (off_t)size()), "model", "");
 	for (int i = 6; i < argc; i++)
