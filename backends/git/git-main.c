@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "committer-main.h"
+#include "fat-commit.h"
 #include "git-tool.h"
 
 const struct program program = {
@@ -37,6 +38,13 @@ static enum status verb_committer(const struct invocation *call)
 {
 	(void)call;
 	return committer_main() == 0 ? STATUS_DONE : STATUS_FAILED;
+}
+
+/* ... and in fat-commit.h. */
+static enum status verb_fat_commit(const struct invocation *call)
+{
+	(void)call;
+	return fat_commit_main() == 0 ? STATUS_DONE : STATUS_FAILED;
 }
 
 const struct verb verbs[] = {
@@ -158,6 +166,11 @@ const struct verb verbs[] = {
 	  .synopsis = "",
 	  .summary = "called by git disks",
 	  .run = verb_committer,
+	  .hidden = true },
+	{ .name = "fat-commit",
+	  .synopsis = "",
+	  .summary = "called by gitfs disks that may be written",
+	  .run = verb_fat_commit,
 	  .hidden = true },
 	{ .name = "complete",
 	  .synopsis = "[WORD...]",

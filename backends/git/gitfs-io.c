@@ -8,6 +8,9 @@
  * and inflate, which finishes it; then it comes back to its lane, woken by an
  * eventfd.  Small files have two threads, large ones another: see gitfs.h.
  *
+ * Where a guest may write, what it has written is in a file (gitfs-write.c), which
+ * is read, written and flushed by threads, too.
+ *
  * A job lives in its request's scratch.  Its buffers may be written by whoever
  * has the job.
  */
@@ -19,6 +22,7 @@
 #include <string.h>
 
 #include "common/util.h"
+#include "gitfs-write.h"
 #include "stream.h"
 
 #define PIECE	65536u
@@ -29,6 +33,9 @@ struct lane {
 	struct gitfs *gitfs;
 	int wake; /* borrowed */
 	struct xd_sys poll;
+	bool armed;
+	bool ending; /* polls were cancelled: only a last flush may come */
+	unsigned int waiting; /* jobs that threads have */
 	struct gitfs_job *finished; /* gitfs->lock */
 };
 
@@ -55,16 +62,32 @@ static struct xd_request *request_of(struct gitfs_job *job)
 
 /* --- Into the request's buffers ------------------------------------------------ */
 
+/* Where the next bytes go, and how many of n have room there. */
+static uint8_t *room_for(const struct gitfs_job *job, uint64_t n,
+			 size_t *ret_part, const struct iovec *iov)
+{
+	*ret_part = (size_t)MIN(n, iov[job->iov].iov_len - job->in_iov);
+	return (uint8_t *)iov[job->iov].iov_base + job->in_iov;
+}
+
+static void advance(struct gitfs_job *job, size_t n, const struct iovec *iov)
+{
+	job->done += n;
+	job->in_iov += n;
+	if (job->in_iov == iov[job->iov].iov_len) {
+		job->iov++;
+		job->in_iov = 0;
+	}
+}
+
 /* bytes NULL: zeroes. */
 static void put(struct gitfs_job *job, const uint8_t *bytes, uint64_t n)
 {
 	const struct iovec *iov = request_of(job)->iov;
 
-	job->done += n;
 	while (n > 0) {
-		size_t room = iov[job->iov].iov_len - job->in_iov;
-		size_t part = (size_t)MIN(n, room);
-		uint8_t *to = (uint8_t *)iov[job->iov].iov_base + job->in_iov;
+		size_t part;
+		uint8_t *to = room_for(job, n, &part, iov);
 
 		if (bytes) {
 			memcpy(to, bytes, part);
@@ -73,11 +96,7 @@ static void put(struct gitfs_job *job, const uint8_t *bytes, uint64_t n)
 			memset(to, 0, part);
 		}
 		n -= part;
-		job->in_iov += part;
-		if (part == room) {
-			job->iov++;
-			job->in_iov = 0;
-		}
+		advance(job, part, iov);
 	}
 }
 
@@ -232,33 +251,77 @@ static int put_node(struct gitfs *gitfs, struct gitfs_thread *thread,
 	return -EINPROGRESS;
 }
 
+/* What a guest has written: blocks, so only a thread does it. */
+static int put_written(const struct gitfs *gitfs,
+		       const struct gitfs_thread *thread, struct gitfs_job *job,
+		       uint64_t offset, uint64_t n, enum gitfs_queue *ret_queue)
+{
+	const struct iovec *iov = request_of(job)->iov;
+	int r = 0;
+
+	*ret_queue = GITFS_SMALL;
+	if (!thread)
+		return -EINPROGRESS;
+	while (n > 0 && r == 0) {
+		size_t part;
+		uint8_t *to = room_for(job, n, &part, iov);
+
+		r = write_back_read(gitfs->write, offset, to, part);
+		advance(job, part, iov);
+		offset += part;
+		n -= part;
+	}
+	return r;
+}
+
+/* Of that length, or of what is alike: was it written? */
+static bool is_written(const struct gitfs *gitfs, uint64_t offset,
+		       uint64_t *io_n)
+{
+	bool written = false;
+
+	if (gitfs->write)
+		*io_n = write_back_run(gitfs->write, offset, *io_n, &written);
+	return written;
+}
+
+static int put_laid(struct gitfs *gitfs, struct gitfs_thread *thread,
+		    struct gitfs_job *job, uint64_t offset, uint64_t n,
+		    enum gitfs_queue *ret_queue)
+{
+	const struct layout *layout = gitfs->laid.layout;
+	struct piece piece = layout->ops->find(layout, offset, n);
+
+	switch (piece.kind) {
+	case PIECE_META:
+		put_meta(layout, job, offset, piece.length);
+		return 0;
+	case PIECE_ZERO:
+		put(job, NULL, piece.length);
+		return 0;
+	case PIECE_FOLDER:
+		return put_folder(gitfs, job, &piece);
+	default:
+		return put_node(gitfs, thread, job, &piece, ret_queue);
+	}
+}
+
 /* As far as it goes. */
 static int serve(struct gitfs *gitfs, struct gitfs_thread *thread,
 		 struct gitfs_job *job, enum gitfs_queue *ret_queue)
 {
 	const struct xd_request *req = request_of(job);
-	const struct layout *layout = gitfs->laid.layout;
 	int r = 0;
 
 	while (job->done < req->length && r == 0) {
 		uint64_t offset = req->offset + job->done;
-		struct piece piece = layout->ops->find(layout, offset,
-						       req->length - job->done);
+		uint64_t n = req->length - job->done;
 
-		switch (piece.kind) {
-		case PIECE_META:
-			put_meta(layout, job, offset, piece.length);
-			break;
-		case PIECE_ZERO:
-			put(job, NULL, piece.length);
-			break;
-		case PIECE_FOLDER:
-			r = put_folder(gitfs, job, &piece);
-			break;
-		case PIECE_FILE:
-			r = put_node(gitfs, thread, job, &piece, ret_queue);
-			break;
-		}
+		if (is_written(gitfs, offset, &n))
+			r = put_written(gitfs, thread, job, offset, n,
+					ret_queue);
+		else
+			r = put_laid(gitfs, thread, job, offset, n, ret_queue);
 	}
 	/* A guest that waits for memory is helped; for the rest there is no
 	 * help. */
@@ -290,25 +353,52 @@ static void give_back(struct gitfs_job *job)
 	(void)!write(job->lane->wake, &one, sizeof(one));
 }
 
+/* With the lock: the next one that this thread may do. */
+static struct gitfs_job *take(struct gitfs_thread *thread)
+{
+	struct gitfs *gitfs = thread->gitfs;
+	struct gitfs_job **first = &gitfs->first[thread->queue];
+	struct gitfs_job *job = *first;
+
+	if (thread->queue == GITFS_CHANGES) {
+		if (gitfs->held)
+			return NULL;
+		gitfs->changing += !!job;
+	}
+	if (job)
+		*first = job->next;
+	return job;
+}
+
+/* With the lock: a change is done. */
+static void end_change(struct gitfs *gitfs)
+{
+	if (--gitfs->changing == 0 && gitfs->held)
+		pthread_cond_broadcast(&gitfs->news);
+}
+
 static void *run(void *arg)
 {
 	struct gitfs_thread *thread = arg;
 	struct gitfs *gitfs = thread->gitfs;
-	struct gitfs_job **first = &gitfs->first[thread->queue];
 	enum gitfs_queue queue = thread->queue;
+	bool changes = queue == GITFS_CHANGES;
 	struct gitfs_job *job;
 
 	pthread_mutex_lock(&gitfs->lock);
 	while (!atomic_load(&gitfs->stop)) {
-		job = *first;
+		job = take(thread);
 		if (!job) {
 			pthread_cond_wait(&gitfs->news, &gitfs->lock);
 			continue;
 		}
-		*first = job->next;
 		pthread_mutex_unlock(&gitfs->lock);
-		job->err = serve(gitfs, thread, job, &queue);
+		job->err = changes ? write_back_change(gitfs->write,
+						       request_of(job)) :
+				     serve(gitfs, thread, job, &queue);
 		pthread_mutex_lock(&gitfs->lock);
+		if (changes)
+			end_change(gitfs);
 		if (job->err == -EINPROGRESS)
 			enqueue(gitfs, job, queue);
 		else
@@ -316,6 +406,23 @@ static void *run(void *arg)
 	}
 	pthread_mutex_unlock(&gitfs->lock);
 	return NULL;
+}
+
+void gitfs_hold(struct gitfs *gitfs)
+{
+	pthread_mutex_lock(&gitfs->lock);
+	gitfs->held = true;
+	while (gitfs->changing > 0)
+		pthread_cond_wait(&gitfs->news, &gitfs->lock);
+	pthread_mutex_unlock(&gitfs->lock);
+}
+
+void gitfs_release(struct gitfs *gitfs)
+{
+	pthread_mutex_lock(&gitfs->lock);
+	gitfs->held = false;
+	pthread_cond_broadcast(&gitfs->news);
+	pthread_mutex_unlock(&gitfs->lock);
 }
 
 static void stop_threads(struct gitfs *gitfs)
@@ -356,11 +463,16 @@ static int start_thread(struct gitfs *gitfs, enum gitfs_queue queue)
 
 static int start_threads(struct gitfs *gitfs)
 {
+	static const enum gitfs_queue queues[GITFS_THREADS] = {
+		GITFS_LARGE,   GITFS_SMALL,   GITFS_SMALL,
+		GITFS_CHANGES, GITFS_CHANGES,
+	};
 	int r = 0;
 
 	atomic_store(&gitfs->stop, false);
 	for (unsigned int i = 0; i < GITFS_THREADS && r == 0; i++)
-		r = start_thread(gitfs, i == 0 ? GITFS_LARGE : GITFS_SMALL);
+		if (gitfs->write || queues[i] != GITFS_CHANGES)
+			r = start_thread(gitfs, queues[i]);
 	if (r < 0)
 		stop_threads(gitfs);
 	return r;
@@ -376,6 +488,7 @@ static void arm(struct lane *lane)
 				      .fd = lane->wake,
 				      .flags = POLLIN,
 				      .done = on_wake };
+	lane->armed = true;
 	xd_sys(lane->ch, &lane->poll);
 }
 
@@ -388,6 +501,7 @@ static void complete_finished(struct lane *lane)
 	pthread_mutex_unlock(&lane->gitfs->lock);
 	for (; job; job = next) {
 		next = job->next;
+		lane->waiting--;
 		xd_complete(request_of(job), job->err);
 	}
 }
@@ -397,26 +511,33 @@ static void on_wake(struct xd_sys *sys, int64_t res)
 	struct lane *lane = container_of(sys, struct lane, poll);
 	uint64_t count;
 
-	if (res == -ECANCELED) /* the channel closes */
-		return;
-	(void)!read(lane->wake, &count, sizeof(count));
-	complete_finished(lane);
-	arm(lane);
+	lane->armed = false;
+	lane->ending |= res == -ECANCELED; /* the channel closes */
+	if (res != -ECANCELED) {
+		(void)!read(lane->wake, &count, sizeof(count));
+		complete_finished(lane);
+	}
+	if (!lane->ending || lane->waiting > 0)
+		arm(lane);
 }
 
 void gitfs_submit(struct xd_channel *ch, struct xd_request *req)
 {
 	struct gitfs *gitfs = ch->disk->data;
 	struct gitfs_job *job = job_of(req);
-	enum gitfs_queue queue;
-	int r;
+	enum gitfs_queue queue = GITFS_CHANGES;
+	int r = -EINPROGRESS;
 
 	*job = (struct gitfs_job){ .lane = ch->data };
-	r = serve(gitfs, NULL, job, &queue);
+	if (req->op == XD_READ)
+		r = serve(gitfs, NULL, job, &queue);
 	if (r != -EINPROGRESS) {
 		xd_complete(req, r);
 		return;
 	}
+	job->lane->waiting++;
+	if (!job->lane->armed)
+		arm(job->lane);
 	pthread_mutex_lock(&gitfs->lock);
 	enqueue(gitfs, job, queue);
 	pthread_mutex_unlock(&gitfs->lock);

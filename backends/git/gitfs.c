@@ -22,9 +22,9 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #include "common/util.h"
+#include "gitfs-write.h"
 #include "repo.h"
 
 /* --- Which commit ------------------------------------------------------------- */
@@ -42,53 +42,58 @@ static int read_kept(int fd, char ret[OID_HEX + 1])
 	return 0;
 }
 
-static int resolve(struct xd_disk *disk, int dir, struct revision *ret)
+/* kept: "", or the commit that an earlier worker had. */
+static int resolve_kept(struct gitfs *gitfs, int dir, const char *kept,
+			struct revision *ret)
 {
+	struct xd_disk *disk = gitfs->disk;
 	const char *rev = xd_arg_string(disk, "rev");
-	char kept[OID_HEX + 1], reason[WHY_MAX] = "";
-	cleanup_free char *name = NULL;
 	const char *path = strchr(rev, ':');
+	cleanup_free char *name = NULL;
+	char reason[WHY_MAX] = "";
+	int r;
+
+	if (gitfs->write)
+		return write_back_base(gitfs->write, dir, *kept != '\0', ret);
+	name = *kept ? xasprintf("%s%s", kept, path ? path : "") : strdup(rev);
+	r = name ? repo_resolve(dir, name, ret, reason) : -ENOMEM;
+	if (r < 0)
+		xd_error(disk, "%s: %s: %s", xd_arg_string(disk, "repo"), rev,
+			 *reason ? reason : strerror(-r));
+	return r;
+}
+
+static int resolve(struct gitfs *gitfs, int dir, struct revision *ret)
+{
+	char kept[OID_HEX + 1];
 	bool was_kept;
-	cleanup_close int fd =
-		xd_keep(disk, "commit", XD_KEEP_STATE, OID_HEX, &was_kept);
+	cleanup_close int fd = xd_keep(gitfs->disk, "commit", XD_KEEP_STATE,
+				       OID_HEX, &was_kept);
 	int r = fd < 0 ? fd : read_kept(fd, kept);
 
 	if (r < 0)
 		return r; /* xd_keep() has said why */
-	name = *kept ? xasprintf("%s%s", kept, path ? path : "") : strdup(rev);
-	r = name ? repo_resolve(dir, name, ret, reason) : -ENOMEM;
-	if (r < 0) {
-		xd_error(disk, "%s: %s: %s", xd_arg_string(disk, "repo"), rev,
-			 *reason ? reason : strerror(-r));
+	r = resolve_kept(gitfs, dir, kept, ret);
+	if (r < 0)
 		return r;
-	}
 	oid_hex(ret->id, kept);
 	return pwrite_all(fd, kept, OID_HEX, 0);
 }
 
-/* --- What /.xendisk/commit says ------------------------------------------------- */
-
-static char *describe(const struct revision *rev)
-{
-	char id[OID_HEX + 1], date[40] = "";
-	time_t time = (time_t)rev->time;
-	struct tm tm;
-
-	oid_hex(rev->id, id);
-	if (rev->has_commit && gmtime_r(&time, &tm))
-		(void)strftime(date, sizeof(date), "date %Y-%m-%dT%H:%M:%SZ\n",
-			       &tm);
-	return xasprintf("%s %s\n%spath /%s\n",
-			 rev->has_commit ? "commit" : "tree", id, date,
-			 rev->path);
-}
-
 /* --- Options ---------------------------------------------------------------------- */
 
-static int get_options(struct xd_disk *disk, const struct revision *rev,
+enum layout_partition gitfs_partition(const struct xd_disk *disk)
+{
+	return xd_arg_bool(disk, "esp") ? LAYOUT_ESP :
+	       xd_arg_bool(disk, "mbr") ? LAYOUT_MBR :
+					  LAYOUT_BARE;
+}
+
+static int get_options(const struct gitfs *gitfs, const struct revision *rev,
 		       const struct layout_ops **ret_ops,
 		       struct layout_options *ret)
 {
+	struct xd_disk *disk = gitfs->disk;
 	const struct layout_ops *ops =
 		layout_ops_of(xd_arg_string(disk, "format"));
 	char reason[WHY_MAX] = "";
@@ -96,9 +101,9 @@ static int get_options(struct xd_disk *disk, const struct revision *rev,
 
 	*ret = (struct layout_options){
 		.label = xd_arg_string(disk, "label"),
-		.partition = xd_arg_bool(disk, "esp") ? LAYOUT_ESP :
-			     xd_arg_bool(disk, "mbr") ? LAYOUT_MBR :
-							LAYOUT_BARE,
+		.partition = gitfs_partition(disk),
+		.writable = gitfs->write,
+		.size = xd_arg_u64(disk, "size"),
 	};
 	memcpy(ret->id, rev->id, sizeof(ret->id));
 	if (ops->posix && xd_arg_set(disk, "symlinks"))
@@ -148,7 +153,7 @@ static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
 		   char *ret_why)
 {
 	const char *links = xd_arg_string(gitfs->disk, "symlinks");
-	cleanup_free char *about = describe(rev);
+	cleanup_free char *about = revision_about(rev);
 	const struct layout_ops *ops;
 	struct layout_options options;
 	struct build_counts counts = { 0 };
@@ -158,7 +163,7 @@ static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
 		.follow = !links || strcmp(links, "follow") == 0,
 		.lfs = gitfs->lfs,
 	};
-	int r = about ? get_options(gitfs->disk, rev, &ops, &options) : -ENOMEM;
+	int r = about ? get_options(gitfs, rev, &ops, &options) : -ENOMEM;
 
 	if (r < 0)
 		return r;
@@ -200,6 +205,30 @@ static int open_wakes(struct gitfs *gitfs)
 	return 0;
 }
 
+static bool is_writable(const struct xd_disk *disk)
+{
+	return xd_arg_bool(disk, "rw") && !xd_readonly(disk);
+}
+
+static int check_writing(struct xd_disk *disk)
+{
+	const char *fault = NULL;
+
+	if (!xd_arg_bool(disk, "rw") && xd_arg_set(disk, "commit"))
+		fault = "commit: nothing is written without rw=yes";
+	else if (!xd_arg_bool(disk, "rw") && xd_arg_set(disk, "size"))
+		fault = "size: there is no use for room without rw=yes";
+	else if (xd_arg_bool(disk, "rw") && !xd_arg_set(disk, "commit"))
+		fault = "rw: commit= says which branch gets what is written";
+	else if (xd_arg_bool(disk, "rw") &&
+		 strcmp(xd_arg_string(disk, "format"), "fat") != 0)
+		fault = "rw: only format=fat can be written to";
+	if (!fault)
+		return 0;
+	xd_error(disk, "%s", fault);
+	return -EINVAL;
+}
+
 static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 {
 	cleanup_close int dir = xd_open(disk, "repo", O_RDONLY | O_DIRECTORY);
@@ -210,10 +239,15 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 
 	if (dir < 0)
 		return dir; /* xd_open() has said why */
-	r = resolve(disk, dir, &rev);
+	r = check_writing(disk);
+	/* The next worker, and whoever makes a commit, must lay out the same. */
+	if (r == 0 && is_writable(disk))
+		r = write_back_new(&gitfs->write, gitfs, dir);
+	if (r == 0)
+		r = resolve(gitfs, dir, &rev);
 	if (r < 0)
 		return r;
-	if (xd_arg_bool(disk, "lfs"))
+	if (!gitfs->write && xd_arg_bool(disk, "lfs"))
 		r = lfs_open(&gitfs->lfs, dir, reason);
 	objects = openat(dir, "objects",
 			 O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -227,6 +261,9 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 		xd_error(disk, "%s: %s", xd_arg_string(disk, "repo"), reason);
 	if (r == 0)
 		r = charge(gitfs);
+	if (r == 0 && gitfs->write)
+		r = write_back_ready(gitfs->write, &rev,
+				     gitfs->laid.layout->size);
 	return r == 0 ? open_wakes(gitfs) : r;
 }
 
@@ -237,6 +274,7 @@ static void gitfs_free(struct gitfs *gitfs)
 			(void)close(gitfs->wake[i]);
 	if (gitfs->charged)
 		(void)xd_budget(gitfs->disk, -(int64_t)gitfs->charged);
+	write_back_free(gitfs->write);
 	tree_disk_free(&gitfs->laid);
 	lfs_close(gitfs->lfs);
 	pthread_cond_destroy(&gitfs->news);
@@ -268,7 +306,9 @@ static int gitfs_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 		.physical_sector_size = 4096,
 		.memory_alignment = 1,
 		.max_channels = GITFS_LANES,
-		.readonly = true,
+		.readonly = !gitfs->write,
+		.flush = gitfs->write,
+		.fua = gitfs->write,
 	};
 	return 0;
 }
@@ -276,6 +316,30 @@ static int gitfs_open(struct xd_disk *disk, struct xd_limits *ret_limits)
 static void gitfs_close(struct xd_disk *disk)
 {
 	gitfs_free(disk->data);
+}
+
+static int gitfs_activate(struct xd_disk *disk, bool recover)
+{
+	struct gitfs *gitfs = disk->data;
+
+	return gitfs->write ? write_back_activate(gitfs->write, recover) : 0;
+}
+
+static int gitfs_deactivate(struct xd_disk *disk)
+{
+	struct gitfs *gitfs = disk->data;
+
+	return gitfs->write ? write_back_deactivate(gitfs->write) : 0;
+}
+
+static int gitfs_control(struct xd_disk *disk, const char *verb,
+			 const char *text, char *ret_text, size_t size)
+{
+	struct gitfs *gitfs = disk->data;
+
+	return gitfs->write ? write_back_control(gitfs->write, verb, text,
+						 ret_text, size) :
+			      -EOPNOTSUPP;
 }
 
 static const struct xd_param gitfs_params[] = {
@@ -294,6 +358,12 @@ static const struct xd_param gitfs_params[] = {
 	  "fat: the same, and an EFI system partition" },
 	{ "lfs", XD_BOOL, 0, NULL, "yes",
 	  "files of Git LFS whose objects are in the repository are those" },
+	{ "rw", XD_BOOL, 0, NULL, "no",
+	  "fat: a guest may write, and that becomes commits" },
+	{ "commit", XD_STRING, 0, NULL, NULL,
+	  "rw: the branch that gets them; it begins at rev" },
+	{ "size", XD_SIZE, 0, NULL, NULL,
+	  "rw: of the disk; what the files do not take is free" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
 };
 
@@ -303,9 +373,11 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.name = "gitfs",
 	.summary = "a tree of a git repository as a disk, FAT or EROFS",
 	.params = gitfs_params,
-	.flags = XD_ALWAYS_READ_ONLY,
 	.open = gitfs_open,
 	.close = gitfs_close,
+	.activate = gitfs_activate,
+	.deactivate = gitfs_deactivate,
+	.control = gitfs_control,
 	.channel_open = gitfs_channel_open,
 	.channel_close = gitfs_channel_close,
 	.submit = gitfs_submit,

@@ -15,11 +15,17 @@
 #define GITFS_LANES 8u
 
 struct gitfs_job;
+struct write_back;
 
 /* Threads that may block.  Those for large files have nothing else to do, so
  * that nobody waits for a large file but who reads it. */
-enum gitfs_queue { GITFS_SMALL, GITFS_LARGE, GITFS_QUEUES };
-#define GITFS_THREADS 3u
+enum gitfs_queue {
+	GITFS_SMALL,
+	GITFS_LARGE,
+	GITFS_CHANGES, /* writes and flushes, which gitfs_hold() stops */
+	GITFS_QUEUES
+};
+#define GITFS_THREADS 5u
 
 struct gitfs_thread {
 	struct gitfs *gitfs;
@@ -34,6 +40,7 @@ struct gitfs {
 	struct xd_disk *disk;
 	struct tree_disk laid;
 	struct lfs *lfs;
+	struct write_back *write; /* NULL: it can only be read */
 	uint64_t charged; /* bytes taken by xd_budget() */
 	int wake[GITFS_LANES]; /* eventfds: an isolated worker makes none */
 
@@ -44,8 +51,13 @@ struct gitfs {
 	pthread_mutex_t lock; /* of all below, and of finished jobs */
 	pthread_cond_t news;
 	struct gitfs_job *first[GITFS_QUEUES], *last[GITFS_QUEUES];
+	unsigned int changing; /* changes that are in hand */
+	bool held; /* none begins */
 	atomic_bool stop;
 };
+
+/* As the parameters have it. */
+enum layout_partition gitfs_partition(const struct xd_disk *disk);
 
 int gitfs_channel_open(struct xd_channel *ch);
 void gitfs_channel_close(struct xd_channel *ch);

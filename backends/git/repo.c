@@ -11,6 +11,7 @@
 #include <git2.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "common/util.h"
 
@@ -174,10 +175,10 @@ static int look_up(git_repository *repo, const char *name, struct revision *ret,
 	return find_folder((git_tree *)tree, ret, ret_why);
 }
 
-int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
+int repo_look_up(struct git_repository *repo, const char *rev,
+		 struct revision *ret, char *ret_why)
 {
 	struct revision found = { .has_commit = false };
-	git_repository *repo;
 	char name[256];
 	int r;
 
@@ -185,12 +186,35 @@ int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
 		return why(ret_why, -EINVAL,
 			   "rev is a revision, maybe with \":\" and a path, "
 			   "of at most 255 bytes each");
-	r = repo_open(&repo, dir, ret_why);
-	if (r < 0)
-		return r;
 	r = look_up(repo, name, &found, ret_why);
-	repo_close(repo);
 	if (r == 0)
 		*ret = found;
 	return r;
+}
+
+int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
+{
+	git_repository *repo;
+	int r = repo_open(&repo, dir, ret_why);
+
+	if (r < 0)
+		return r;
+	r = repo_look_up(repo, rev, ret, ret_why);
+	repo_close(repo);
+	return r;
+}
+
+char *revision_about(const struct revision *rev)
+{
+	char id[OID_HEX + 1], date[40] = "";
+	time_t time = (time_t)rev->time;
+	struct tm tm;
+
+	oid_hex(rev->id, id);
+	if (rev->has_commit && gmtime_r(&time, &tm))
+		(void)strftime(date, sizeof(date), "date %Y-%m-%dT%H:%M:%SZ\n",
+			       &tm);
+	return xasprintf("%s %s\n%spath /%s\n",
+			 rev->has_commit ? "commit" : "tree", id, date,
+			 rev->path);
 }

@@ -29,7 +29,11 @@ void repo_close(struct git_repository *repo);
  * passes err on. */
 int repo_why(char *ret_why, int err, const char *what, const char *hint);
 
-/* dir: as above. */
+int repo_look_up(struct git_repository *repo, const char *rev,
+		 struct revision *ret, char *ret_why);
+/* The same, of a repository that is not open; dir: as above. */
 int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why);
+/* What a disk made of it says in /.xendisk/commit, to be freed; NULL: no memory. */
+char *revision_about(const struct revision *rev);
 
 #endif

@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fat-commit.c - the companion of a disk that is made of a tree and may be written:
+ * `xendisk-git fat-commit`.
+ *
+ * Theory of operation
+ *
+ * It waits, and holds nothing but the repository.  When it is asked for a commit it
+ * lays the base out once more, which gives the same disk as in the worker, puts the
+ * layer that was written over it, and reads the FAT of that, of which nothing is
+ * believed (fat-read.c).  What is sound becomes a tree (fat-tree.c), in packs of our
+ * own, and a commit on the branch; all else an answer that says what is wrong, and
+ * nothing was changed.
+ *
+ * A commit that was made, but whose answer nobody heard, is not made again: it is
+ * the head of the branch, with that parent and that tree.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "chunk-map.h" /* odb_source */
+#include "commit-place.h"
+#include "common/util.h"
+#include "fat-commit.h"
+#include "fat-tree.h"
+#include "overlay-map.h"
+#include "pack-write.h"
+#include "pins.h"
+#include "repo-confine.h"
+#include "repo.h"
+#include "tree-disk.h"
+
+#define GENERATION 1u /* of the pin: one base a time */
+
+struct companion {
+	struct git_repository *repo;
+	int objects, packs; /* folders */
+	struct fc_open open; /* branch "": it has not come yet */
+};
+
+/* One commit. */
+struct work {
+	const struct companion *c;
+	const struct fc_commit *ask;
+	struct revision rev; /* of the base, with the path */
+	struct commit_facts parent;
+	struct tree_disk disk;
+	struct tree_reader *reader;
+	struct layer *layer;
+	int data;
+	struct fat_volume *volume;
+	struct pack_writer *pack;
+	struct fc_answer *answer;
+	char *why;
+};
+
+/* --- The disk as the guest left it --------------------------------------------------- */
+
+static int read_disk(void *ctx, uint64_t offset, void *buf, size_t n)
+{
+	struct work *w = ctx;
+	uint8_t *to = buf;
+	int r = 0;
+
+	while (n > 0 && r == 0) {
+		uint64_t sector = offset / LAYER_SECTOR;
+		uint64_t end = DIV_ROUND_UP(offset + n, LAYER_SECTOR);
+		bool written;
+		uint64_t run = layer_run(w->layer, sector, end, &written);
+		size_t part =
+			(size_t)MIN(n, (sector + run) * LAYER_SECTOR - offset);
+
+		r = written ? pread_all(w->data, to, part, offset) :
+			      tree_reader_read(w->reader, offset, to, part);
+		offset += part;
+		to += part;
+		n -= part;
+	}
+	return r;
+}
+
+static bool is_untouched(void *ctx, const struct fat_run *run,
+			 uint32_t *ret_node)
+{
+	struct work *w = ctx;
+	const struct layout *layout = w->disk.layout;
+	uint64_t first = run->offset / LAYER_SECTOR, from, to;
+	uint64_t end = DIV_ROUND_UP(run->offset + run->length, LAYER_SECTOR);
+	struct piece piece;
+
+	if (layer_next(w->layer, first, end, &from, &to))
+		return false;
+	piece = layout->ops->find(layout, run->offset, run->length);
+	*ret_node = piece.node;
+	return piece.kind == PIECE_FILE && piece.at == 0;
+}
+
+/* --- Git ----------------------------------------------------------------------------- */
+
+static int read_tree(void *ctx, const uint8_t oid[OID_BYTES], uint8_t **ret,
+		     size_t *ret_n, char *ret_why)
+{
+	struct work *w = ctx;
+	struct reader *reader = NULL;
+	struct odb_source source = { w->disk.odb, NULL, w->disk.cache };
+	int r = reader_new(&reader, w->disk.odb, w->disk.cache);
+
+	if (r < 0)
+		return why(ret_why, r, "there is not enough memory");
+	source.reader = reader;
+	r = odb_source_read(&source, oid, OBJECT_TREE, ODB_MAX_WHOLE, ret,
+			    ret_n, ret_why);
+	reader_free(reader);
+	return r;
+}
+
+static int put(void *ctx, enum object_type type, const void *data, size_t n,
+	       uint8_t ret_oid[OID_BYTES], char *ret_why)
+{
+	struct work *w = ctx;
+
+	return pack_add(w->pack, type, data, n, ret_oid, ret_why);
+}
+
+static void set_facts(const struct work *w, const uint8_t tree[OID_BYTES],
+		      struct commit_facts *ret)
+{
+	const struct fc_commit *ask = w->ask;
+	const struct fc_answer *a = w->answer;
+
+	memcpy(ret->tree, tree, OID_BYTES);
+	ret->has_parent = true;
+	memcpy(ret->parent, ask->head, OID_BYTES);
+	ret->time = ask->time;
+	if (*ask->message)
+		(void)snprintf(ret->message, sizeof(ret->message), "%s",
+			       ask->message);
+	else
+		(void)snprintf(ret->message, sizeof(ret->message),
+			       "xendisk: %u files added, %u changed, %u "
+			       "removed",
+			       a->added, a->changed, a->removed);
+	(void)snprintf(ret->domain, sizeof(ret->domain), "%s", ask->domain);
+	ret->consistency = (enum consistency)MIN(
+		ask->consistency, (uint32_t)CONSISTENCY_CLEAN_DETACH);
+	ret->has_dirty = true;
+	ret->dirty = ask->dirty;
+}
+
+/* A branch that is not there begins at the base. */
+static int begin_branch(const struct work *w)
+{
+	char name[REF_NAME_MAX];
+	uint8_t head[OID_BYTES];
+	int r;
+
+	(void)snprintf(name, sizeof(name), REFS_HEADS "%s", w->c->open.branch);
+	r = refs_read(w->c->repo, name, head, w->why);
+	if (r != -ENOENT)
+		return r;
+	r = refs_update(w->c->repo, name, NULL, w->ask->head, "xendisk: begun",
+			w->why);
+	return r == -ESTALE ? 0 : r; /* somebody else has made it */
+}
+
+static int place_commit(struct work *w)
+{
+	const struct commit_place place = { .branch = w->c->open.branch,
+					    .time = w->ask->time,
+					    .generation = w->ask->generation,
+					    .commit = w->answer->commit,
+					    .parent = w->ask->head };
+	bool diverged;
+	int r = begin_branch(w);
+
+	if (r == 0)
+		r = commit_place(w->c->repo, &place, w->answer->ref, &diverged,
+				 w->why);
+	if (r == 0 && diverged)
+		w->answer->flags |= FC_DIVERGED;
+	return r;
+}
+
+static int publish(struct work *w, const uint8_t tree[OID_BYTES])
+{
+	struct commit_facts facts = { .has_parent = false };
+	struct pack_names names = { .nr = 0 };
+	cleanup_free char *text = NULL;
+	size_t n;
+	int r;
+
+	refs_author(w->c->repo, facts.author);
+	set_facts(w, tree, &facts);
+	r = commit_text(&facts, &text, &n, w->why);
+	if (r == 0)
+		r = pack_add(w->pack, OBJECT_COMMIT, text, n, w->answer->commit,
+			     w->why);
+	if (r == 0)
+		r = pack_writer_finish(w->pack, &names, w->why);
+	if (r < 0)
+		return r;
+	r = place_commit(w);
+	if (r == 0)
+		r = pack_unkeep(w->c->packs, &names, w->why);
+	pack_names_free(&names);
+	return r;
+}
+
+/* --- A commit ----------------------------------------------------------------------- */
+
+static int lay_out(struct work *w)
+{
+	const struct fc_open *open = &w->c->open;
+	struct layout_options options = {
+		.label = open->label,
+		.partition = (enum layout_partition)open->partition,
+		.writable = true,
+		.size = open->size,
+	};
+	cleanup_free char *about = revision_about(&w->rev);
+	struct build_source source = { .time = w->rev.time,
+				       .follow = open->follow,
+				       .about = about };
+	struct build_counts counts;
+	int r;
+
+	if (!about)
+		return why(w->why, -ENOMEM, "there is not enough memory");
+	memcpy(source.tree, w->rev.tree, OID_BYTES);
+	memcpy(options.id, w->rev.id, OID_BYTES);
+	r = tree_disk_make(&w->disk, w->c->objects, &source, &fat_ops, &options,
+			   &counts, w->why);
+	if (r == 0 && w->disk.layout->size != w->ask->size)
+		r = why(w->why, -ESTALE,
+			"the disk had another size when it was laid out");
+	if (r == 0 && tree_reader_new(&w->reader, &w->disk) < 0)
+		r = why(w->why, -ENOMEM, "there is not enough memory");
+	return r;
+}
+
+static int look_up(struct work *w)
+{
+	char base[OID_HEX + 1], head[OID_HEX + 1];
+	cleanup_free char *name = NULL;
+	int r;
+
+	oid_hex(w->ask->base, base);
+	oid_hex(w->ask->head, head);
+	name = *w->c->open.path ? xasprintf("%s:%s", base, w->c->open.path) :
+				  strdup(base);
+	if (!name)
+		return why(w->why, -ENOMEM, "there is not enough memory");
+	r = repo_look_up(w->c->repo, name, &w->rev, w->why);
+	return r < 0 ? r : refs_resolve(w->c->repo, head, &w->parent, w->why);
+}
+
+static int open_pack(struct work *w)
+{
+	const struct pack_options options = { .dir = w->c->packs,
+					      .keep_text =
+						      "a commit of a disk "
+						      "that is being made" };
+
+	return pack_writer_new(&w->pack, &options, w->why);
+}
+
+static int make_tree(struct work *w, uint8_t ret[OID_BYTES])
+{
+	const struct fat_source source = { read_disk, w };
+	const struct fat_tree_ops ops = { .read_tree = read_tree,
+					  .untouched = is_untouched,
+					  .put = put,
+					  .ctx = w };
+	uint64_t start = w->c->open.partition == LAYOUT_BARE ?
+				 0 :
+				 (uint64_t)LAYOUT_PARTITION_AT * LAYOUT_SECTOR;
+	struct fat_tree_counts counts;
+	uint8_t tree[OID_BYTES];
+	int r = fat_volume_read(&w->volume, &source, start, w->ask->size,
+				w->why);
+
+	if (r == 0)
+		r = open_pack(w);
+	if (r == 0)
+		r = fat_tree_make(&w->disk.tree, w->rev.tree, w->volume, &ops,
+				  tree, &counts, w->why);
+	if (r < 0)
+		return r;
+	w->answer->added = counts.added;
+	w->answer->changed = counts.changed;
+	w->answer->removed = counts.removed;
+	w->answer->read = counts.read;
+	return fat_tree_graft(w->parent.tree, w->c->open.path, tree, &ops, ret,
+			      w->why);
+}
+
+/* The worker, or we, died before the answer was heard. */
+static bool was_made(struct work *w, const uint8_t tree[OID_BYTES])
+{
+	struct commit_facts head;
+	uint8_t id[OID_BYTES];
+	char reason[WHY_MAX];
+
+	(void)snprintf(w->answer->ref, sizeof(w->answer->ref), REFS_HEADS "%s",
+		       w->c->open.branch);
+	if (refs_read(w->c->repo, w->answer->ref, id, reason) < 0 ||
+	    refs_commit(w->c->repo, id, &head, reason) < 0 ||
+	    !head.has_parent ||
+	    memcmp(head.parent, w->ask->head, OID_BYTES) != 0 ||
+	    memcmp(head.tree, tree, OID_BYTES) != 0)
+		return false;
+	memcpy(w->answer->commit, id, OID_BYTES);
+	return true;
+}
+
+static int do_commit(struct work *w, int map)
+{
+	uint8_t tree[OID_BYTES];
+	int r = layer_open_frozen(&w->layer, w->data, map, w->ask->uuid,
+				  w->ask->generation, w->ask->size, w->why);
+
+	if (r == 0)
+		r = look_up(w);
+	if (r == 0)
+		r = lay_out(w);
+	if (r == 0)
+		r = make_tree(w, tree);
+	if (r < 0)
+		return r;
+	if (memcmp(tree, w->parent.tree, OID_BYTES) != 0)
+		return was_made(w, tree) ? 0 : publish(w, tree);
+	w->answer->flags |= FC_UNCHANGED;
+	memcpy(w->answer->commit, w->ask->head, OID_BYTES);
+	return 0;
+}
+
+static int on_commit(const struct companion *c, const struct fc_commit *ask,
+		     const int fds[2], struct fc_answer *answer)
+{
+	struct work w = { .c = c,
+			  .ask = ask,
+			  .data = fds[0],
+			  .answer = answer,
+			  .why = answer->text };
+	int r = *c->open.branch ? do_commit(&w, fds[1]) :
+				  why(w.why, -EPROTO, "no branch was named");
+
+	pack_writer_free(w.pack);
+	fat_volume_free(w.volume);
+	tree_reader_free(w.reader);
+	tree_disk_free(&w.disk);
+	layer_close(w.layer);
+	return r;
+}
+
+/* --- Other questions --------------------------------------------------------------------- */
+
+static int on_open(struct companion *c, const struct fc_open *open,
+		   char *ret_why)
+{
+	int r = refs_check_branch(open->branch, ret_why);
+
+	if (*c->open.branch || open->partition > LAYOUT_ESP)
+		return why(ret_why, -EPROTO, "the branch was named before");
+	if (r == 0)
+		c->open = *open;
+	return r;
+}
+
+static int name_pin(const struct companion *c, const uint8_t uuid[16],
+		    char ret[REF_NAME_MAX], char *ret_why)
+{
+	char text[33];
+
+	for (unsigned int i = 0; i < 16; i++)
+		(void)snprintf(text + 2 * i, 3, "%02x", uuid[i]);
+	return pin_folder(c->open.branch, text, ret, ret_why);
+}
+
+static int on_stand(const struct companion *c, const struct fc_stand *stand,
+		    char *ret_why)
+{
+	static const uint8_t none[sizeof(stand->old)];
+	char folder[REF_NAME_MAX];
+	int r = *c->open.branch ? name_pin(c, stand->uuid, folder, ret_why) :
+				  why(ret_why, -EPROTO, "no branch was named");
+
+	if (r == 0)
+		r = pin_set(c->repo, folder, GENERATION, stand->base, ret_why);
+	if (r < 0 || memcmp(stand->old, none, sizeof(none)) == 0)
+		return r;
+	r = name_pin(c, stand->old, folder, ret_why);
+	return r < 0 ? r : pin_release(c->repo, folder, UINT64_MAX, ret_why);
+}
+
+static int answer_next(struct companion *c)
+{
+	struct fc_answer answer = { .result = 0 };
+	union fc_any ask;
+	int fds[2] = { -1, -1 };
+	int r = fc_receive(FC_FD_SOCKET, &ask, fds);
+
+	if (r < 0)
+		return r;
+	switch (ask.h.type) {
+	case FC_OPEN:
+		answer.result = on_open(c, &ask.open, answer.text);
+		break;
+	case FC_STAND:
+		answer.result = on_stand(c, &ask.stand, answer.text);
+		break;
+	case FC_COMMIT:
+		answer.result = on_commit(c, &ask.commit, fds, &answer);
+		(void)close(fds[0]);
+		(void)close(fds[1]);
+		break;
+	default:
+		return -EPROTO;
+	}
+	return fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+}
+
+/* As the owner of the repository, and in it only. */
+static int open_repository(struct companion *c, char *ret_why)
+{
+	int r = repo_become_owner(FC_FD_REPO, ret_why);
+
+	if (r == 0)
+		r = refs_open(&c->repo, FC_FD_REPO, ret_why);
+	if (r < 0)
+		return r;
+	c->objects = openat(FC_FD_REPO, "objects",
+			    O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	c->packs = openat(FC_FD_REPO, "objects/pack",
+			  O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (c->objects < 0 || c->packs < 0)
+		return why(ret_why, -errno, "objects/pack: %s",
+			   strerror(errno));
+	return repo_confine(FC_FD_REPO, ret_why);
+}
+
+/* Why it cannot be is the answer to the first question. */
+static void refuse(int err, const char *reason)
+{
+	struct fc_answer answer = { .result = err };
+	union fc_any ask;
+	int fds[2];
+
+	(void)snprintf(answer.text, sizeof(answer.text), "%s", reason);
+	if (fc_receive(FC_FD_SOCKET, &ask, fds) == 0)
+		(void)fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+}
+
+int fat_commit_main(void)
+{
+	struct companion c = { .repo = NULL };
+	char reason[WHY_MAX] = "";
+	int r = open_repository(&c, reason);
+
+	if (r < 0) {
+		refuse(r, reason);
+		return 1;
+	}
+	do
+		r = answer_next(&c);
+	while (r == 0);
+	refs_close(c.repo);
+	return r != -ECONNRESET;
+}
