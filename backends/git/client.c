@@ -67,17 +67,16 @@ static void close_all(int *fds, unsigned int nr)
 /* --- Packs ----------------------------------------------------------------------- */
 
 /* What does not fit is asked for, object by object. */
-static void add_packs(struct client *client, const struct cm_pack *msg,
-		      int *fds, unsigned int nr_fds)
+static void add_packs(struct client *client, struct store *store,
+		      const struct cm_pack *msg, int *fds, unsigned int nr_fds)
 {
 	char reason[WHY_MAX] = "";
 
 	for (unsigned int i = 0; i < msg->nr && 2 * i + 1 < nr_fds; i++) {
-		if (odb_has_pack(client->store->odb, msg->name[i]))
+		if (odb_has_pack(store->odb, msg->name[i]))
 			continue;
-		if (odb_add(client->store->odb, msg->name[i],
-			    TAKE_FD(fds[2 * i + 1]), TAKE_FD(fds[2 * i]),
-			    reason) < 0)
+		if (odb_add(store->odb, msg->name[i], TAKE_FD(fds[2 * i + 1]),
+			    TAKE_FD(fds[2 * i]), reason) < 0)
 			(void)snprintf(client->note, sizeof(client->note), "%s",
 				       reason);
 	}
@@ -166,7 +165,7 @@ static int ask_packs(struct client *client, char *ret_why)
 		r = answer(client, msg.seq, CM_PACK, &any, fds, &nr, ret_why);
 		if (r < 0)
 			return r;
-		add_packs(client, &any.pack, fds, nr);
+		add_packs(client, client->store, &any.pack, fds, nr);
 	} while (any.pack.left > 0);
 	return 0;
 }
@@ -370,7 +369,7 @@ static void take_message(struct client *client, union cm_any *msg, int *fds,
 		begin_again(client);
 		break;
 	case CM_PACK:
-		add_packs(client, &msg->pack, fds, nr_fds);
+		add_packs(client, client->store, &msg->pack, fds, nr_fds);
 		break;
 	case CM_COMMITTED:
 		if (of_commit)
@@ -389,6 +388,60 @@ static void take_message(struct client *client, union cm_any *msg, int *fds,
 		break;
 	}
 	close_all(fds, nr_fds);
+}
+
+static int receive_packs(struct client *client, struct store *store,
+			 uint32_t seq, char *ret_why)
+{
+	union cm_any msg;
+	int fds[CM_MAX_FDS];
+	unsigned int nr;
+	bool more = true;
+
+	while (more) {
+		int r = receive(client, &msg, fds, &nr, ret_why);
+
+		if (r < 0)
+			return r;
+		if (msg.h.type == CM_PACK && msg.h.seq == seq) {
+			more = msg.pack.left > 0;
+			add_packs(client, store, &msg.pack, fds, nr);
+			continue;
+		}
+		/* All else goes on meanwhile. */
+		take_message(client, &msg, fds, nr);
+		if (msg.h.type == CM_BEGIN || msg.h.seq == seq)
+			return why(ret_why, -EAGAIN,
+				   "the committer has not sent its packs");
+	}
+	return 0;
+}
+
+/*
+ * Each snapshot brings a pack, and each pack takes two descriptors.  Before there
+ * are too many, those are asked for that the repository has now, in which git gc
+ * has made few of many.  Earlier bases keep the packs that they know.
+ */
+int client_renew_store(struct client *client, char *ret_why)
+{
+	struct cm_header ask = { .seq = client_seq(client) };
+	struct store *store;
+	int r = store_new(&store, GIT_CACHE, ret_why);
+
+	if (r < 0)
+		return r;
+	r = cm_send(client->sock, &ask, CM_PACKS, NULL, 0, true);
+	if (r < 0)
+		(void)why(ret_why, r, "the committer: %s", strerror(-r));
+	else
+		r = receive_packs(client, store, ask.seq, ret_why);
+	if (r == 0) {
+		store_put(client->store);
+		client->store = store;
+	} else {
+		store_put(store);
+	}
+	return r;
 }
 
 static void lose_committer(struct client *client)

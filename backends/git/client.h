@@ -116,6 +116,8 @@ void client_look(struct client *client);
 /* When to look again, ms; -1: when something happens. */
 int client_timeout(const struct client *client);
 void client_committed(struct client *client, const struct cm_committed *msg);
+/* Other packs, so that there is room for more; it may take a while. */
+int client_renew_store(struct client *client, char *ret_why);
 void client_commit_failed(struct client *client, const char *reason);
 void client_show(struct client *client);
 

@@ -33,6 +33,7 @@
 #define RETRY_NS      2000000000ull
 #define RETRY_MOST_NS 300000000000ull
 #define MAX_CLEAN     2u /* so that a slot is free for the next layer */
+#define PACKS_SPARE   16u /* fewer: it is time for other ones */
 #define NS_PER_MS     1000000ull
 
 /* --- Views ---------------------------------------------------------------------- */
@@ -360,14 +361,17 @@ static int stand_on(struct client *client, const struct cm_committed *msg,
 {
 	struct overlay_layer layer;
 	struct base *base;
-	int r;
+	int r = 0;
 
 	if (!find_frozen(client, &layer) || layer.generation != msg->generation)
 		return why(ret_why, -EPROTO,
 			   "the committer has committed layer %" PRIu64
 			   ", which is not the next one",
 			   msg->generation);
-	r = new_base(client, msg, layer, &base, ret_why);
+	if (odb_packs_left(client->store->odb) < PACKS_SPARE)
+		r = client_renew_store(client, ret_why);
+	if (r == 0)
+		r = new_base(client, msg, layer, &base, ret_why);
 	if (r < 0)
 		return r;
 	r = overlay_committed(client->overlay, layer.generation, msg->commit,
