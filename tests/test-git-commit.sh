@@ -196,6 +196,11 @@ ok "... what it has made" is web "$model"
 ok "... once" commits 4
 ok "... git fsck" sound
 ok "... nothing that is not used" fails 1 '' unused
+# Whoever has broken into the worker may be what it has died of.
+"$git_tool" create "$repo" other --size 8M > /dev/null
+astray() { ! worker write:4:2 freeze:branch kill disk:other commit; }
+ok "the next one is asked for another disk" astray
+ok "... and refuses" said 'OPEN: it was another disk before'
 
 # --- A full repository ------------------------------------------------------------------
 # The first of two snapshots, or the second, fails once, and is asked for again.

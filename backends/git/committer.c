@@ -12,13 +12,15 @@
  * worker.  He can have the content of all the repository, as the guest's disk may
  * be in it; he can make commits on the branch that OPEN named, and pins of that
  * branch and this host.  He cannot name a file, a reference, or another branch
- * after OPEN.  OPEN itself comes before the worker has seen a guest.
+ * after OPEN.  OPEN itself comes before the worker has seen a guest; after a death,
+ * which he may have brought about, it has to say the same (first_open).
  */
 #include "config.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -122,6 +124,25 @@ static int check_open(const struct committer *c, const struct cm_open *ask,
 	return refs_check_branch(ask->branch, ret_why);
 }
 
+/* What the first OPEN of all said, whoever answers: each of the children sees it.
+ * NULL: there is no parent. */
+static struct cm_open *first_open;
+
+/* By the time that a child died, the worker has a guest. */
+static int check_first(const struct cm_open *ask, char *ret_why)
+{
+	if (!first_open)
+		return 0;
+	if (first_open->h.type == 0)
+		*first_open = *ask;
+	if (first_open->flags == ask->flags &&
+	    strcmp(first_open->branch, ask->branch) == 0 &&
+	    strcmp(first_open->rev, ask->rev) == 0 &&
+	    strcmp(first_open->keep, ask->keep) == 0)
+		return 0;
+	return why(ret_why, -EPERM, "OPEN: it was another disk before");
+}
+
 static int on_open(struct committer *c, const union cm_any *msg, const int *fds,
 		   char *ret_why)
 {
@@ -130,6 +151,8 @@ static int on_open(struct committer *c, const union cm_any *msg, const int *fds,
 	int r = check_open(c, ask, ret_why);
 
 	(void)fds;
+	if (r == 0)
+		r = check_first(ask, ret_why);
 	if (r == 0)
 		r = keep_parse(ask->keep, &c->keep, ret_why);
 	if (r < 0)
@@ -384,6 +407,10 @@ int committer_main(void)
 	(void)signal(SIGPIPE, SIG_IGN);
 	for (int fd = CM_FD_SOCKET; fd <= CM_FD_REPO; fd++)
 		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+	first_open = mmap(NULL, sizeof(*first_open), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (first_open == MAP_FAILED)
+		return 1;
 	do {
 		pid_t pid = fork();
 

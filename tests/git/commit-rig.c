@@ -22,6 +22,7 @@
  *	packs		   prints "packs N"
  *	again		   ends this committer, starts another one
  *	kill		   kills the process that makes commits
+ *	disk:BRANCH	   the next OPEN names that one
  *
  * With RIG_REV that revision is opened for reading only: object, packs, kill; and
  *
@@ -578,6 +579,8 @@ static void run(char *command)
 	} else if (strcmp(verb, "wait") == 0) {
 		while (getchar() != EOF)
 			;
+	} else if (strcmp(verb, "disk") == 0) {
+		rig.branch = save;
 	} else {
 		errx(2, "%s: no such command", verb);
 	}
