@@ -275,6 +275,13 @@ else
 	ok "a repository of another user" worker write:1:9 freeze:branch commit \
 		write:2:2 freeze:auto commit release
 	foreign() { ! find "$repo" ! -user 54321 | grep . ; }
+	as_root()
+	{
+		"$git_tool" create "$repo" a/b --size 1M &&
+			"$git_tool" fork "$repo" web a/c &&
+			"$git_tool" gc "$repo" --full && "$git_tool" log "$repo" web
+	}
+	ok "... root's commands" as_root
 	ok "... whom all belongs to that was made" foreign
 	ok "... git fsck" sound
 	chown -R 0:0 "$repo"

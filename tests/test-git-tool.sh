@@ -284,6 +284,10 @@ locks() { [ "$(cd "$repo" && find . -name '*.lock')" = ./refs/heads/new.lock ]; 
 ok "... the other one stays" locks
 rm "$repo/refs/heads/new.lock"
 
+# CSI, as terminals take it that read UTF-8.
+quiet() { ! xgit log "$own" $'\u9b31m' 2>&1 | grep -q $'\u9b'; }
+ok "nothing of a name commands the terminal" quiet
+
 # --- thin, gc ------------------------------------------------------------------------
 for h in 00 01 02 03 04 05; do
 	for m in 10 40; do

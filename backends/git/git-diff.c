@@ -135,7 +135,7 @@ enum status verb_diff(const struct invocation *call)
 	enum status status;
 
 	(void)tool_interrupted();
-	status = tool_open(call, call->args[0], &diff.repo);
+	status = tool_open_as_owner(call, call->args[0], &diff.repo);
 	if (status != STATUS_DONE)
 		return status;
 	diff.list = call->json ? json_array() : NULL;

@@ -107,7 +107,7 @@ enum status verb_gc(const struct invocation *call)
 	struct packed before, after;
 	struct tool_repo repo;
 	char reason[WHY_MAX];
-	enum status status = tool_open(call, call->args[0], &repo);
+	enum status status = tool_open_as_owner(call, call->args[0], &repo);
 	int r;
 
 	if (status != STATUS_DONE)
@@ -138,7 +138,7 @@ enum status verb_thin(const struct invocation *call)
 		return tool_usage(call, "--%s", reason); /* "keep: ..." */
 	if (refs_check_branch(disk, reason) < 0)
 		return tool_usage(call, "%s", reason);
-	status = tool_open(call, call->args[0], &repo);
+	status = tool_open_as_owner(call, call->args[0], &repo);
 	if (status != STATUS_DONE)
 		return status;
 	r = retention_thin(repo.git, disk, &keep, &removed, reason);

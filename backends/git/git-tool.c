@@ -12,6 +12,7 @@
 
 #include "command/tables.h"
 #include "pack-write.h"
+#include "repo-confine.h"
 
 /* Bytes of objects, trees nearly all of them, that are kept in memory. */
 #define CACHE_BYTES (64u << 20)
@@ -38,22 +39,13 @@ static enum status status_of(int err)
 	}
 }
 
-/* Some of it is from a repository that somebody else wrote. */
-static void print_error(const char *text)
-{
-	for (; *text; text++)
-		fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' :
-								     *text,
-		      stderr);
-}
-
 enum status tool_fail(const struct invocation *call, int err, const char *what,
 		      const char *reason)
 {
 	fprintf(stderr, "xendisk: git %s: ", call->verb->name);
-	print_error(what);
+	print_clean(stderr, what);
 	fputs(": ", stderr);
-	print_error(reason);
+	print_clean(stderr, reason);
 	fputc('\n', stderr);
 	return status_of(err);
 }
@@ -127,14 +119,18 @@ int tool_objects(struct tool_repo *repo, char *ret_why)
 	return 0;
 }
 
-static int open_repo(const char *path, struct tool_repo *ret, char *ret_why)
+static int open_repo(const char *path, bool as_owner, struct tool_repo *ret,
+		     char *ret_why)
 {
-	int r;
+	int r = 0;
 
 	ret->dir = open_folder(AT_FDCWD, path);
 	if (ret->dir < 0)
 		return why(ret_why, ret->dir, "%s", strerror(-ret->dir));
-	r = refs_open(&ret->git, ret->dir, ret_why);
+	if (as_owner)
+		r = repo_become_owner(ret->dir, ret_why);
+	if (r == 0)
+		r = refs_open(&ret->git, ret->dir, ret_why);
 	if (r < 0)
 		return r;
 	ret->objects = open_folder(ret->dir, "objects");
@@ -148,19 +144,31 @@ static int open_repo(const char *path, struct tool_repo *ret, char *ret_why)
 	return 0;
 }
 
-enum status tool_open(const struct invocation *call, const char *path,
-		      struct tool_repo *ret)
+static enum status open_as(const struct invocation *call, const char *path,
+			   bool as_owner, struct tool_repo *ret)
 {
 	char reason[WHY_MAX];
 	int r;
 
 	*ret = (struct tool_repo){ .dir = -1, .objects = -1, .packs = -1 };
-	r = open_repo(path, ret, reason);
+	r = open_repo(path, as_owner, ret, reason);
 	if (r == 0)
 		return STATUS_DONE;
 	tool_close(ret);
 	/* Its command line is right. */
 	return tool_fail(call, r == -EINVAL ? -EBADMSG : r, path, reason);
+}
+
+enum status tool_open(const struct invocation *call, const char *path,
+		      struct tool_repo *ret)
+{
+	return open_as(call, path, false, ret);
+}
+
+enum status tool_open_as_owner(const struct invocation *call, const char *path,
+			       struct tool_repo *ret)
+{
+	return open_as(call, path, true, ret);
 }
 
 enum status tool_revision(const struct invocation *call, struct tool_repo *repo,

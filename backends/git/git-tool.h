@@ -46,6 +46,11 @@ struct tool_repo {
 /* On failure the line has been written.  The repo stays where it is. */
 enum status tool_open(const struct invocation *call, const char *path,
 		      struct tool_repo *ret);
+/* For what needs nothing but the repository: root becomes its owner before anything
+ * in it is looked at, and what is made belongs to him, whose committers could not
+ * go on with files and folders of root. */
+enum status tool_open_as_owner(const struct invocation *call, const char *path,
+			       struct tool_repo *ret);
 void tool_close(struct tool_repo *repo);
 /* For what reads chunks: all indexes are loaded.  Once more: nothing. */
 int tool_objects(struct tool_repo *repo, char *ret_why);

@@ -58,16 +58,21 @@ enum status table_print(struct table *table)
 	return r == 0 ? STATUS_DONE : fail(STATUS_FAILED, "stdout: %m");
 }
 
-void print_line(const char *text)
+void print_clean(FILE *out, const char *text)
 {
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
 		/* U+0080 to U+009F, which are control characters as well. */
 		bool c1 = c == 0xc2 && (unsigned char)text[1] < 0xa0;
 
-		putchar(c < 0x20 || c == 0x7f || c1 ? '?' : c);
+		fputc(c < 0x20 || c == 0x7f || c1 ? '?' : c, out);
 		text += c1 && text[1];
 	}
+}
+
+void print_line(const char *text)
+{
+	print_clean(stdout, text);
 	putchar('\n');
 }
 

@@ -24,8 +24,10 @@ int table_add(struct table *table, const char *const *cells);
 /* Prints and frees. */
 enum status table_print(struct table *table);
 
-/* One line on stdout.  Guests write some texts: what would command the terminal
- * becomes "?". */
+/* Guests, and whoever fills a repository, write some texts: what would command the
+ * terminal becomes "?". */
+void print_clean(FILE *out, const char *text);
+/* The same as a line on stdout. */
 void print_line(const char *text);
 
 /* Prints a JSON value as INTERFACE has it, and drops the reference. */
