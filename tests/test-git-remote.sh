@@ -102,6 +102,7 @@ git -C "$hub" update-ref refs/xendisk/lease/web "$(echo rubbish | git -C "$hub" 
 ok "a lease that is none" fails 1 "is no lease" xgit push "$a" "$hub" web
 git -C "$hub" update-ref -d refs/xendisk/lease/web
 ok "no such remote" fails 1 "." xgit push "$a" "$tmp/nowhere.git" web
+ok "... says which step" fails 1 "git fetch has failed" xgit pull "$a" "$hub" nothing
 ok "no such disk" fails 4 "." xgit push "$a" "$hub" nothing
 ok "an option is no remote" fails 2 "is no remote" xgit push "$a" -- --upload-pack=x web
 ok "a lease for how long?" fails 2 "a number with" xgit push --lease soon "$a" "$hub" web

@@ -53,6 +53,14 @@ struct remote {
 
 /* --- Running git ------------------------------------------------------------------ */
 
+/* "push", behind what is configured. */
+static const char *git_verb(const char *const *args)
+{
+	while (args[0] && strcmp(args[0], "-c") == 0 && args[1])
+		args += 2;
+	return args[0] ? args[0] : "";
+}
+
 /* out: where its stdout goes; -1: to our stderr, for it is for people. */
 static int run_git(struct remote *remote, const char *const *args, int out)
 {
@@ -90,7 +98,8 @@ static int run_git(struct remote *remote, const char *const *args, int out)
 				   strerror(errno));
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
-	return why(remote->why, -EREMOTEIO, "git %s has failed", args[0]);
+	return why(remote->why, -EREMOTEIO, "git %s has failed",
+		   git_verb(args));
 }
 
 /* The same, with what it writes, which has fewer than size bytes. */
@@ -108,7 +117,7 @@ static int read_git(struct remote *remote, const char *const *args, char *ret,
 	n = lseek(out, 0, SEEK_END);
 	if (n < 0 || (size_t)n >= size)
 		return why(remote->why, -EFBIG, "git %s: it says too much",
-			   args[0]);
+			   git_verb(args));
 	ret[n] = '\0';
 	return pread_all(out, ret, (size_t)n, 0);
 }
