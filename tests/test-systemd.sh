@@ -91,6 +91,27 @@ ok "a worker has no capability at all" \
 	is 0000000000000000 "$(field "$(worker "$d")" CapEff)"
 ok "... and a user of its own" test "$(field "$(worker "$d")" Uid)" -ge $((0x7d150000))
 
+# --- A disk of a git repository -----------------------------------------------------
+# What is beside its worker has what the unit leaves: it becomes the owner of the
+# repository, locks itself down, and makes the commits.
+git_disk()
+{
+	local repo=/mnt/vm.git g
+	g=$(domain)
+	xendisk git init "$repo"
+	xendisk git create "$repo" web --size 16M > /dev/null
+	chown -R nobody: "$repo"
+	ok "attach a git disk" toolstack attach "$g" xvdb "git:$repo?branch=web"
+	meet "$g"
+	tell "write 0 4096 0x5a" flush
+	ok "a snapshot becomes a commit" says '^[0-9a-f]\{40\}$' \
+		xendisk snapshot "$g" xvdb -m one --wait
+	ended_well "its guest goes"
+	ok "... of the repository's owner" is nobody "$(stat -c %U "$repo/refs/heads/web")"
+	ok "detach it" toolstack detach "$g" xvdb
+}
+[ ! -e "$top_builddir/backends/.libs/git.so" ] || git_disk
+
 # --- Under load -----------------------------------------------------------------------
 load()
 {
