@@ -75,8 +75,11 @@ static void begin(struct rig *rig, bool uring)
 
 static void must(struct rig *rig, int r)
 {
-	if (r < 0)
-		fail_msg("%s", rig->why);
+	if (r < 0) {
+		/* TAP has no room for it. */
+		printf("# %d: %s\n", r, rig->why);
+		fail();
+	}
 }
 
 struct lane_run {
