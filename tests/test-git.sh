@@ -156,6 +156,33 @@ ok "one writer at a time" fails 1 'in use\|lock' \
 	serve "git:$repo?branch=web" --run true
 ended_well "the guest goes a third time"
 
+# --- One after the other ------------------------------------------------------------------
+# A disk that is attached, and whose guest is not there, is somebody else's in the
+# meantime, whose snapshots become commits.
+third=$(domain)
+xendisk git create "$repo" shared --size 1M > /dev/null
+head -c 1M /dev/urandom > "$tmp/x"
+# at_end FILE: it is written, and that becomes a commit, which the overlay knows of.
+at_end()
+{
+	serve "git($repo, branch=shared, on-detach=snapshot)" \
+		--run "nbdcopy $1 \$uri" &&
+		eventually 20 held shared "$1" &&
+		serve "git:$repo?branch=shared" --run 'sleep 1'
+}
+ok "attached, and no guest is there yet" \
+	toolstack attach "$third" xvdb "git:$repo?branch=shared"
+ok "somebody else writes, and it becomes a commit" at_end "$tmp/x"
+finds() { guest "$third" xvdb read 0 1M > "$tmp/found" && cmp "$tmp/found" "$1"; }
+ok "the guest that comes then finds it" finds "$tmp/x"
+meet "$third"
+tell "write 0 4K 0x5a"
+shared() { xendisk snapshot "$third" xvdb -m shared --wait; }
+ok "its snapshot" says '^[0-9a-f]\{40\}$' shared
+ended_well "it goes"
+ok "its committer does not keep others from theirs" at_end "$tmp/x"
+toolstack detach "$third" xvdb
+
 # --- Space ------------------------------------------------------------------------------------
 # Layers on a file system that fills up, and then has room again.
 paused() { says '"paused"' xendisk --json list; }

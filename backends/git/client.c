@@ -630,13 +630,15 @@ void client_free(struct client *client)
 /* --- A guest comes and goes ------------------------------------------------------------------ */
 
 /* Nothing is in it, and the branch has moved: then so does the disk.  Not under a
- * guest that goes on with another worker. */
+ * guest that goes on with another worker; nor when somebody has served the disk
+ * since we were told where the branch is: that is older than what we have. */
 static int follow_branch(struct client *client, char *ret_why)
 {
 	struct overlay_facts facts = *overlay_facts(client->overlay);
 
 	if (client->stood || client->git->live.kept ||
 	    !overlay_is_empty(client->overlay) ||
+	    memcmp(facts.head, client->found_head, OID_BYTES) != 0 ||
 	    memcmp(facts.head, client->opened.commit, OID_BYTES) == 0)
 		return 0;
 	if (client->opened.size != facts.size)

@@ -46,6 +46,7 @@ struct client {
 	struct base_reader *reader;
 	struct overlay *overlay; /* NULL: read-only */
 	struct overlay_facts facts; /* as far as we know, unless it is locked */
+	uint8_t found_head[OID_BYTES]; /* in them, before OPEN was asked */
 	bool active; /* it is locked: layers are there */
 	struct base *base; /* what they stand on */
 	bool stood; /* STAND has been answered */

@@ -278,7 +278,8 @@ static void give_up(struct commit_run *run)
 
 /* --- What is asked ------------------------------------------------------------ */
 
-/* Another committer of this disk may still be at it. */
+/* Another committer of this disk may still be at it.  Ours until nothing waits any
+ * more: then the disk may be another worker's, and so may the next layer. */
 static int take_lock(struct committer *c, char *ret_why)
 {
 	int r;
@@ -412,6 +413,19 @@ static struct commit_job *next_job(struct committer *c)
 	return job;
 }
 
+static void job_ended(struct committer *c)
+{
+	bool idle;
+
+	(void)pthread_mutex_lock(&c->lock);
+	idle = --c->nr == 0;
+	(void)pthread_mutex_unlock(&c->lock);
+	if (!idle || !c->locked)
+		return;
+	(void)flock(c->lock_file, LOCK_UN);
+	c->locked = false;
+}
+
 static void *commit_thread(void *arg)
 {
 	struct committer *c = arg;
@@ -421,9 +435,7 @@ static void *commit_thread(void *arg)
 	while ((job = next_job(c))) {
 		run_job(c, job);
 		free_job(job);
-		(void)pthread_mutex_lock(&c->lock);
-		c->nr--;
-		(void)pthread_mutex_unlock(&c->lock);
+		job_ended(c);
 	}
 	return NULL;
 }

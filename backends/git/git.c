@@ -123,23 +123,34 @@ static int fails(struct xd_disk *disk, int err, const char *reason)
 	return err;
 }
 
-static int open_overlay(struct git *git, int state, const char *repo)
+/* Before the committer says where the branch is: what it says is the newer. */
+static int open_overlay(struct git *git, int state, const char *repo,
+			const char *branch, struct overlay **ret,
+			bool *ret_found, struct overlay_facts *ret_facts)
 {
-	struct client *client = git->client;
-	const struct cm_opened *opened = &client->opened;
 	char holder[32], reason[WHY_MAX] = "";
 	const struct overlay_of of = { .repo = repo,
-				       .branch = client->open.branch,
+				       .branch = branch,
 				       .holder = holder };
-	struct overlay_facts *facts = &client->facts;
 	struct statfs fs;
-	bool found;
 	int r;
 
 	(void)snprintf(holder, sizeof(holder), "process %d", (int)getpid());
-	r = overlay_open(&client->overlay, state, &of, &found, facts, reason);
+	r = overlay_open(ret, state, &of, ret_found, ret_facts, reason);
 	if (r < 0)
 		return fails(git->disk, r, reason);
+	git->in_memory =
+		fstatfs(state, &fs) == 0 &&
+		(fs.f_type == TMPFS_MAGIC_ || fs.f_type == RAMFS_MAGIC_);
+	return 0;
+}
+
+/* What the overlay stands on; *facts of one that is not there yet. */
+static void set_facts(struct client *client, bool found,
+		      struct overlay_facts *facts)
+{
+	const struct cm_opened *opened = &client->opened;
+
 	if (!found) {
 		*facts = (struct overlay_facts){ .size = opened->size,
 						 .base_size = opened->size,
@@ -147,10 +158,8 @@ static int open_overlay(struct git *git, int state, const char *repo)
 		memcpy(facts->base, opened->commit, OID_BYTES);
 		memcpy(facts->head, opened->commit, OID_BYTES);
 	}
-	git->in_memory =
-		fstatfs(state, &fs) == 0 &&
-		(fs.f_type == TMPFS_MAGIC_ || fs.f_type == RAMFS_MAGIC_);
-	return 0;
+	client->facts = *facts;
+	memcpy(client->found_head, facts->head, OID_BYTES);
 }
 
 static void note(struct git *git)
@@ -192,6 +201,9 @@ static int open_writable(struct git *git, int dir, struct cm_open *open)
 {
 	char repo[PATH_MAX], key[OVERLAY_KEY_MAX], reason[WHY_MAX] = "";
 	cleanup_close int state = -1;
+	struct overlay_facts facts;
+	struct overlay *overlay;
+	bool found;
 	int r = real_path(git->disk, dir, repo);
 
 	if (r < 0)
@@ -200,12 +212,18 @@ static int open_writable(struct git *git, int dir, struct cm_open *open)
 	state = xd_state(git->disk, key);
 	if (state < 0)
 		return state; /* xd_state() has said why */
-	r = client_new(&git->client, git, state, dir, open, reason);
+	r = open_overlay(git, state, repo, open->branch, &overlay, &found,
+			 &facts);
 	if (r < 0)
+		return r;
+	r = client_new(&git->client, git, state, dir, open, reason);
+	if (r < 0) {
+		overlay_close(overlay);
 		return fails(git->disk, r, reason);
-	r = open_overlay(git, state, repo);
-	if (r == 0)
-		r = live_open(&git->live, git->disk, git->client->facts.size);
+	}
+	git->client->overlay = overlay;
+	set_facts(git->client, found, &facts);
+	r = live_open(&git->live, git->disk, git->client->facts.size);
 	if (r < 0)
 		return r;
 	return xd_identify(git->disk, "git:%.300s branch %.190s", repo,
