@@ -175,7 +175,7 @@ ok "no such path" no "docs/none: the path: " "gitfs($work/.git, rev=main:docs/no
 ok "a file as path" no 'README.md is no folder' "gitfs($work/.git, rev=main:README.md)"
 ok "a label that is none" no 'label: "a+b"' "gitfs($work/.git, label=a+b)"
 ok "a label that is too long" no 'label: "ABCDEFGHIJKL"' "gitfs($work/.git, label=ABCDEFGHIJKL)"
-ok "it is never written to" no 'cow writes to its top, but gitfs is read-only' \
+ok "it is never written to" no 'gitfs: is read-only, but stands where it is written to' \
 	"cow($tmp/seed.img, gitfs($big))"
 
 # --- Hostile repositories -----------------------------------------------------------------
@@ -278,7 +278,7 @@ rm "$evil/objects"
 mv "$tmp/objects" "$evil/objects"
 if [ "$(id -u)" = 0 ]; then
 	chown 12345 "$evil"
-	ok "of another owner" no 'safe.directory' "gitfs($evil, rev=main)"
+	ok "of another owner" no 'git config --system --add safe.directory' "gitfs($evil, rev=main)"
 	chown 0 "$evil"
 fi
 
