@@ -73,6 +73,13 @@ static int check_parts(int dir, char *ret_why)
 	return 0;
 }
 
+static bool is_of_another(int dir)
+{
+	struct stat st;
+
+	return fstat(dir, &st) == 0 && st.st_uid != geteuid();
+}
+
 static int open_repository(git_repository **ret, int dir, char *ret_why)
 {
 	char path[40];
@@ -82,7 +89,8 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 	r = git_repository_open_ext(
 		ret, path,
 		GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE, NULL);
-	if (r == GIT_EOWNER)
+	/* libgit2 1.5 says it cannot find the setting, where there is none. */
+	if (r == GIT_EOWNER || (r == GIT_ENOTFOUND && is_of_another(dir)))
 		return repo_why(ret_why, -EPERM, "the repository",
 				"; git config --system --add safe.directory "
 				"PATH permits it");
