@@ -32,6 +32,7 @@ int repo_become_owner(int dir, char *ret_why)
 	struct stat st;
 	int r;
 
+	confine_ordinary();
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || fstat(dir, &st) < 0)
 		return why(ret_why, -errno, "the repository's owner: %s",
 			   strerror(errno));

@@ -3,6 +3,7 @@
 
 #include "common/confine.h"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
@@ -22,6 +23,15 @@ static int drop_capabilities(void)
 	if (syscall(SYS_capset, &header, none) < 0)
 		return -errno;
 	return 0;
+}
+
+void confine_ordinary(void)
+{
+	cleanup_close int fd =
+		open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void)!write(fd, "0", 1);
 }
 
 int confine_become(uint32_t uid, uint32_t gid)

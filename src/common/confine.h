@@ -17,6 +17,10 @@
  */
 int confine_become(uint32_t uid, uint32_t gid);
 
+/* The broker is the last that the kernel should kill for memory, and its children
+ * inherit that; whoever calls this is as any other process. */
+void confine_ordinary(void);
+
 enum confine_rights {
 	CONFINE_READ, /* and execute, of files; list, of folders */
 	CONFINE_ALL,

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "common/confine.h"
 #include "common/util.h"
 
 /* Beside the backends; not called .so, for it is none. */
@@ -310,16 +311,6 @@ static int become(uint32_t uid)
 	return 0;
 }
 
-/* The broker is the last that the kernel should kill for memory; this is not. */
-static void be_ordinary(void)
-{
-	cleanup_close int fd =
-		open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0)
-		(void)!write(fd, "0", 1);
-}
-
 static int set_environment(unsigned int nr_files)
 {
 	char pid[16], files[16], library[32];
@@ -354,7 +345,7 @@ int program_child_main(int argc, char **argv)
 	r = place_library(argv[2], first);
 	if (r < 0)
 		return die(argv[2], r);
-	be_ordinary();
+	confine_ordinary();
 	(void)umask(077);
 	r = chdir("/") < 0 ? -errno : become(uid);
 	if (r == 0)

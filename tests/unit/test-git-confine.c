@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -191,13 +192,39 @@ static void low_priority(void **state)
 	assert_int_equal(in_child(true, stands_back), 0);
 }
 
+static const char oom[] = "/proc/self/oom_score_adj";
+
+static int is_special(void)
+{
+	cleanup_close int fd = open(oom, O_RDONLY | O_CLOEXEC);
+	char text[8] = "";
+
+	return fd < 0 || read(fd, text, sizeof(text) - 1) < 0 || atoi(text);
+}
+
+static void set_oom(const char *text)
+{
+	cleanup_close int fd = open(oom, O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+}
+
+/* The broker is spared by the kernel; this is not. */
+static void as_any_other(void **state)
+{
+	(void)state;
+	set_oom("100");
+	assert_int_equal(in_child(false, is_special), 1);
+	assert_int_equal(in_child(true, is_special), 0);
+	set_oom("0");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_is_gone),
-		cmocka_unit_test(who_it_is),
-		cmocka_unit_test(what_stays),
-		cmocka_unit_test(low_priority),
+		cmocka_unit_test(what_is_gone), cmocka_unit_test(who_it_is),
+		cmocka_unit_test(what_stays),	cmocka_unit_test(low_priority),
+		cmocka_unit_test(as_any_other),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);
