@@ -111,6 +111,16 @@ static void remove_stale(git_repository *repo, const char *name)
 		(void)unlink(path);
 }
 
+/* git pack-refs removes folders that have become empty, maybe between our making
+ * one and the lock in it. */
+static bool is_folder_gone(int r)
+{
+	const git_error *e = git_error_last();
+
+	return r == GIT_ERROR && e && e->klass == GIT_ERROR_OS && e->message &&
+	       strstr(e->message, strerror(ENOENT));
+}
+
 static int lock_ref(git_transaction *tx, git_repository *repo, const char *name,
 		    char *ret_why)
 {
@@ -118,8 +128,10 @@ static int lock_ref(git_transaction *tx, git_repository *repo, const char *name,
 	uint64_t end = now_ns() + REF_LOCK_WAIT_S * 1000000000ull;
 	int r;
 
-	while ((r = git_transaction_lock_ref(tx, name)) == GIT_ELOCKED &&
-	       now_ns() < end) {
+	for (;;) {
+		r = git_transaction_lock_ref(tx, name);
+		if ((r != GIT_ELOCKED && !is_folder_gone(r)) || now_ns() >= end)
+			break;
 		remove_stale(repo, name);
 		(void)nanosleep(&pause, NULL);
 	}
