@@ -194,7 +194,7 @@ fills_up()
 	small=$(echo "$tmp/state/git/small-"*)
 	mount -t tmpfs -o size=3m,mode=700 small "$small" || return
 	toolstack attach "$other" xvdb "git:$repo?branch=small" || return
-	guest "$other" xvdb verify --size $size --ops write=90,flush=10 \
+	guest "$other" xvdb verify --size $size --ops write=70,flush=30 \
 		--bs 64K --requests 300 --timeout 60 > "$tmp/full" 2>&1 &
 	eventually 30 paused || { cat "$tmp/full"; return 1; }
 	mount -o remount,size=64m "$small"

@@ -143,6 +143,19 @@ static void go_on(struct git_flush *f)
 	next_step(f, step);
 }
 
+/* No space for the map passes: the flush waits for it (-EAGAIN), as a write does.
+ * After a failed fdatasync() nothing is tried again. */
+static int flush_result(const struct git_flush *f)
+{
+	int err = f->flush.err;
+
+	if ((err == -ENOSPC || err == -EDQUOT || err == -ENOMEM) &&
+	    git_request_of(f->io)->op == XD_FLUSH &&
+	    layer_flush_may_retry(&f->flush))
+		return -EAGAIN;
+	return err;
+}
+
 static void next_step(struct git_flush *f, enum layer_step step)
 {
 	const struct layer_flush *flush = &f->flush;
@@ -150,7 +163,7 @@ static void next_step(struct git_flush *f, enum layer_step step)
 	f->sys = (struct xd_sys){ .fd = flush->fd, .done = step_done };
 	switch (step) {
 	case LAYER_DONE:
-		end_change(f->io, flush->err);
+		end_change(f->io, flush_result(f));
 		free(f);
 		return;
 	case LAYER_SYNC:

@@ -430,6 +430,17 @@ enum layer_step layer_flush_next(struct layer_flush *flush, int64_t res)
 	}
 }
 
+bool layer_flush_may_retry(const struct layer_flush *flush)
+{
+	struct layer *layer = flush->layer;
+	bool may;
+
+	pthread_mutex_lock(&layer->lock);
+	may = flush->err < 0 && layer->err == 0;
+	pthread_mutex_unlock(&layer->lock);
+	return may;
+}
+
 void layer_flush_cancel(struct layer_flush *flush)
 {
 	struct layer *layer = flush->layer;

@@ -106,6 +106,8 @@ struct layer_flush {
 enum layer_step layer_flush_begin(struct layer_flush *flush,
 				  struct layer *layer);
 enum layer_step layer_flush_next(struct layer_flush *flush, int64_t res);
+/* After LAYER_DONE: it has failed by a write, and another one may succeed. */
+bool layer_flush_may_retry(const struct layer_flush *flush);
 /* In LAYER_WAIT only: it is given up, as when the lane ends. */
 void layer_flush_cancel(struct layer_flush *flush);
 /* All of it, blocking: for threads.  0 or -errno. */
