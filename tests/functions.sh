@@ -153,7 +153,7 @@ daemon_start()
 		>> "$tmp/log" 2>&1 &
 	daemon_pid=$!
 	cleanup_pids+=("$daemon_pid")
-	if ! eventually 10 daemon_answers; then
+	if ! eventually 30 daemon_answers; then
 		echo "Bail out! xendiskd does not answer"
 		cat "$tmp/log"
 		exit 1

@@ -40,7 +40,7 @@ neighbour()
 	toolstack attach 5 xvdc "$tmp/good.img" 9<&- &&
 		guest 5 xvdc verify --seconds 1 9<&- &&
 		toolstack detach 5 xvdc 9<&- &&
-		[ $((SECONDS - begin)) -le 5 ]
+		[ $((SECONDS - begin)) -le 15 ]
 }
 ok "its neighbour is attached, used and detached meanwhile" neighbour
 ok "and the control socket answers" xendisk list
