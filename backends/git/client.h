@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * client.h - the worker's side of committer.h, and what becomes of the layers of
- * a disk: client.c talks, snapshot.c freezes layers and sees to it that they are
- * committed and dropped.
+ * a disk.
+ *
+ *   client.c	   the committer is started; the thread that hears it
+ *   client-ask.c  what it is asked
+ *   client-use.c  a guest comes and goes
+ *   snapshot.c	   layers are frozen, committed and dropped
  */
 #ifndef XENDISK_GIT_CLIENT_H
 #define XENDISK_GIT_CLIENT_H
@@ -102,10 +106,43 @@ int client_ask(void *ctx, const uint8_t oid[OID_BYTES],
 int client_control(struct xd_disk *disk, const char *verb, const char *text,
 		   char *ret_text, size_t size);
 
-/* --- Between client.c and snapshot.c; with the mutex ------------------------------- */
+/* --- client-ask.c: the thread's that has the socket, unless it says otherwise ------- */
 
-void client_wake(struct client *client);
-uint32_t client_seq(struct client *client);
+uint32_t client_seq(struct client *client); /* any thread */
+void client_close_fds(int *fds, unsigned int nr);
+/* Of a PACK; takes the descriptors. */
+void client_add_packs(struct client *client, struct store *store,
+		      const struct cm_pack *msg, int *fds, unsigned int nr_fds);
+/* Waits for a message: -ETIMEDOUT, or what cm_receive() says. */
+int client_receive(struct client *client, union cm_any *ret, int *fds,
+		   unsigned int *ret_nr, char *ret_why);
+/* OPEN or STAND. */
+int client_ask_open(struct client *client, struct cm_header *msg,
+		    enum cm_type type, struct cm_opened *ret, char *ret_why);
+void client_fill_stand(struct client *client, struct cm_stand *msg);
+int client_ask_packs(struct client *client, char *ret_why);
+/* As client_ask(), of the thread itself. */
+int client_own_ask(void *ctx, const uint8_t oid[OID_BYTES],
+		   enum object_type *ret_type, uint64_t *ret_size, int *ret_fd,
+		   char *ret_why);
+/* What other threads want to know and was not sent yet; or all of it. */
+void client_send_asks(struct client *client);
+void client_send_asks_again(struct client *client);
+/* False: nobody has asked that. */
+bool client_take_answer(struct client *client, const union cm_any *msg,
+			int *fds);
+
+/* --- client.c, for client-use.c and snapshot.c; with the mutex ---------------------- */
+
+/* The disk as it is in the commit that was opened. */
+int client_open_base(struct client *client, const struct cm_opened *opened,
+		     char *ret_why);
+void client_wake(struct client *client); /* any thread */
+/* Other packs, so that there is room for more; it may take a while. */
+int client_renew_store(struct client *client, char *ret_why);
+
+/* --- snapshot.c; with the mutex ------------------------------------------------------ */
+
 /* The base is this commit from now on: what the view of the disk is. */
 int client_set_view(struct client *client);
 /* Freezes the active layer; *ret_gen is its name. */
@@ -117,8 +154,6 @@ void client_look(struct client *client);
 /* When to look again, ms; -1: when something happens. */
 int client_timeout(const struct client *client);
 void client_committed(struct client *client, const struct cm_committed *msg);
-/* Other packs, so that there is room for more; it may take a while. */
-int client_renew_store(struct client *client, char *ret_why);
 void client_commit_failed(struct client *client, const char *reason);
 void client_show(struct client *client);
 
