@@ -23,6 +23,15 @@ only()
 	[ -z "$wrong" ] || { echo "$wrong"; return 1; }
 }
 
+# lone WORD FILE FOLDER...: no other file in these folders has the word.
+lone()
+{
+	local found
+	found=$(cd "$top_srcdir" && grep -lrw "$1" "${@:3}" --include='*.[ch]' |
+		grep -v '\.h$')
+	[ "$found" = "$2" ] || { echo "$found"; return 1; }
+}
+
 src=$top_srcdir/src
 ok "common includes only common" \
 	arrows "$src/common" '"(common/|config\.h|xendisk-backend\.h)'
@@ -38,7 +47,7 @@ ok "command includes no worker and no broker" \
 	arrows "$src/command" '"(common/|command/|config\.h)|<xen'
 ok "backends: the public header, their own, and a few of common" \
 	arrows "$top_srcdir/backends" \
-	'"(common/(confine|crash|server|util)\.h|config\.h|[a-z0-9-]+\.h)"|^\./git/git-[a-z]+\.[ch]:.*"command/(tables|verbs)\.h"'
+	'"(common/(confine|crash|fds|server|util)\.h|config\.h|[a-z0-9-]+\.h)"|^\./git/git-[a-z]+\.[ch]:.*"command/(tables|verbs)\.h"'
 ok "examples include only the installed header" \
 	arrows "$top_srcdir/examples" '<xendisk-backend\.h>'
 ok "blkif.h and ring.h are the worker's ring's and blkif's business" \
@@ -48,6 +57,8 @@ ok "event channels: worker only" only 'worker/[a-z]+\.[ch]' 'xenevtchn'
 ok "xenstore: the broker's store and the command" \
 	only '(broker/store(-[a-z]+)?\.[ch]|command/[a-z]+\.[ch])' 'xenstore'
 ok "GnuTLS: one file" only 'nbd/tls\.c' 'gnutls'
+ok "descriptors over a socket: one file" \
+	lone SCM_RIGHTS src/common/fds.c src backends
 ok "libxenctrl: one file of the command" only 'command/domain\.c' 'xenctrl'
 
 # The guest's side of a ring may be looked at in one file only: who has a pointer

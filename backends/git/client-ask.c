@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "common/fds.h"
 #include "common/util.h"
 
 #define ANSWER_MS 25000 /* a worker has 30 s to open its disk */
@@ -36,13 +37,6 @@ uint32_t client_seq(struct client *client)
 	return __atomic_add_fetch(&client->seq, 1, __ATOMIC_RELAXED);
 }
 
-void client_close_fds(int *fds, unsigned int nr)
-{
-	for (unsigned int i = 0; i < nr; i++)
-		if (fds[i] >= 0)
-			(void)close(TAKE_FD(fds[i]));
-}
-
 /* --- Packs ----------------------------------------------------------------------- */
 
 /* What does not fit is asked for, object by object. */
@@ -59,7 +53,7 @@ void client_add_packs(struct client *client, struct store *store,
 			(void)snprintf(client->note, sizeof(client->note), "%s",
 				       reason);
 	}
-	client_close_fds(fds, nr_fds);
+	fds_close(fds, nr_fds);
 }
 
 /* --- A question, and its answer: before the thread is there ------------------------- */
@@ -96,12 +90,12 @@ static int answer(struct client *client, uint32_t seq, enum cm_type type,
 		if (ret->h.type == CM_BEGIN)
 			return why(ret_why, -EIO, "the committer has died");
 		if (ret->h.seq != seq) {
-			client_close_fds(fds, *ret_nr);
+			fds_close(fds, *ret_nr);
 			continue;
 		}
 		if (ret->h.type == type)
 			return 0;
-		client_close_fds(fds, *ret_nr);
+		fds_close(fds, *ret_nr);
 		if (ret->h.type != CM_FAILED)
 			return why(ret_why, -EPROTO, "the committer answers %s",
 				   cm_name(ret->h.type));
@@ -125,7 +119,7 @@ int client_ask_open(struct client *client, struct cm_header *msg,
 	r = answer(client, msg->seq, CM_OPENED, &any, fds, &nr, ret_why);
 	if (r < 0)
 		return r;
-	client_close_fds(fds, nr);
+	fds_close(fds, nr);
 	*ret = any.opened;
 	return 0;
 }
@@ -169,7 +163,7 @@ static int ask_object(struct client *client, const uint8_t oid[OID_BYTES],
 	*ret_type = any.object_is.type;
 	*ret_size = any.object_is.size;
 	*ret_fd = TAKE_FD(fds[0]);
-	client_close_fds(fds, nr);
+	fds_close(fds, nr);
 	return 0;
 }
 

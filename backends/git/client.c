@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "common/fds.h"
 #include "common/util.h"
 #include "companion.h"
 
@@ -91,7 +92,7 @@ static void take_message(struct client *client, union cm_any *msg, int *fds,
 	default: /* OPENED, PROGRESS, DONE */
 		break;
 	}
-	client_close_fds(fds, nr_fds);
+	fds_close(fds, nr_fds);
 }
 
 static int receive_packs(struct client *client, struct store *store,

@@ -109,7 +109,6 @@ int client_control(struct xd_disk *disk, const char *verb, const char *text,
 /* --- client-ask.c: the thread's that has the socket, unless it says otherwise ------- */
 
 uint32_t client_seq(struct client *client); /* any thread */
-void client_close_fds(int *fds, unsigned int nr);
 /* Of a PACK; takes the descriptors. */
 void client_add_packs(struct client *client, struct store *store,
 		      const struct cm_pack *msg, int *fds, unsigned int nr_fds);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "committer.h"
+#include "common/fds.h"
 #include "common/util.h"
 
 /* A text inside a message that must end with a NUL before it does. */
@@ -72,6 +73,7 @@ static const struct shape {
 };
 
 _Static_assert(sizeof(union cm_any) == CM_MAX, "a message is too large");
+_Static_assert(CM_MAX_FDS <= FDS_MAX, "they go with one message");
 
 static const struct shape *find_shape(uint16_t type)
 {
@@ -90,67 +92,19 @@ const char *cm_name(uint16_t type)
 
 /* --- Sending ------------------------------------------------------------------ */
 
-union descriptors {
-	struct cmsghdr align;
-	char buf[CMSG_SPACE(CM_MAX_FDS * sizeof(int))];
-};
-
 int cm_send(int sock, struct cm_header *msg, enum cm_type type, const int *fds,
 	    unsigned int nr_fds, bool wait)
 {
-	union descriptors control = { .buf = { 0 } };
 	const struct shape *shape = find_shape((uint16_t)type);
-	struct iovec iov = { msg, shape->size };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t n;
 
 	msg->type = (uint16_t)type;
 	msg->version = CM_VERSION;
 	msg->length = (uint32_t)shape->size;
-	if (nr_fds) {
-		struct cmsghdr *cmsg;
-
-		mh.msg_control = control.buf;
-		mh.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
-		cmsg = CMSG_FIRSTHDR(&mh);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(nr_fds * sizeof(int));
-		memcpy(CMSG_DATA(cmsg), fds, nr_fds * sizeof(int));
-	}
-	do
-		n = sendmsg(sock, &mh,
-			    MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EPIPE ? -ECONNRESET : -errno;
-	return 0;
+	return fds_send(sock, msg, shape->size, fds, nr_fds,
+			wait ? 0 : MSG_DONTWAIT);
 }
 
 /* --- Receiving ---------------------------------------------------------------- */
-
-static unsigned int take_descriptors(struct msghdr *mh, int *ret_fds)
-{
-	unsigned int nr = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
-		size_t count;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (nr < CM_MAX_FDS)
-				ret_fds[nr++] = fd;
-			else
-				(void)close(fd);
-		}
-	}
-	return nr;
-}
 
 static bool packs_are_right(const struct cm_pack *pack, unsigned int nr_fds)
 {
@@ -187,27 +141,14 @@ static bool well_formed(const union cm_any *msg, size_t n, unsigned int nr_fds)
 int cm_receive(int sock, union cm_any *ret, int *ret_fds,
 	       unsigned int *ret_nr_fds)
 {
-	union descriptors control;
-	struct iovec iov = { ret, sizeof(*ret) };
-	struct msghdr mh = { .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf) };
 	unsigned int nr;
-	ssize_t n;
+	ssize_t n = fds_receive(sock, ret, sizeof(*ret), ret_fds, CM_MAX_FDS,
+				&nr, 0);
 
-	do
-		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return -errno;
-	nr = take_descriptors(&mh, ret_fds);
-	if (n == 0 && nr == 0)
-		return -ECONNRESET;
-	if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-	    !well_formed(ret, (size_t)n, nr)) {
-		while (nr > 0)
-			(void)close(ret_fds[--nr]);
+		return (int)n;
+	if (!well_formed(ret, (size_t)n, nr)) {
+		fds_close(ret_fds, nr);
 		return -EPROTO;
 	}
 	*ret_nr_fds = nr;

@@ -27,6 +27,7 @@
 #include "chunk-map.h"
 #include "committer-main.h"
 #include "committer-private.h"
+#include "common/fds.h"
 #include "common/util.h"
 #include "layer-commit.h"
 #include "pins.h"
@@ -258,8 +259,7 @@ void committer_serve(struct committer *c)
 	while (cm_receive(c->sock, &msg, fds, &nr) == 0) {
 		if (answer(c, &msg, fds))
 			continue;
-		while (nr > 0)
-			(void)close(fds[--nr]);
+		fds_close(fds, nr);
 		break;
 	}
 	commit_end(c);
@@ -343,8 +343,7 @@ static void refuse_all(struct committer *c, int err, const char *reason)
 	unsigned int nr;
 
 	while (cm_receive(c->sock, &msg, fds, &nr) == 0) {
-		while (nr > 0)
-			(void)close(fds[--nr]);
+		fds_close(fds, nr);
 		committer_fail(c, msg.h.seq, err, reason);
 	}
 }

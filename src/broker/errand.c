@@ -13,6 +13,7 @@
 
 #include "broker/broker.h"
 #include "broker/child.h"
+#include "common/fds.h"
 #include "common/util.h"
 
 #define NOT_COME 1 /* an err that no result has */
@@ -20,12 +21,6 @@
 struct report {
 	uint32_t index;
 	int32_t err;
-};
-
-/* Room for one descriptor beside a message. */
-union fd_space {
-	struct cmsghdr align;
-	char buf[CMSG_SPACE(sizeof(int))];
 };
 
 struct errand {
@@ -44,22 +39,8 @@ struct errand {
 void errand_report(uint32_t index, int err, int fd)
 {
 	struct report report = { .index = index, .err = err };
-	union fd_space control = { .buf = { 0 } };
-	struct iovec iov = { &report, sizeof(report) };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (fd >= 0) {
-		struct cmsghdr *cmsg;
-
-		mh.msg_control = control.buf;
-		mh.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&mh);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
-	}
-	(void)sendmsg(ERRAND_SOCK, &mh, MSG_NOSIGNAL);
+	(void)fds_send(ERRAND_SOCK, &report, sizeof(report), &fd, fd >= 0, 0);
 }
 
 /*
@@ -158,26 +139,24 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 /* Returns false when there is nothing more to come. */
 static bool take_report(struct errand *errand)
 {
-	struct report report;
-	union fd_space control;
-	struct iovec iov = { &report, sizeof(report) };
-	struct msghdr mh = { .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf) };
-	ssize_t n = recvmsg(errand->sock, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	struct errand_result *result;
-	struct cmsghdr *cmsg;
+	struct report report;
+	unsigned int nr = 0;
+	int fd = -1;
+	ssize_t n = fds_receive(errand->sock, &report, sizeof(report), &fd, 1,
+				&nr, MSG_DONTWAIT);
 
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	if (n != sizeof(report) || report.index >= errand->spec.nr_results)
+		return n == -EAGAIN;
+	if (n != sizeof(report) || report.index >= errand->spec.nr_results ||
+	    (nr > 0 && errand->results[report.index].fd >= 0)) {
+		fds_close(&fd, nr);
 		return false;
+	}
 	result = &errand->results[report.index];
 	result->err = report.err;
-	cmsg = CMSG_FIRSTHDR(&mh);
-	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS && result->fd < 0)
-		memcpy(&result->fd, CMSG_DATA(cmsg), sizeof(int));
+	if (nr > 0)
+		result->fd = fd;
 	return ++errand->nr_reported < errand->spec.nr_results;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/fds.h"
 #include "common/util.h"
 
 /* A text inside a message that must end with a NUL before it does. */
@@ -132,59 +133,12 @@ bool msg_is_commit(const char *text)
 
 int msg_send(int sock, void *msg, size_t length, enum msg_type type, int fd)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = { .buf = { 0 } };
 	struct msg_header *header = msg;
-	struct iovec iov = { msg, length };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t n;
 
 	header->type = (uint16_t)type;
 	header->version = MSG_VERSION;
 	header->length = (uint32_t)length;
-	if (fd >= 0) {
-		struct cmsghdr *cmsg;
-
-		mh.msg_control = control.buf;
-		mh.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&mh);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
-	}
-	do
-		n = sendmsg(sock, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EPIPE ? -ECONNRESET : -errno;
-	return 0;
-}
-
-/* Keeps the first descriptor that came along and closes the rest. */
-static int take_descriptors(struct msghdr *mh)
-{
-	int kept = -1;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(mh); c; c = CMSG_NXTHDR(mh, c)) {
-		size_t count;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (kept < 0)
-				kept = fd;
-			else
-				(void)close(fd);
-		}
-	}
-	return kept;
+	return fds_send(sock, msg, length, &fd, fd >= 0, MSG_DONTWAIT);
 }
 
 static bool well_formed(const void *buf, size_t length)
@@ -226,33 +180,20 @@ static bool texts_end(const void *buf)
 
 int msg_receive(int sock, void *buf, size_t *ret_length, int *ret_fd)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(MSG_MAX_FDS * sizeof(int))];
-	} control;
-	struct iovec iov = { buf, MSG_MAX };
-	struct msghdr mh = { .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = sizeof(control.buf) };
-	ssize_t n;
-	int fd;
+	int fds[MSG_MAX_FDS] = { -1 };
+	unsigned int nr;
+	ssize_t n = fds_receive(sock, buf, MSG_MAX, fds, MSG_MAX_FDS, &nr, 0);
 
-	do
-		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return -errno;
-	if (n == 0)
-		return -ECONNRESET;
-	fd = take_descriptors(&mh);
-	if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-	    !well_formed(buf, (size_t)n) || !texts_end(buf)) {
-		if (fd >= 0)
-			(void)close(fd);
+		return (int)n;
+	if (!well_formed(buf, (size_t)n) || !texts_end(buf)) {
+		fds_close(fds, nr);
 		return -EPROTO;
 	}
+	/* No message has a second one. */
+	if (nr > 1)
+		fds_close(fds + 1, nr - 1);
 	*ret_length = (size_t)n;
-	*ret_fd = fd;
+	*ret_fd = fds[0];
 	return 0;
 }
