@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "at-once.h"
 #include "common/util.h"
 #include "raw.h"
 
@@ -126,34 +127,6 @@ static struct iovec *run_gather(struct xd_request *first, unsigned int iovcnt)
 	return iov;
 }
 
-/*
- * What the page cache gives or takes at once; 0: nothing.  Where it is all there
- * is of a file there is no need to ask, and tmpfs cannot be asked: it refuses
- * RWF_NOWAIT, and io_uring hands each request to a thread.
- */
-static size_t try_nowait(struct xd_request *first)
-{
-	struct raw_io *io = io_of(first);
-	struct raw_lane *lane = io->ch->data;
-	bool in_memory = raw_of(io->ch)->in_memory;
-	int flags = in_memory ? 0 : RWF_NOWAIT;
-	struct xd_sys *sys = &io->sys;
-	int iovcnt = (int)sys->iovcnt;
-	ssize_t n;
-
-	if (!lane->nowait[first->op] || (first->flags & XD_FUA))
-		return 0;
-	if (first->op == XD_READ)
-		n = preadv2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			    flags);
-	else
-		n = pwritev2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			     flags);
-	if (n < 0 && errno != EAGAIN && !in_memory)
-		lane->nowait[first->op] = false;
-	return n < 0 ? 0 : (size_t)n;
-}
-
 /* Leaves out the first n bytes, which are done.  False: no memory. */
 static bool io_advance(struct xd_request *req, size_t n)
 {
@@ -218,6 +191,7 @@ static void run_start(struct xd_request *first, unsigned int iovcnt,
 		      uint64_t length)
 {
 	struct raw_io *io = io_of(first);
+	struct raw_lane *lane = io->ch->data;
 	size_t n;
 
 	if (io->next) {
@@ -234,7 +208,8 @@ static void run_start(struct xd_request *first, unsigned int iovcnt,
 	io->sys.iov = io->iov ? io->iov : first->iov;
 	io->sys.iovcnt = iovcnt;
 	io->sys.done = run_done;
-	n = try_nowait(first);
+	n = at_once(&io->sys, raw_of(io->ch)->in_memory,
+		    &lane->nowait[first->op]);
 	if (n > 0)
 		run_done(&io->sys, (int64_t)n);
 	else

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "at-once.h"
 #include "common/util.h"
 #include "git.h"
 
@@ -105,31 +106,6 @@ static void xfer_done(struct xd_sys *sys, int64_t res)
 		xd_sys(xfer->lane->ch, sys);
 }
 
-/* As raw-io.c does it: what the page cache gives or takes at once; 0: nothing. */
-static size_t try_nowait(struct git_xfer *xfer)
-{
-	struct git_lane *lane = xfer->lane;
-	bool writes = xfer->sys.op == XD_SYS_WRITEV;
-	bool *may = &lane->nowait[writes ? XD_WRITE : XD_READ];
-	int flags = lane->git->in_memory ? 0 : RWF_NOWAIT;
-	struct xd_sys *sys = &xfer->sys;
-	int iovcnt = (int)sys->iovcnt;
-	ssize_t n;
-
-	if (!*may)
-		return 0;
-	if (writes)
-		n = pwritev2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			     flags);
-	else
-		n = preadv2(sys->fd, sys->iov, iovcnt, (off_t)sys->offset,
-			    flags);
-	/* Packs may be elsewhere, and then it is only slower. */
-	if (n < 0 && errno != EAGAIN && flags)
-		*may = false;
-	return n < 0 ? 0 : (size_t)n;
-}
-
 void git_xfer_start(struct git_xfer *xfer, struct git_lane *lane,
 		    enum xd_sys_op op, int fd, uint64_t offset,
 		    const struct iovec *iov, unsigned int iovcnt,
@@ -146,7 +122,9 @@ void git_xfer_start(struct git_xfer *xfer, struct git_lane *lane,
 				     .iovcnt = iovcnt,
 				     .length = length,
 				     .done = xfer_done };
-	n = try_nowait(xfer);
+	/* Packs may be elsewhere, and then it is only slower. */
+	n = at_once(&xfer->sys, lane->git->in_memory,
+		    &lane->nowait[op == XD_SYS_WRITEV ? XD_WRITE : XD_READ]);
 	if (n > 0)
 		xfer_done(&xfer->sys, (int64_t)n);
 	else
