@@ -113,7 +113,11 @@ static int publish(struct rollback *back, const struct overlay_layer *layer,
 				 back->reason);
 	return r < 0 ? r :
 		       overlay_committed(back->overlay, layer->generation,
-					 commit, !is_auto, back->reason);
+					 commit,
+					 is_auto  ? OVERLAY_LEAF :
+					 diverged ? OVERLAY_DIVERGED :
+						    OVERLAY_ON_BRANCH,
+					 back->reason);
 }
 
 static int commit_layer(struct rollback *back,

@@ -284,6 +284,26 @@ static void note_saved(struct layer *layer, const struct map_save *save)
 	}
 }
 
+/* --- What cannot be known any more -------------------------------------------- */
+
+void layer_fail(struct layer *layer, int err)
+{
+	pthread_mutex_lock(&layer->lock);
+	if (layer->err == 0)
+		layer->err = err;
+	pthread_mutex_unlock(&layer->lock);
+}
+
+int layer_error(struct layer *layer)
+{
+	int err;
+
+	pthread_mutex_lock(&layer->lock);
+	err = layer->err;
+	pthread_mutex_unlock(&layer->lock);
+	return err;
+}
+
 /* --- The machine ------------------------------------------------------------- */
 
 /* fdatasync() has failed: nobody knows what is durable. */

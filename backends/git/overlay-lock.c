@@ -29,6 +29,7 @@ struct overlay_facts facts_of(const struct meta *meta)
 		.base_size = meta->base_size,
 		.chunk = meta->chunk,
 		.base_gen = meta->base_gen,
+		.diverged = meta->diverged,
 	};
 
 	memcpy(facts.base, meta->base, OID_BYTES);
@@ -43,6 +44,19 @@ static void set_meta(struct overlay *overlay, const struct meta *meta)
 	overlay->facts = facts_of(meta);
 }
 
+/* The kernel tells of it once.  What was answered, and not durable yet, may be lost
+ * by that: whoever asks for a flush has to hear it, now or after another lock. */
+static void lose(struct overlay *overlay, int err)
+{
+	unsigned int slot;
+
+	if (overlay->sync_err == 0)
+		overlay->sync_err = err;
+	if (meta_count(&overlay->meta, LAYER_ACTIVE, &slot) > 0 &&
+	    overlay->layer[slot])
+		layer_fail(overlay->layer[slot], overlay->sync_err);
+}
+
 /* Durable before it is believed. */
 int store_meta(struct overlay *overlay, struct meta *meta, char *ret_why)
 {
@@ -54,8 +68,10 @@ int store_meta(struct overlay *overlay, struct meta *meta, char *ret_why)
 			   "%s/meta could not be made durable before: %s",
 			   overlay->files.folder, strerror(-overlay->meta_err));
 	err = meta_write(overlay->files.meta, meta, &unknown, ret_why);
-	if (unknown)
+	if (unknown) {
 		overlay->meta_err = err;
+		lose(overlay, err);
+	}
 	if (err == 0)
 		set_meta(overlay, meta);
 	return err;
@@ -141,6 +157,7 @@ int stand_on(struct meta *meta, const struct overlay_facts *facts,
 	meta->base_size = facts->base_size;
 	meta->chunk = facts->chunk;
 	meta->base_gen = 0;
+	meta->diverged = 0;
 	memcpy(meta->base, facts->base, OID_BYTES);
 	memcpy(meta->head, facts->head, OID_BYTES);
 	return new_uuid(meta->uuid, ret_why);
@@ -332,22 +349,31 @@ static int load_layers(struct overlay *overlay, struct meta *meta,
 	return err;
 }
 
-int flush_active(const struct overlay *overlay, char *ret_why)
+int flush_active(struct overlay *overlay, char *ret_why)
 {
-	int err = layer_flush(overlay_active(overlay));
+	struct layer *layer = overlay_active(overlay);
+	bool told = layer_error(layer) < 0;
+	int err = layer_flush(layer);
 
+	if (!told && layer_error(layer) < 0)
+		lose(overlay, err);
 	return err < 0 ? why(ret_why, err, "cannot make %s durable: %s",
 			     overlay->files.folder, strerror(-err)) :
 			 0;
 }
 
-static int sync_file(const struct overlay *overlay, int fd, char *ret_why)
+static int sync_file(struct overlay *overlay, int fd, char *ret_why)
 {
-	while (fdatasync(fd) < 0)
-		if (errno != EINTR)
-			return why(ret_why, -errno,
-				   "cannot make %s durable: %s",
-				   overlay->files.folder, strerror(errno));
+	int err;
+
+	while (fdatasync(fd) < 0) {
+		if (errno == EINTR)
+			continue;
+		err = -errno;
+		lose(overlay, err);
+		return why(ret_why, err, "cannot make %s durable: %s",
+			   overlay->files.folder, strerror(-err));
+	}
 	return 0;
 }
 
@@ -409,6 +435,8 @@ int overlay_lock(struct overlay *overlay, struct overlay_facts *facts,
 		files_unlock(&overlay->files);
 		return err;
 	}
+	if (overlay->sync_err < 0)
+		lose(overlay, overlay->sync_err);
 	*facts = overlay->facts;
 	return 0;
 }

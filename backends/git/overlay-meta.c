@@ -29,7 +29,8 @@ static bool disk_is_possible(const struct meta *meta)
 	       meta->base_size % LAYER_SECTOR == 0 && meta->chunk > 0 &&
 	       meta->chunk % LAYER_SECTOR == 0 && meta->next_gen > 1 &&
 	       meta->next_gen < INT64_MAX && meta->base_gen < meta->next_gen &&
-	       meta->closed <= 1 && ends(meta->branch, sizeof(meta->branch)) &&
+	       meta->closed <= 1 && meta->diverged <= 1 &&
+	       ends(meta->branch, sizeof(meta->branch)) &&
 	       ends(meta->repo, sizeof(meta->repo));
 }
 

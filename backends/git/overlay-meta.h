@@ -49,7 +49,8 @@ struct meta {
 	char branch[OVERLAY_BRANCH_MAX];
 	char repo[OVERLAY_REPO_MAX];
 	struct meta_slot slot[OVERLAY_SLOTS];
-	uint32_t reserved;
+	uint32_t diverged; /* 1: head is beside the branch; 0 before there was
+			    * this word */
 	uint32_t check; /* CRC-32 of all that comes before */
 };
 _Static_assert(sizeof(struct meta) <= META_BYTES, "meta fits its place");

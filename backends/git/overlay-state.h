@@ -17,6 +17,9 @@ struct overlay {
 	/* Locked: */
 	struct meta meta;
 	int meta_err; /* fdatasync() has failed: either meta may be found */
+	/* Of the first fdatasync() of ours that has failed since the folder was
+	 * opened: no flush succeeds any more, also of those that lock it later. */
+	int sync_err;
 	struct overlay_facts facts; /* of meta */
 	/* NULL: the slot is free.  Not NULL, and free by meta: dropped. */
 	struct layer *layer[OVERLAY_SLOTS];
@@ -40,6 +43,6 @@ void make_active(struct meta *meta, unsigned int slot);
 int new_layer(const struct overlay *overlay, const struct meta *meta,
 	      unsigned int slot, struct layer **ret, char *ret_why);
 int extend_all(const struct overlay *overlay, uint64_t size, char *ret_why);
-int flush_active(const struct overlay *overlay, char *ret_why);
+int flush_active(struct overlay *overlay, char *ret_why);
 
 #endif

@@ -230,7 +230,7 @@ int overlay_freeze(struct overlay *overlay, const struct snapshot_info *info,
 }
 
 int overlay_committed(struct overlay *overlay, uint64_t gen,
-		      const uint8_t commit[OID_BYTES], bool is_head,
+		      const uint8_t commit[OID_BYTES], enum overlay_place place,
 		      char *ret_why)
 {
 	struct meta meta = overlay->meta;
@@ -248,8 +248,10 @@ int overlay_committed(struct overlay *overlay, uint64_t gen,
 	memcpy(meta.base, commit, OID_BYTES);
 	meta.base_gen = gen;
 	meta.base_size = slot->size;
-	if (is_head)
+	if (place != OVERLAY_LEAF) {
 		memcpy(meta.head, commit, OID_BYTES);
+		meta.diverged = place == OVERLAY_DIVERGED;
+	}
 	return store_meta(overlay, &meta, ret_why);
 }
 

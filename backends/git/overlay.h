@@ -19,8 +19,10 @@
  * block for as long as a few fdatasync() take, errors are -errno and a sentence
  * in ret_why (WHY_MAX bytes) that names the file.  After an error nothing has
  * changed, and the call can be made again; but when fdatasync() of meta has
- * failed, all later changes fail with that error, until the overlay is opened
- * again: either state may then be the one that is found.
+ * failed, all later changes fail with that error, until the overlay is locked
+ * again: either state may then be the one that is found.  And when any fdatasync()
+ * has failed here, no layer_flush() of the active layer succeeds any more, until
+ * the folder is opened anew: nobody knows what was lost.
  */
 #ifndef XENDISK_GIT_OVERLAY_H
 #define XENDISK_GIT_OVERLAY_H
@@ -50,6 +52,7 @@ struct overlay_facts {
 	uint8_t base[OID_BYTES]; /* all zero: none, all reads as zeroes */
 	uint8_t head[OID_BYTES]; /* of the branch, as far as we know */
 	uint64_t base_gen; /* generation of the layer that became base; 0: none */
+	bool diverged; /* head is not on the branch, which somebody has moved */
 	uint8_t uuid[16]; /* of this overlay; made by overlay_lock() */
 };
 
@@ -139,10 +142,13 @@ bool overlay_is_empty(const struct overlay *overlay);
  */
 int overlay_freeze(struct overlay *overlay, const struct snapshot_info *info,
 		   uint64_t *ret_gen, char *ret_why);
+/* Where a commit is: on the branch, or what would be; or a leaf beside it. */
+enum overlay_place { OVERLAY_ON_BRANCH, OVERLAY_DIVERGED, OVERLAY_LEAF };
+
 /* The oldest frozen layer is in this commit: it becomes clean, the commit the
- * base, and, if is_head, the head of the branch. */
+ * base, and, if it is no leaf, the head. */
 int overlay_committed(struct overlay *overlay, uint64_t gen,
-		      const uint8_t commit[OID_BYTES], bool is_head,
+		      const uint8_t commit[OID_BYTES], enum overlay_place place,
 		      char *ret_why);
 /* The branch has moved: we know. */
 int overlay_set_head(struct overlay *overlay, const uint8_t head[OID_BYTES],

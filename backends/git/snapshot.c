@@ -355,6 +355,13 @@ static void release(struct client *client)
 	(void)cm_send(client->sock, &msg.h, CM_RELEASE, NULL, 0, true);
 }
 
+static enum overlay_place place_of(const struct cm_committed *msg)
+{
+	if (msg->kind != CM_BRANCH)
+		return OVERLAY_LEAF;
+	return msg->flags & CM_DIVERGED ? OVERLAY_DIVERGED : OVERLAY_ON_BRANCH;
+}
+
 /* The overlay stands on it now, and so does the disk. */
 static int stand_on(struct client *client, const struct cm_committed *msg,
 		    char *ret_why)
@@ -375,7 +382,7 @@ static int stand_on(struct client *client, const struct cm_committed *msg,
 	if (r < 0)
 		return r;
 	r = overlay_committed(client->overlay, layer.generation, msg->commit,
-			      msg->kind == CM_BRANCH, ret_why);
+			      place_of(msg), ret_why);
 	CRASH_POINT(git_committed);
 	if (r < 0) {
 		base_put(base);

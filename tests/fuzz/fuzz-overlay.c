@@ -129,7 +129,8 @@ static void step(struct overlay *overlay, unsigned int what)
 		(void)overlay_freeze(overlay, &info, &gen, reason);
 		break;
 	case 3:
-		(void)overlay_committed(overlay, gen, commit, true, reason);
+		(void)overlay_committed(overlay, gen, commit, OVERLAY_ON_BRANCH,
+					reason);
 		break;
 	default:
 		if (overlay_drop(overlay, &gen, reason) == 0)

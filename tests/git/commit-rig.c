@@ -425,7 +425,10 @@ static void note_commit(const struct cm_committed *got)
 	       got->generation, name, got->ref, got->flags, got->chunks,
 	       got->unchanged);
 	must(overlay_committed(rig.overlay, got->generation, got->commit,
-			       got->kind == CM_BRANCH, reason),
+			       got->kind != CM_BRANCH	? OVERLAY_LEAF :
+			       got->flags & CM_DIVERGED ? OVERLAY_DIVERGED :
+							  OVERLAY_ON_BRANCH,
+			       reason),
 	     "overlay_committed", reason);
 	/* No request reads it, so it need not stay. */
 	must(overlay_drop(rig.overlay, &gen, reason), "overlay_drop", reason);

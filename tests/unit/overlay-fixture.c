@@ -194,7 +194,8 @@ void ofix_committed(struct ofix *f, uint64_t gen)
 	uint8_t id[OID_BYTES];
 
 	ofix_commit(f, gen, id);
-	assert_int_equal(overlay_committed(f->overlay, gen, id, true, f->why),
+	assert_int_equal(overlay_committed(f->overlay, gen, id,
+					   OVERLAY_ON_BRANCH, f->why),
 			 0);
 }
 

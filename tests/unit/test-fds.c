@@ -117,8 +117,7 @@ static void the_end(void **state)
 				     MSG_DONTWAIT),
 			 -EAGAIN);
 	(void)close(TAKE_FD(pair[0]));
-	assert_int_equal(fds_receive(pair[1], buf, sizeof(buf), fds, 1, &nr,
-				     0),
+	assert_int_equal(fds_receive(pair[1], buf, sizeof(buf), fds, 1, &nr, 0),
 			 -ECONNRESET);
 	assert_int_equal(fds_send(pair[1], buf, 1, NULL, 0, 0), -ECONNRESET);
 }

@@ -371,10 +371,54 @@ static void meta_cannot_be_written(void **state)
 			 -EIO);
 	assert_int_equal(overlay_drop(fix.overlay, &gen, fix.why), -ENOENT);
 	ofix_write(&fix, 4, 44);
-	assert_int_equal(ofix_flush(&fix), 0);
+	assert_int_equal(ofix_flush(&fix), -EIO);
 	ofix_again(&fix);
 	assert_int_equal(ofix_read(&fix, 3), 33);
+	ofix_write(&fix, 4, 44);
+	assert_int_equal(ofix_flush(&fix), 0);
+	ofix_again(&fix);
 	assert_int_equal(ofix_read(&fix, 4), 44);
+}
+
+/* No guest is told that something is durable after a failure that no guest has
+ * heard of: what a snapshot's flush, or a lock, has met. */
+static void a_failure_is_remembered(void **state)
+{
+	struct snapshot_info info = { 0 };
+	uint64_t gen;
+
+	(void)state;
+	failing.err = EIO;
+	for (unsigned int n = 1; n <= 3; n++) {
+		ofix_write(&fix, n, n); /* data, map, and meta */
+		failing.sync = n;
+		assert_int_equal(overlay_freeze(fix.overlay, &info, &gen,
+						fix.why),
+				 -EIO);
+		assert_int_equal(overlay_unlock(fix.overlay, fix.why), -EIO);
+		assert_int_equal(overlay_lock(fix.overlay, &fix.facts, false,
+					      fix.why),
+				 0);
+		assert_int_equal(ofix_flush(&fix), -EIO);
+		ofix_again(&fix);
+		assert_int_equal(ofix_flush(&fix), 0);
+	}
+	assert_int_equal(overlay_unlock(fix.overlay, fix.why), 0);
+	failing.sync = 1;
+	assert_int_equal(overlay_lock(fix.overlay, &fix.facts, true, fix.why),
+			 -EIO);
+	assert_int_equal(overlay_lock(fix.overlay, &fix.facts, true, fix.why),
+			 0);
+	assert_int_equal(ofix_flush(&fix), -EIO);
+	ofix_again(&fix);
+	/* What a guest has heard of is not told again to the next one. */
+	ofix_write(&fix, 5, 55);
+	failing.sync = 1;
+	assert_int_equal(ofix_flush(&fix), -EIO);
+	assert_int_equal(overlay_unlock(fix.overlay, fix.why), -EIO);
+	assert_int_equal(overlay_lock(fix.overlay, &fix.facts, false, fix.why),
+			 0);
+	assert_int_equal(ofix_flush(&fix), 0);
 }
 
 /* Each call that can fail while an overlay is made, taken over, frozen, grown: it
@@ -391,7 +435,7 @@ static int commit_all(void)
 			continue;
 		ofix_commit(&fix, layers[n].generation, id);
 		err = overlay_committed(fix.overlay, layers[n].generation, id,
-					true, fix.why);
+					OVERLAY_ON_BRANCH, fix.why);
 	}
 	return err;
 }
@@ -497,6 +541,7 @@ int main(void)
 		TEST(the_data_is_not_durable),
 		TEST(the_map_is_not_durable),
 		TEST(meta_cannot_be_written),
+		TEST(a_failure_is_remembered),
 		TEST(each_write_fails),
 		TEST(each_sync_fails),
 		TEST(each_hole_fails),

@@ -387,10 +387,11 @@ static void run_commit(struct ofix *f)
 	if (nr == 0)
 		return;
 	ofix_commit(f, layers[nr - 1].generation, commit);
-	assert_int_equal(overlay_committed(f->overlay,
-					   layers[nr - 1].generation, commit,
-					   chance(2), f->why),
-			 0);
+	assert_int_equal(
+		overlay_committed(f->overlay, layers[nr - 1].generation, commit,
+				  chance(2) ? OVERLAY_ON_BRANCH : OVERLAY_LEAF,
+				  f->why),
+		0);
 	acknowledge(layers[nr - 1].generation, true, 0);
 }
 

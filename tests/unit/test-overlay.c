@@ -134,7 +134,7 @@ static void too_many(void **state)
 			 -EBUSY);
 	/* Not out of order. */
 	assert_int_equal(overlay_committed(fix.overlay, gen[1], fix.facts.base,
-					   true, fix.why),
+					   OVERLAY_ON_BRANCH, fix.why),
 			 -EINVAL);
 	for (unsigned int i = 0; i < OVERLAY_MAX_FROZEN; i++)
 		ofix_committed(&fix, gen[i]);
@@ -477,6 +477,37 @@ static void they_share_a_failure(void **state)
 	assert_int_equal(ofix_read(&fix, 3), 33);
 }
 
+/* What a lane asks before it tries a flush again. */
+static void what_may_be_tried_again(void **state)
+{
+	struct layer_flush written = { .wake = count_wake }, b, c;
+	struct layer_flush good = written, late = written;
+
+	(void)state;
+	ofix_write(&fix, 1, 11);
+	assert_int_equal(until_write(&written), LAYER_WRITE);
+	assert_int_equal(layer_flush_next(&written, -ENOSPC), LAYER_DONE);
+	assert_true(layer_flush_may_retry(&written));
+	/* Also that of which another one had the copies. */
+	two_wait(&b, &c);
+	assert_int_equal(layer_flush_next(&b, -ENOSPC), LAYER_DONE);
+	assert_int_equal(layer_flush_next(&c, 0), LAYER_DONE);
+	assert_true(layer_flush_may_retry(&b));
+	assert_true(layer_flush_may_retry(&c));
+	assert_int_equal(ofix_flush(&fix), 0);
+	assert_int_equal(layer_flush_begin(&good, overlay_active(fix.overlay)),
+			 LAYER_SYNC);
+	assert_int_equal(layer_flush_next(&good, 0), LAYER_DONE);
+	assert_false(layer_flush_may_retry(&good));
+	/* Somebody else's fdatasync() fails, and it is too late for all. */
+	assert_int_equal(layer_flush_begin(&late, overlay_active(fix.overlay)),
+			 LAYER_SYNC);
+	assert_int_equal(layer_flush_next(&late, -EIO), LAYER_DONE);
+	assert_false(layer_flush_may_retry(&late));
+	assert_false(layer_flush_may_retry(&written));
+	assert_false(layer_flush_may_retry(&good));
+}
+
 /* Two end before one has looked. */
 static void woken_once(void **state)
 {
@@ -610,6 +641,7 @@ int main(void)
 		TEST(threads_lose_nothing),
 		TEST(they_share_the_work),
 		TEST(they_share_a_failure),
+		TEST(what_may_be_tried_again),
 		TEST(woken_once),
 		TEST(one_is_given_up),
 		TEST(killed_at_any_time),
