@@ -30,6 +30,9 @@
  * a percent for a sample of this size; what a code for single bytes can shorten by an
  * eighth has no more than seven bits in eight, so one in 128 at least.  Noise that
  * is repeated looks like noise: that costs room, and no more.
+ *
+ * Eight bytes of each part of the data, somewhere else in each: at equal distances all
+ * of them might be what records begin with, check sums or keys.
  */
 #define SAMPLE	   4096u
 #define ALIKE_FLAT (SAMPLE + (uint64_t)SAMPLE * SAMPLE / 256)
@@ -107,15 +110,21 @@ static bool worth_trying(const struct packer *packer, const uint8_t *data,
 {
 	uint16_t count[256] = { 0 };
 	uint64_t alike = 0;
-	size_t stride = n / (SAMPLE / 8);
+	size_t stride = n / (SAMPLE / 8); /* 16 or more */
+	uint32_t somewhere = 0;
 
 	if (packer->store_only)
 		return false;
 	if (n < 2 * (size_t)SAMPLE)
 		return true;
-	for (size_t at = 0, i = 0; i < SAMPLE / 8; i++, at += stride)
+	for (size_t part = 0; part < SAMPLE / 8; part++) {
+		const uint8_t *at = data + part * stride;
+
+		somewhere += 0x9e3779b9; /* 2^32 by the golden ratio */
+		at += ((uint64_t)somewhere * (stride - 7)) >> 32;
 		for (size_t byte = 0; byte < 8; byte++)
-			count[data[at + byte]]++;
+			count[at[byte]]++;
+	}
 	for (size_t i = 0; i < 256; i++)
 		alike += (uint64_t)count[i] * count[i];
 	return alike >= ALIKE_MIN;

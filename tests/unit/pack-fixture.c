@@ -150,7 +150,8 @@ void fill(uint8_t *buf, size_t n, enum stuff stuff, uint64_t seed)
 	for (size_t i = 0; i < n && stuff != ZEROES; i++) {
 		uint64_t x = next(&state);
 
-		if (stuff == NOISE || (stuff == HALF && i % 512 < 256))
+		if (stuff == NOISE || (stuff == HALF && i % 512 < 256) ||
+		    (stuff == RECORDS && i % 64 < 8))
 			buf[i] = (uint8_t)(x >> 24);
 		else
 			buf[i] = "etaoin shrdlu\n"[(x >> 24) % 14];

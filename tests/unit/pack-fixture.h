@@ -29,7 +29,8 @@ int repo_judge(const struct repo *repo);
 int repo_fsck(const struct repo *repo);
 
 /* What the bytes are like. */
-enum stuff { ZEROES, NOISE, TEXT, HALF, NR_STUFF };
+/* RECORDS: text, but for the first bytes of each 64. */
+enum stuff { ZEROES, NOISE, TEXT, HALF, RECORDS, NR_STUFF };
 
 /* n bytes that follow from stuff and seed. */
 void fill(uint8_t *buf, size_t n, enum stuff stuff, uint64_t seed);
