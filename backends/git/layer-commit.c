@@ -228,6 +228,20 @@ static int send_chunk(struct work *work, uint64_t chunk, char *ret_why)
 	return r;
 }
 
+/* The next sector that the layer has, wherever what follows it ends: to know that for
+ * each chunk of a long run takes time that grows with its square. */
+static bool next_sector(const struct layer *layer, uint64_t first, uint64_t end,
+			uint64_t *ret)
+{
+	bool set;
+
+	if (first >= end)
+		return false;
+	(void)layer_run(layer, first, first + 1, &set);
+	*ret = set ? first : first + layer_run(layer, first, end, &set);
+	return *ret < end;
+}
+
 /* The next chunk that the layer touches, from chunk on; or the one that was the
  * last, and shorter than others, before the disk grew. */
 static bool next_chunk(const struct work *work, uint64_t *chunk)
@@ -236,10 +250,9 @@ static bool next_chunk(const struct work *work, uint64_t *chunk)
 	uint64_t each = work->disk.chunk / LAYER_SECTOR;
 	uint64_t end = work->disk.size / LAYER_SECTOR;
 	uint64_t last = git_disk_chunks(base) - 1;
-	uint64_t from, to, next = UINT64_MAX;
+	uint64_t from, next = UINT64_MAX;
 
-	if (*chunk * each < end &&
-	    layer_next(work->job->layer, *chunk * each, end, &from, &to))
+	if (next_sector(work->job->layer, *chunk * each, end, &from))
 		next = from / each;
 	if (*chunk <= last && last < next &&
 	    git_disk_bytes(base, last) < git_disk_bytes(&work->disk, last))
