@@ -163,6 +163,16 @@ static int ask(struct base_reader *reader, const uint8_t oid[OID_BYTES],
 	return 0;
 }
 
+static int read_at(struct base_reader *reader, struct place place,
+		   const struct object **ret, char *ret_why)
+{
+	int r = object_read(reader->reader, place, ret);
+
+	return r < 0 ? why(ret_why, r, "%s",
+			   r == -EBADMSG ? "it is damaged" : strerror(-r)) :
+		       0;
+}
+
 /* Any object of our packs, else of whoever can be asked. */
 static int read_object(struct base_reader *reader, const uint8_t oid[OID_BYTES],
 		       size_t max, const struct object **ret, char *ret_why)
@@ -172,12 +182,7 @@ static int read_object(struct base_reader *reader, const uint8_t oid[OID_BYTES],
 
 	if (r == -ENOENT)
 		return ask(reader, oid, max, ret, ret_why);
-	if (r < 0)
-		return r;
-	r = object_read(reader->reader, place, ret);
-	return r < 0 ? why(ret_why, r, "%s",
-			   r == -EBADMSG ? "it is damaged" : strerror(-r)) :
-		       0;
+	return r < 0 ? r : read_at(reader, place, ret, ret_why);
 }
 
 /* struct object_source: a copy, for trees are kept in another form. */
@@ -467,30 +472,104 @@ static int find_out(struct base *base, struct base_reader *reader,
 	return r;
 }
 
-int base_fetch(struct base *base, struct base_reader *reader, uint64_t chunk,
-	       const struct object **ret, char *ret_why)
+/* Who wants a chunk, and where. */
+struct wanted {
+	uint32_t bytes;
+	uint8_t *into; /* or NULL */
+	const struct object *object; /* if it is not there */
+};
+
+/* 1: it is in want->into. */
+static int read_place(struct base_reader *reader, struct place place,
+		      struct wanted *want, char *ret_why)
 {
-	uint32_t bytes = git_disk_bytes(base_disk(base), chunk);
-	const struct object *object = NULL;
+	int r = 0;
+
+	if (want->into)
+		r = object_read_into(reader->reader, place, want->into,
+				     want->bytes);
+	return r ? r : read_at(reader, place, &want->object, ret_why);
+}
+
+/* What find_out() says is to be inflated, or to be asked for. */
+static int read_found(struct base_reader *reader, const uint8_t oid[OID_BYTES],
+		      uint64_t word, struct wanted *want, char *ret_why)
+{
+	struct place place = place_of(word);
+	int r;
+
+	if (place.pack)
+		r = read_place(reader, place, want, ret_why);
+	else
+		r = ask(reader, oid, want->bytes, &want->object, ret_why);
+	if (r < 0 && !*ret_why)
+		(void)why(ret_why, r, "%s",
+			  r == -EBADMSG ? "it is damaged" : strerror(-r));
+	return r;
+}
+
+/* False: it is no blob of the chunk's size. */
+static bool is_right(const struct base *base, struct wanted *want)
+{
+	const struct object *object = want->object;
+
+	if (!object ||
+	    (object->type == OBJECT_BLOB && object->size == want->bytes))
+		return true;
+	base_uncache(base, object);
+	want->object = NULL;
+	return false;
+}
+
+/* One whose place is known, but which is not in the cache any more.  0: that is not
+ * so, or not all is well with it; from the start then, which says why. */
+static int read_again(struct base *base, struct base_reader *reader,
+		      uint64_t chunk, struct wanted *want)
+{
+	uint64_t word = get_word(base, chunk);
+	char reason[WHY_MAX];
+	int r;
+
+	if (kind_of(word) != WHERE_CACHED || place_of(word).pack == 0)
+		return 0;
+	r = read_place(reader, place_of(word), want, reason);
+	return r >= 0 && is_right(base, want) ? 1 : 0;
+}
+
+static int read_first(struct base *base, struct base_reader *reader,
+		      uint64_t chunk, struct wanted *want, char *ret_why)
+{
 	uint8_t oid[OID_BYTES] = { 0 };
 	char reason[WHY_MAX] = "";
 	uint64_t word = 0;
-	int r = enter_store(reader, base->store);
+	int r = find_out(base, reader, chunk, oid, &word, reason);
 
-	if (r == 0)
-		r = find_out(base, reader, chunk, oid, &word, reason);
 	if (r == 0 && kind_of(word) == WHERE_CACHED)
-		r = read_object(reader, oid, bytes, &object, reason);
+		r = read_found(reader, oid, word, want, reason);
+	if (r >= 0 && !is_right(base, want))
+		r = why(reason, -EBADMSG, "it is no blob of the chunk's size");
 	if (r < 0)
 		return bad_chunk(base, chunk, oid, ret_why, r, reason);
-	if (object && (object->type != OBJECT_BLOB || object->size != bytes)) {
-		base_uncache(base, object);
-		return bad_chunk(base, chunk, oid, ret_why, -EBADMSG,
-				 "it is no blob of the chunk's size");
-	}
 	set_word(base, chunk, word);
-	*ret = object;
-	return 0;
+	return r;
+}
+
+int base_fetch(struct base *base, struct base_reader *reader, uint64_t chunk,
+	       uint8_t *into, const struct object **ret, char *ret_why)
+{
+	struct wanted want = { .bytes = git_disk_bytes(base_disk(base), chunk),
+			       .into = into };
+	int r = enter_store(reader, base->store);
+
+	if (r < 0)
+		return why(ret_why, r, "the objects: no memory");
+	r = read_again(base, reader, chunk, &want);
+	if (r == 0)
+		r = read_first(base, reader, chunk, &want, ret_why);
+	if (r < 0)
+		return r;
+	*ret = want.object;
+	return into && !want.object ? r : 0;
 }
 
 void base_look_ahead(struct base *base, struct base_reader *reader,

@@ -92,9 +92,12 @@ void base_uncache(const struct base *base, const struct object *object);
  * Finds out where a chunk is; and if it is neither zero nor stored, gives its
  * content, to be given back with base_uncache(), else NULL.  May wait.  A chunk
  * that is not what it should be is -EIO, and why names it.
+ *
+ * into: room for all of the chunk, where its content may be put instead: 1.  Then it
+ * is not in the cache, which is not for those who read everything.  NULL: none.
  */
 int base_fetch(struct base *base, struct base_reader *reader, uint64_t chunk,
-	       const struct object **ret, char *ret_why);
+	       uint8_t *into, const struct object **ret, char *ret_why);
 /* The one before `chunk` was fetched: finds out about those from there on, where
  * that is likely to be of use; may wait a little. */
 void base_look_ahead(struct base *base, struct base_reader *reader,

@@ -50,11 +50,13 @@ void git_jobs_destroy(struct git_jobs *jobs)
 static void give_back(struct git_job *job)
 {
 	const uint64_t one = 1;
+	bool awake = job->lane->finished;
 
 	job->next = job->lane->finished;
 	job->lane->finished = job;
-	/* Full means that it is awake. */
-	(void)!write(job->lane->wake, &one, sizeof(one));
+	/* Full means that it is awake, too. */
+	if (!awake)
+		(void)!write(job->lane->wake, &one, sizeof(one));
 }
 
 static void note_bad(struct git_jobs *jobs, const char *reason)
@@ -65,17 +67,40 @@ static void note_bad(struct git_jobs *jobs, const char *reason)
 	pthread_mutex_unlock(&jobs->lock);
 }
 
+/* Where all of the chunk is to go, if that is one place. */
+static uint8_t *whole_place(const struct git_job *job)
+{
+	const struct iovec *iov = job->to.iov;
+	uint8_t *start;
+	size_t have;
+
+	if (job->from != 0 ||
+	    job->length != git_disk_bytes(base_disk(job->base), job->chunk))
+		return NULL;
+	start = (uint8_t *)iov->iov_base + job->to.skip;
+	have = iov->iov_len - job->to.skip;
+	while (have < job->length) {
+		iov++;
+		if (iov->iov_base != start + have)
+			return NULL;
+		have += iov->iov_len;
+	}
+	return start;
+}
+
 static void carry_out(struct git_jobs *jobs, struct base_reader *reader,
 		      struct git_job *job)
 {
 	const struct object *object = NULL;
 	char reason[WHY_MAX] = "";
+	int r = base_fetch(job->base, reader, job->chunk, whole_place(job),
+			   &object, reason);
 
-	job->err = base_fetch(job->base, reader, job->chunk, &object, reason);
+	job->err = MIN(r, 0);
 	if (job->err == -EIO)
 		note_bad(jobs, reason);
-	job->put = object && job->length > 0;
-	if (job->put)
+	job->put = r > 0 || (object && job->length > 0);
+	if (r == 0 && job->put)
 		git_cursor_put(&job->to, object->data + job->from, job->length);
 	if (object)
 		base_uncache(job->base, object);

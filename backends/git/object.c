@@ -6,8 +6,9 @@
  * object, which may be changes as well.  Such a chain is followed down to a whole
  * object, or to one in the cache, and then applied upwards: no recursion, and a
  * named limit.  Whole objects are inflated by libdeflate, which wants all of the
- * input at once; how long that is no pack says, so a likely length is tried, and
- * zlib does it bit by bit where that was not enough.
+ * input at once; how long that is no pack says, so a likely length is tried, by what
+ * the ones before took, then the longest that makes sense, and zlib does it bit by
+ * bit where that was not enough.
  */
 #include "config.h"
 
@@ -23,6 +24,8 @@
 #define HEAD	   48u /* bytes of a header, and more */
 #define HEAD_INPUT 16384u /* deflated bytes that a few in front may take */
 #define KEEP_INPUT (1u << 20) /* bytes of a buffer that stays */
+#define GUESS_FROM 16384u /* smaller objects are worth no guess */
+#define SHARE	   1024u
 
 struct link {
 	struct place place;
@@ -37,6 +40,7 @@ struct reader {
 	bool has_bits;
 	uint8_t *input;
 	size_t room;
+	unsigned int share; /* of SHARE: the input of objects, the most of late */
 	struct place window_at; /* what peek() has read */
 	size_t window_bytes;
 	uint8_t window[4096];
@@ -51,6 +55,7 @@ int reader_new(struct reader **ret, const struct odb *odb, struct cache *cache)
 		return -ENOMEM;
 	reader->odb = odb;
 	reader->cache = cache;
+	reader->share = SHARE;
 	reader->whole = libdeflate_alloc_decompressor();
 	reader->has_bits = inflateInit(&reader->bits) == Z_OK;
 	if (!reader->whole || !reader->has_bits) {
@@ -177,19 +182,50 @@ static ssize_t inflate_bits(struct reader *reader, struct place place,
 	return (ssize_t)(n - z->avail_out);
 }
 
+/* An eighth more than others took; a wrong guess costs an inflation. */
+static size_t guess_input(const struct reader *reader, size_t n, size_t most)
+{
+	size_t likely = n / SHARE * (reader->share + reader->share / 8) + 512;
+
+	return n < GUESS_FROM ? most : MIN(likely, most);
+}
+
+static void note_input(struct reader *reader, size_t n, size_t took)
+{
+	unsigned int share = (unsigned int)(took / (n / SHARE));
+
+	if (share > reader->share)
+		reader->share = share;
+	else
+		reader->share -= DIV_ROUND_UP(reader->share - share, 16);
+}
+
 static bool inflate_at_once(struct reader *reader, struct place place,
 			    uint8_t *ret, size_t n)
 {
-	size_t likely = n + n / 1000 + 64;
+	size_t most = n + n / 1000 + 64, want = guess_input(reader, n, most);
+	size_t have = 0, took;
 	ssize_t got;
 
-	if (reserve_input(reader, likely) < 0)
+	if (reserve_input(reader, most) < 0)
 		return false;
-	got = odb_pread(reader->odb, place, reader->input, likely);
-	return got > 0 &&
-	       libdeflate_zlib_decompress(reader->whole, reader->input,
-					  (size_t)got, ret, n,
-					  NULL) == LIBDEFLATE_SUCCESS;
+	for (;; want = most) {
+		got = odb_pread(reader->odb,
+				(struct place){ place.pack, place.at + have },
+				reader->input + have, want - have);
+		if (got <= 0)
+			return false;
+		have += (size_t)got;
+		if (libdeflate_zlib_decompress_ex(reader->whole, reader->input,
+						  have, ret, n, &took,
+						  NULL) == LIBDEFLATE_SUCCESS)
+			break;
+		if (want == most)
+			return false;
+	}
+	if (n >= GUESS_FROM)
+		note_input(reader, n, took);
+	return true;
 }
 
 static int inflate_all(struct reader *reader, struct place place, uint8_t *ret,
@@ -486,6 +522,20 @@ static int read_plain(struct reader *reader, struct place place,
 	object->size = head->size;
 	*ret = cache_add(reader->cache, object);
 	return 0;
+}
+
+int object_read_into(struct reader *reader, struct place place, uint8_t *to,
+		     uint64_t n)
+{
+	struct object_head head;
+	int r = object_head(reader, place, &head);
+
+	if (r < 0)
+		return r;
+	if (head.type != OBJECT_BLOB || head.size != n || head.skip)
+		return 0;
+	r = inflate_all(reader, (struct place){ place.pack, head.data }, to, n);
+	return r < 0 ? r : 1;
 }
 
 int object_read(struct reader *reader, struct place place,

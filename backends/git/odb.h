@@ -120,6 +120,10 @@ int object_size(struct reader *reader, struct place place,
  * cache_put(). */
 int object_read(struct reader *reader, struct place place,
 		const struct object **ret);
+/* A blob of n bytes that is no delta, not by way of the cache: 1.  0: it is none.  to
+ * may have been written to in any case. */
+int object_read_into(struct reader *reader, struct place place, uint8_t *to,
+		     uint64_t n);
 
 /* --- odb.c, for object.c and stream.c ----------------------------------------- */
 
