@@ -175,6 +175,7 @@ static void next_step(struct git_flush *f, enum layer_step step)
 		f->sys.iovcnt = flush->iovcnt;
 		f->sys.offset = flush->offset;
 		f->sys.length = flush->length;
+		f->sys.flags = flush->dsync ? RWF_DSYNC : 0;
 		break;
 	case LAYER_WAIT:
 		return;
@@ -193,6 +194,7 @@ static void flush_start(struct git_io *io)
 	f->io = io;
 	f->flush.wake = wake_up;
 	f->flush.owner = f;
+	f->flush.can_dsync = true;
 	next_step(f, layer_flush_begin(&f->flush, layer_of(io)));
 }
 

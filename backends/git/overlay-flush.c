@@ -5,7 +5,9 @@
  *   begin	copies the pages that are unsaved
  *   SYNC	fdatasync of the data file
  *   WRITE	... of those copies to the map file, each over its older copy
- *   SYNC	fdatasync of the map file
+ *   SYNC	fdatasync of the map file; not where the caller can make a write durable
+ *		(RWF_DSYNC) and one is all: that saves a system call, and the way to
+ *		whoever makes it and back
  *   end	the pages are no longer unsaved, but for bits that were set since
  *
  * Copied first, since a bit must not become durable before its data is: after a
@@ -124,6 +126,7 @@ static enum layer_step step_sync(struct layer_flush *flush, int fd)
 	flush->fd = fd;
 	flush->iovcnt = 0;
 	flush->length = 0;
+	flush->dsync = false;
 	return LAYER_SYNC;
 }
 
@@ -149,6 +152,7 @@ static enum layer_step step_write(struct layer_flush *flush)
 	flush->iovcnt = n;
 	flush->offset = at;
 	flush->length = n * (uint64_t)MAP_PAGE_BYTES;
+	flush->dsync = flush->can_dsync && n == save->nr;
 	return LAYER_WRITE;
 }
 
@@ -374,27 +378,44 @@ static enum layer_step map_phase(struct layer_flush *flush)
 	return step_write(flush);
 }
 
-static enum layer_step after_write(struct layer_flush *flush, int64_t res)
+/* For want of space or memory nothing was written; or, where it was to be durable,
+ * is not, and will be written again. */
+static bool write_may_retry(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT || err == -ENOMEM;
+}
+
+static enum layer_step write_failed(struct layer_flush *flush, int err)
 {
 	struct layer *layer = flush->layer;
 
+	/* Of a write, or of the fdatasync behind it? */
+	if (flush->dsync && !write_may_retry(err))
+		return fail_for_good(flush, err);
+	pthread_mutex_lock(&layer->lock);
+	writer_ends(layer, err);
+	pthread_mutex_unlock(&layer->lock);
+	return step_done(flush, err);
+}
+
+static enum layer_step after_map(struct layer_flush *flush);
+
+static enum layer_step after_write(struct layer_flush *flush, int64_t res)
+{
 	if (res == -EINTR)
 		return LAYER_WRITE;
-	if (res <= 0) {
-		res = res < 0 ? res : -EIO;
-		pthread_mutex_lock(&layer->lock);
-		writer_ends(layer, (int)res);
-		pthread_mutex_unlock(&layer->lock);
-		return step_done(flush, (int)res);
-	}
+	if (res <= 0)
+		return write_failed(flush, res < 0 ? (int)res : -EIO);
 	if ((uint64_t)res < flush->length)
 		return step_rest(flush, (size_t)res);
 	flush->at += flush->pages;
 	if (flush->at < flush->save->nr)
 		return step_write(flush);
 	CRASH_POINT(overlay_map_written);
+	if (flush->dsync)
+		return after_map(flush);
 	flush->state = MAP;
-	return step_sync(flush, layer->map_fd);
+	return step_sync(flush, flush->layer->map_fd);
 }
 
 static enum layer_step after_map(struct layer_flush *flush)

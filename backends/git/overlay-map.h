@@ -59,8 +59,8 @@ enum layer_step {
 };
 
 /*
- * One flush, in the caller's memory; set wake, owner and nothing else before
- * layer_flush_begin().  What was marked before begin is durable when it is done
+ * One flush, in the caller's memory; set wake, owner, can_dsync and nothing else
+ * before layer_flush_begin().  What was marked before begin is durable when it is done
  * without an error.  Many may run at once.
  *
  *   step = layer_flush_begin(f, layer);
@@ -81,6 +81,9 @@ struct layer_flush {
 	 * LAYER_WAIT.  NULL: none; call layer_flush_next(f, 0) now and then. */
 	void (*wake)(struct layer_flush *flush);
 	void *owner; /* the caller's */
+	/* The caller can make a write durable by itself (RWF_DSYNC): to be set
+	 * before begin, too. */
+	bool can_dsync;
 
 	/* The step. */
 	int fd;
@@ -88,6 +91,7 @@ struct layer_flush {
 	const struct iovec *iov; /* the flush's; valid until the next step */
 	uint64_t offset;
 	uint64_t length; /* of all iov */
+	bool dsync; /* LAYER_WRITE: it is to be durable when it is done */
 	int err;
 
 	/* overlay-map.c */

@@ -80,6 +80,7 @@ static struct op {
 	uint64_t at, length;
 	uint8_t *data;
 	unsigned int covers; /* SYNC: the ops before this one */
+	unsigned int durable; /* by itself, when so many ops had been; or 0 */
 } ops[MAX_OPS];
 static unsigned int nr_ops;
 static bool recording;
@@ -121,7 +122,9 @@ static void record(int fd, enum op_kind kind, uint64_t at, uint64_t length,
 	if (file < 0)
 		return;
 	assert_true(nr_ops < MAX_OPS);
-	*op = (struct op){ kind, (unsigned int)file, at, length, NULL, nr_ops };
+	*op =
+		(struct op){ kind, (unsigned int)file, at, length, NULL, nr_ops,
+			     0 };
 	if (data) {
 		op->data = malloc(length);
 		assert_non_null(op->data);
@@ -135,6 +138,16 @@ static void record_sync(int fd, unsigned int covers)
 	record(fd, OP_SYNC, 0, 0, NULL);
 	if (nr_ops > 0 && ops[nr_ops - 1].kind == OP_SYNC)
 		ops[nr_ops - 1].covers = covers;
+}
+
+/* What was written since `first`, and nothing else; it takes its time, too. */
+static void record_dsync(int fd, unsigned int first)
+{
+	unsigned int end = nr_ops;
+
+	record_sync(fd, 0);
+	for (unsigned int i = first; i < end; i++)
+		ops[i].durable = nr_ops;
 }
 
 static void forget_record(void)
@@ -293,6 +306,7 @@ static void machine_begin(struct machine *m, const struct ofix *f)
 	memset(m, 0, sizeof(*m));
 	m->used = true;
 	memcpy(m->upto, nr_versions, sizeof(m->upto));
+	m->flush.can_dsync = chance(2);
 	m->step = layer_flush_begin(&m->flush, overlay_active(f->overlay));
 }
 
@@ -320,12 +334,18 @@ static enum layer_step machine_sync(struct machine *m)
 static int64_t machine_write(const struct layer_flush *flush)
 {
 	size_t part = flush->iov->iov_len / PIECE / 2 * PIECE;
+	unsigned int first = nr_ops;
+	ssize_t n;
 
 	if (part == 0 || chance(4) > 0)
-		return pwritev(flush->fd, flush->iov, (int)flush->iovcnt,
-			       (off_t)flush->offset);
-	return pwrite(flush->fd, flush->iov->iov_base, part,
-		      (off_t)flush->offset);
+		n = pwritev(flush->fd, flush->iov, (int)flush->iovcnt,
+			    (off_t)flush->offset);
+	else
+		n = pwrite(flush->fd, flush->iov->iov_base, part,
+			   (off_t)flush->offset);
+	if (flush->dsync && fault != MAP_NOT_SYNCED)
+		record_dsync(flush->fd, first);
+	return n;
 }
 
 static void machine_go(struct machine *m)
@@ -595,7 +615,11 @@ static void make_file(int dir, unsigned int file, unsigned int cut,
 			covered = MAX(covered, ops[i].covers);
 	for (unsigned int i = 0; i < cut; i++)
 		if (ops[i].file == file)
-			put(fd, &ops[i], i < covered ? NONE_LOST : lost,
+			put(fd, &ops[i],
+			    i < covered || (ops[i].durable > 0 &&
+					    ops[i].durable <= cut) ?
+				    NONE_LOST :
+				    lost,
 			    by_file);
 	(void)close(fd);
 }

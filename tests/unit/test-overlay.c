@@ -462,6 +462,55 @@ static void they_share_the_work(void **state)
 	assert_int_equal(ofix_read(&fix, 3), 33);
 }
 
+/* Until it is at the write that is to be durable at once. */
+static void until_dsync(struct layer_flush *f)
+{
+	*f = (struct layer_flush){ .can_dsync = true };
+	assert_int_equal(until_write(f), LAYER_WRITE);
+	assert_true(f->dsync);
+}
+
+static void durable_at_once(void **state)
+{
+	struct layer_flush f;
+	ssize_t n;
+
+	(void)state;
+	ofix_write(&fix, 1, 11);
+	until_dsync(&f);
+	n = pwritev(f.fd, f.iov, (int)f.iovcnt, (off_t)f.offset);
+	assert_int_equal(layer_flush_next(&f, n), LAYER_DONE);
+	assert_int_equal(f.err, 0);
+	ofix_again(&fix);
+	assert_int_equal(ofix_read(&fix, 1), 11);
+	/* Who cannot do that is not asked to. */
+	f = (struct layer_flush){ .wake = NULL };
+	ofix_write(&fix, 2, 22);
+	assert_int_equal(until_write(&f), LAYER_WRITE);
+	assert_false(f.dsync);
+	n = pwritev(f.fd, f.iov, (int)f.iovcnt, (off_t)f.offset);
+	assert_int_equal(layer_flush_next(&f, n), LAYER_SYNC);
+	assert_int_equal(layer_flush_next(&f, 0), LAYER_DONE);
+}
+
+/* No space is no more than that; an error may be one of fdatasync. */
+static void not_durable_at_once(void **state)
+{
+	struct layer_flush f;
+
+	(void)state;
+	ofix_write(&fix, 1, 11);
+	until_dsync(&f);
+	assert_int_equal(layer_flush_next(&f, -ENOSPC), LAYER_DONE);
+	assert_int_equal(f.err, -ENOSPC);
+	assert_true(layer_flush_may_retry(&f));
+	until_dsync(&f);
+	assert_int_equal(layer_flush_next(&f, -EIO), LAYER_DONE);
+	assert_int_equal(f.err, -EIO);
+	assert_false(layer_flush_may_retry(&f));
+	assert_int_equal(ofix_flush(&fix), -EIO);
+}
+
 static void they_share_a_failure(void **state)
 {
 	struct layer_flush b, c;
@@ -642,6 +691,8 @@ int main(void)
 		TEST(they_share_the_work),
 		TEST(they_share_a_failure),
 		TEST(what_may_be_tried_again),
+		TEST(durable_at_once),
+		TEST(not_durable_at_once),
 		TEST(woken_once),
 		TEST(one_is_given_up),
 		TEST(killed_at_any_time),
