@@ -183,6 +183,29 @@ ended_well "it goes"
 ok "its committer does not keep others from theirs" at_end "$tmp/x"
 toolstack detach "$third" xvdb
 
+# --- As it is, or smaller ----------------------------------------------------------------
+# written BRANCH FROM [OPTION]: numbers from there on are on the disk, and in a commit.
+written()
+{
+	xendisk git create "$repo" "$1" --size 1M > /dev/null &&
+		head -c 1M < <(seq "$2" 1000000) > "$tmp/x" &&
+		serve "git($repo, branch=$1, on-detach=snapshot${3:-})" \
+			--run "nbdcopy $tmp/x \$uri" &&
+		eventually 20 held "$1" "$tmp/x"
+}
+# taken BRANCH: bytes in a pack of its first chunk.
+taken()
+{
+	git -C "$repo" rev-parse "$1:data/00/00/00" |
+		git -C "$repo" cat-file --batch-check='%(objectsize:disk)'
+}
+ok "compress=none" written plain 100000 ', compress=none'
+ok "... stores chunks as they are" [ "$(taken plain)" -gt 65536 ]
+ok "the preset" written packed 200000
+ok "... deflates them" [ "$(taken packed)" -lt 32768 ]
+ok "something else is refused" fails 1 compress \
+	serve "git($repo, branch=web, compress=best)" --run true
+
 # --- Space ------------------------------------------------------------------------------------
 # Layers on a file system that fills up, and then has room again.
 paused() { says '"paused"' xendisk --json list; }

@@ -106,6 +106,7 @@ static int make_commit(struct commit_run *run, char *ret_why)
 		.repo = run->repo,
 		.pack_dir = run->c->pack_dir,
 		.threads = threads(),
+		.store_only = run->c->store_only,
 		.data_fd = run->data,
 		.size = run->ask->size,
 		.base = chain->base,

@@ -43,7 +43,7 @@ struct committer {
 	struct git_repository *repo, *commit_repo;
 
 	/* Since OPEN; do not change any more. */
-	bool opened, readonly;
+	bool opened, readonly, store_only;
 	char branch[BRANCH_MAX];
 	struct keep keep;
 	uint32_t chunk; /* bytes */

@@ -115,7 +115,7 @@ static int check_open(const struct committer *c, const struct cm_open *ask,
 
 	if (c->opened)
 		return why(ret_why, -EALREADY, "OPEN: there was one");
-	if (ask->flags & ~(CM_OPEN_READONLY | CM_OPEN_FORK) ||
+	if (ask->flags & ~(CM_OPEN_READONLY | CM_OPEN_FORK | CM_OPEN_STORE) ||
 	    (readonly && ask->flags & CM_OPEN_FORK))
 		return why(ret_why, -EINVAL, "OPEN: no such flags");
 	if (!readonly && c->lock_file < 0)
@@ -159,6 +159,7 @@ static int on_open(struct committer *c, const union cm_any *msg, const int *fds,
 	if (r < 0)
 		return r;
 	c->readonly = ask->flags & CM_OPEN_READONLY;
+	c->store_only = ask->flags & CM_OPEN_STORE;
 	(void)snprintf(c->branch, sizeof(c->branch), "%s", ask->branch);
 	r = find_head(c, ask, &commit, ret_why);
 	if (r == 0 && c->readonly)

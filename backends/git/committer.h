@@ -102,6 +102,8 @@ struct cm_header {
 #define CM_OPEN_READONLY (1u << 0)
 /* If there is no such branch it begins at rev: a fork. */
 #define CM_OPEN_FORK (1u << 1)
+/* Commits store chunks as they are. */
+#define CM_OPEN_STORE (1u << 2)
 
 struct cm_open {
 	struct cm_header h;

@@ -70,6 +70,8 @@ static int get_options(struct xd_disk *disk, struct cm_open *ret)
 		ret->flags |= CM_OPEN_FORK;
 	if ((rev && !fork) || xd_readonly(disk))
 		ret->flags |= CM_OPEN_READONLY;
+	if (strcmp(xd_arg_string(disk, "compress"), "none") == 0)
+		ret->flags |= CM_OPEN_STORE;
 	if (fork && ret->flags & CM_OPEN_READONLY) {
 		xd_error(disk, "fork: a branch is made by who may write to it; "
 			       "rev= without fork= only reads");
@@ -406,6 +408,8 @@ static const struct xd_param git_params[] = {
 	  "how many of these are kept: hours, days, weeks, months" },
 	{ "on-detach", XD_ENUM, 0, "snapshot|keep", "keep",
 	  "when the guest goes: a snapshot, or what was written stays as it is" },
+	{ "compress", XD_ENUM, 0, "auto|none", "auto",
+	  "commits: each chunk that becomes smaller, or all as they are" },
 	{ "cache", XD_SIZE, 0, NULL, NULL,
 	  "bytes that are kept of what is committed, to be read faster" },
 	{ NULL, XD_END, 0, NULL, NULL, NULL },
