@@ -268,7 +268,7 @@ static int open_pack(struct work *w)
 
 static int make_tree(struct work *w, uint8_t ret[OID_BYTES])
 {
-	const struct fat_source source = { read_disk, w };
+	const struct fat_source source = { .read = read_disk, .ctx = w };
 	const struct fat_tree_ops ops = { .read_tree = read_tree,
 					  .untouched = is_untouched,
 					  .put = put,

@@ -241,7 +241,7 @@ static int check_clean(const struct fat_volume *v, bool dirty)
 	if ((medium & 0x0fffff00) != 0x0fffff00)
 		return why(v->why, -EBADMSG,
 			   "the FAT does not begin as one does");
-	if (dirty || !(state & CLEAN))
+	if (!v->source.mounted && (dirty || !(state & CLEAN)))
 		return why(v->why, -EBUSY,
 			   "the file system is mounted for writing, or was not "
 			   "unmounted");
@@ -598,6 +598,48 @@ bool fat_volume_first_run(const struct fat_volume *volume, uint32_t node,
 
 /* Its chain has been checked; what is said of it now may be different, if the
  * disk is. */
+static int check_again(const struct fat_volume *v, uint32_t node,
+		       uint32_t cluster)
+{
+	return cluster < FIRST_CLUSTER ||
+			       cluster - FIRST_CLUSTER >= v->nr_clusters ?
+		       bad(v, node, "it was changed while it was read") :
+		       0;
+}
+
+int fat_volume_runs(struct fat_volume *volume, uint32_t node,
+		    int (*fn)(void *ctx, uint64_t at,
+			      const struct fat_run *run),
+		    void *ctx, char *ret_why)
+{
+	const struct vnode *file = &volume->tree.nodes[node];
+	uint32_t cluster = file->block;
+	uint64_t begin = 0;
+	struct fat_run run = { 0, 0 };
+	int r = 0;
+
+	volume->why = ret_why;
+	for (uint64_t at = 0; at < file->size && r == 0;
+	     at += volume->cluster) {
+		uint64_t where;
+
+		r = check_again(volume, node, cluster);
+		if (r < 0)
+			return r;
+		where = volume->start + offset_of(volume, cluster);
+		if (where != run.offset + run.length) {
+			if (run.length > 0)
+				r = fn(ctx, begin, &run);
+			begin = at;
+			run = (struct fat_run){ .offset = where };
+		}
+		run.length += MIN(file->size - at, volume->cluster);
+		if (r == 0)
+			r = next_cluster(volume, cluster, &cluster);
+	}
+	return r == 0 && run.length > 0 ? fn(ctx, begin, &run) : r;
+}
+
 int fat_volume_file(struct fat_volume *volume, uint32_t node, void *buf,
 		    char *ret_why)
 {
@@ -610,10 +652,9 @@ int fat_volume_file(struct fat_volume *volume, uint32_t node, void *buf,
 	     at += volume->cluster) {
 		uint64_t left = file->size - at;
 
-		if (cluster < FIRST_CLUSTER ||
-		    cluster - FIRST_CLUSTER >= volume->nr_clusters)
-			return bad(volume, node,
-				   "it was changed while it was read");
+		r = check_again(volume, node, cluster);
+		if (r < 0)
+			return r;
 		r = read_at(volume, offset_of(volume, cluster),
 			    (uint8_t *)buf + at,
 			    (size_t)MIN(left, volume->cluster));

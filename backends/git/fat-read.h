@@ -18,6 +18,8 @@ struct fat_source {
 	/* All n bytes at an offset, both in bytes and inside; or -errno. */
 	int (*read)(void *ctx, uint64_t offset, void *buf, size_t n);
 	void *ctx;
+	/* Also when a guest has it mounted: it is what it is, and never -EBUSY. */
+	bool mounted;
 };
 
 /* Bytes of a file that lie side by side. */
@@ -54,6 +56,13 @@ const char *fat_volume_label(const struct fat_volume *volume);
  * it is empty. */
 bool fat_volume_first_run(const struct fat_volume *volume, uint32_t node,
 			  struct fat_run *ret);
+/* Calls fn for each such piece, in order, `at` bytes from the file's beginning, until
+ * it returns something else than 0, which is passed on with the sentence that fn has
+ * left in ret_why. */
+int fat_volume_runs(struct fat_volume *volume, uint32_t node,
+		    int (*fn)(void *ctx, uint64_t at,
+			      const struct fat_run *run),
+		    void *ctx, char *ret_why);
 /* All of a file, whose size is that of the buffer. */
 int fat_volume_file(struct fat_volume *volume, uint32_t node, void *buf,
 		    char *ret_why);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * git-diff.c - which bytes of a disk are others in another commit.
+ * git-diff.c - which bytes of a disk are others in another commit, and which files.
  *
  * The trees say which chunks are; those are read, from both, and compared sector by
  * sector.  What one disk has behind the end of the other counts as compared with
@@ -22,6 +22,7 @@ struct diff {
 	uint64_t first, end; /* bytes: the range that may go on; equal: none */
 	uint64_t changed; /* bytes */
 	json_t *list; /* NULL: lines are printed */
+	json_t *files; /* the same, of file systems */
 	char reason[WHY_MAX];
 };
 
@@ -98,33 +99,57 @@ static int compare_chunk(void *ctx, uint64_t chunk, const uint8_t *in_a,
 	return r;
 }
 
-static enum status print_end(struct diff *diff)
+static enum status compare_bytes(const struct invocation *call,
+				 struct diff *diff, struct chunk_map *a,
+				 struct chunk_map *b)
 {
-	if (diff->list)
-		return print_json(json_pack(
-			"{s:[I,I],s:I,s:O}", "sizes", (json_int_t)diff->a.size,
-			(json_int_t)diff->b.size, "changed",
-			(json_int_t)diff->changed, "ranges", diff->list));
-	if (diff->a.size != diff->b.size)
+	int r = chunk_map_compare(a, b, &diff->repo.source, compare_chunk, diff,
+				  diff->reason);
+
+	if (r < 0)
+		return tool_fail(call, r == -EINVAL ? -EBADMSG : r,
+				 call->args[2], diff->reason);
+	put_range(diff);
+	if (!diff->list && diff->a.size != diff->b.size)
 		printf("size %" PRIu64 ", was %" PRIu64 "\n", diff->b.size,
 		       diff->a.size);
 	return STATUS_DONE;
 }
 
+static enum status print_end(const struct invocation *call, struct diff *diff)
+{
+	json_t *all = json_pack("{s:[I,I]}", "sizes", (json_int_t)diff->a.size,
+				(json_int_t)diff->b.size);
+
+	if (!option(call, "files")) {
+		(void)json_object_set_new(
+			all, "changed",
+			json_integer((json_int_t)diff->changed));
+		(void)json_object_set(all, "ranges", diff->list);
+	}
+	if (!option(call, "bytes"))
+		(void)json_object_set(all, "files", diff->files);
+	return print_json(all);
+}
+
+/* What is said of files that cannot be read does not keep back the rest. */
 static enum status compare(const struct invocation *call, struct diff *diff,
 			   struct chunk_map *a, struct chunk_map *b)
 {
-	int r;
+	enum status status = STATUS_DONE, printed;
 
 	diff->a = *chunk_map_disk(a);
 	diff->b = *chunk_map_disk(b);
-	r = chunk_map_compare(a, b, &diff->repo.source, compare_chunk, diff,
-			      diff->reason);
-	if (r < 0)
-		return tool_fail(call, r == -EINVAL ? -EBADMSG : r,
-				 call->args[2], diff->reason);
-	put_range(diff);
-	return print_end(diff);
+	if (!option(call, "files"))
+		status = compare_bytes(call, diff, a, b);
+	if (status != STATUS_DONE)
+		return status;
+	if (!option(call, "bytes") &&
+	    (option(call, "files") || diff->changed > 0 ||
+	     diff->a.size != diff->b.size))
+		status = tool_diff_files(call, &diff->repo, a, b, diff->files);
+	printed = call->json ? print_end(call, diff) : STATUS_DONE;
+	return status != STATUS_DONE ? status : printed;
 }
 
 enum status verb_diff(const struct invocation *call)
@@ -134,11 +159,14 @@ enum status verb_diff(const struct invocation *call)
 	struct commit_facts commit;
 	enum status status;
 
+	if (option(call, "bytes") && option(call, "files"))
+		return tool_usage(call, "--bytes or --files, not both");
 	(void)tool_interrupted();
 	status = tool_open_as_owner(call, call->args[0], &diff.repo);
 	if (status != STATUS_DONE)
 		return status;
 	diff.list = call->json ? json_array() : NULL;
+	diff.files = call->json ? json_array() : NULL;
 	status = tool_revision(call, &diff.repo, call->args[1], &commit, &a);
 	if (status == STATUS_DONE)
 		status = tool_revision(call, &diff.repo, call->args[2], &commit,
@@ -148,6 +176,7 @@ enum status verb_diff(const struct invocation *call)
 	chunk_map_free(a);
 	chunk_map_free(b);
 	json_decref(diff.list);
+	json_decref(diff.files);
 	tool_close(&diff.repo);
 	return status;
 }

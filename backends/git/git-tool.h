@@ -5,6 +5,8 @@
 #ifndef XENDISK_GIT_TOOL_H
 #define XENDISK_GIT_TOOL_H
 
+#include <jansson.h>
+
 #include "chunk-map.h"
 #include "command/verbs.h"
 #include "refs.h"
@@ -84,6 +86,12 @@ int tool_publish(struct tool_repo *repo, struct pack_writer *pack,
 /* Says which commit it is, as a line or as JSON. */
 enum status tool_committed(const struct invocation *call,
 			   const struct commit_facts *commit, const char *ref);
+
+/* git-files.c: which files are others, as lines; or in ret_list, for each file system
+ * an object, when that is not NULL. */
+enum status tool_diff_files(const struct invocation *call,
+			    const struct tool_repo *repo, struct chunk_map *a,
+			    struct chunk_map *b, json_t *ret_list);
 
 /* git-gc.c: how many packs there are, and the bytes of all files beside them. */
 uint64_t tool_count_packs(const struct tool_repo *repo, uint64_t *ret_bytes);

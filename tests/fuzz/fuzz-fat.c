@@ -173,6 +173,33 @@ static struct geometry geometry(void)
 					  SECTOR };
 }
 
+struct pieces {
+	const uint8_t *bytes; /* of the whole file */
+	uint64_t at; /* so far */
+};
+
+static int see_piece(void *ctx, uint64_t at, const struct fat_run *run)
+{
+	struct pieces *pieces = ctx;
+
+	HOLDS(at == pieces->at && run->length > 0, "the order of its pieces");
+	HOLDS(memcmp(pieces->bytes + at, disk + run->offset, run->length) == 0,
+	      "what is in a piece");
+	pieces->at += run->length;
+	return 0;
+}
+
+static void check_pieces(struct fat_volume *volume, uint32_t node,
+			 const uint8_t *bytes)
+{
+	struct pieces pieces = { .bytes = bytes };
+	char reason[WHY_MAX];
+
+	HOLDS(fat_volume_runs(volume, node, see_piece, &pieces, reason) == 0 &&
+		      pieces.at == fat_volume_tree(volume)->nodes[node].size,
+	      "its pieces are all of it");
+}
+
 static void check_file(struct fat_volume *volume, uint32_t node,
 		       uint8_t taken[SIZE])
 {
@@ -203,6 +230,7 @@ static void check_file(struct fat_volume *volume, uint32_t node,
 		HOLDS(run.length > 0 && run.length <= file->size &&
 			      memcmp(bytes, disk + run.offset, run.length) == 0,
 		      "what is there");
+	check_pieces(volume, node, bytes);
 	free(bytes);
 }
 
@@ -306,7 +334,8 @@ static struct sink make_tree(struct fat_volume *volume)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct fat_source source = { read_disk, NULL };
+	static const struct fat_source source = { .read = read_disk,
+						  .ctx = NULL };
 	struct input in = { data, size };
 	struct fat_volume *volume = NULL;
 	static uint8_t taken[SIZE];

@@ -147,7 +147,7 @@ static void changed(void *ctx, enum fat_change change, const char *path)
 
 static void take(struct job *job)
 {
-	const struct fat_source source = { read_image, job };
+	const struct fat_source source = { .read = read_image, .ctx = job };
 	const struct fat_tree_ops ops = { read_tree, is_untouched, put, changed,
 					  job };
 	struct fat_tree_counts counts;

@@ -139,7 +139,7 @@ static int read_disk(void *ctx, uint64_t offset, void *buf, size_t n)
 
 static int mount(struct disk *d)
 {
-	struct fat_source source = { read_disk, d };
+	struct fat_source source = { .read = read_disk, .ctx = d };
 
 	fat_volume_free(TAKE_PTR(d->volume));
 	d->why[0] = '\0';
