@@ -2,7 +2,7 @@
 /*
  * xendisk-git: `xendisk git VERB`, and the companions of git disks, which start it
  * themselves.  The verbs are a table as that of xendisk(1); a test holds it against
- * xendisk-git(7).
+ * xendisk-git(7).  Its main() is that of verbs.c.
  */
 #include "config.h"
 
@@ -182,8 +182,3 @@ const struct verb verbs[] = {
 	  .hidden = true },
 	{ .name = NULL },
 };
-
-int main(int argc, char **argv)
-{
-	return verbs_main(argc, argv);
-}

@@ -111,14 +111,44 @@ static void remove_stale(git_repository *repo, const char *name)
 		(void)unlink(path);
 }
 
+/* The folder of a reference's file, to be freed; NULL: no memory. */
+static char *folder_of(git_repository *repo, const char *name)
+{
+	char *path = xasprintf("%s%s", git_repository_commondir(repo), name);
+
+	if (path)
+		*strrchr(path, '/') = '\0';
+	return path;
+}
+
+/* Made here and not by libgit2, which does not tell why it could not. */
+static int make_folder(git_repository *repo, const char *name, char *ret_why)
+{
+	cleanup_free char *folder = folder_of(repo, name);
+	struct stat st;
+	int r = -ENOMEM;
+
+	if (folder && lstat(folder, &st) == 0)
+		return 0;
+	if (folder)
+		r = make_dirs(folder, 0777);
+	return r < 0 ? why(ret_why, r, "%s: its folder: %s", name,
+			   strerror(-r)) :
+		       0;
+}
+
 /* git pack-refs removes folders that have become empty, maybe between our making
  * one and the lock in it. */
-static bool is_folder_gone(int r)
+static bool is_folder_gone(int r, git_repository *repo, const char *name)
 {
 	const git_error *e = git_error_last();
+	cleanup_free char *folder = NULL;
+	struct stat st;
 
-	return r == GIT_ERROR && e && e->klass == GIT_ERROR_OS && e->message &&
-	       strstr(e->message, strerror(ENOENT));
+	if (r != GIT_ERROR || !e || e->klass != GIT_ERROR_OS)
+		return false;
+	folder = folder_of(repo, name);
+	return folder && lstat(folder, &st) < 0 && errno == ENOENT;
 }
 
 static int lock_ref(git_transaction *tx, git_repository *repo, const char *name,
@@ -126,11 +156,14 @@ static int lock_ref(git_transaction *tx, git_repository *repo, const char *name,
 {
 	static const struct timespec pause = { .tv_nsec = RETRY_NS };
 	uint64_t end = now_ns() + REF_LOCK_WAIT_S * 1000000000ull;
-	int r;
+	int r = make_folder(repo, name, ret_why);
 
+	if (r < 0)
+		return r;
 	for (;;) {
 		r = git_transaction_lock_ref(tx, name);
-		if ((r != GIT_ELOCKED && !is_folder_gone(r)) || now_ns() >= end)
+		if ((r != GIT_ELOCKED && !is_folder_gone(r, repo, name)) ||
+		    now_ns() >= end)
 			break;
 		remove_stale(repo, name);
 		(void)nanosleep(&pause, NULL);

@@ -180,8 +180,3 @@ const struct verb verbs[] = {
 	  .hidden = true },
 	{ .name = NULL },
 };
-
-int main(int argc, char **argv)
-{
-	return verbs_main(argc, argv);
-}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* verbs.c - a table of verbs is parser, help and completion. */
+/* verbs.c - a table of verbs is parser, help, completion and main(). */
 #include "config.h"
 
 #include "command/verbs.h"
@@ -250,7 +250,7 @@ static const struct verb *find_verb(const char *name)
 	return NULL;
 }
 
-int verbs_main(int argc, char **argv)
+int main(int argc, char **argv)
 {
 	struct invocation call = { .run_dir = getenv("XENDISK_RUN_DIR") };
 	enum status status;

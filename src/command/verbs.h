@@ -63,12 +63,10 @@ struct program {
 	const char *about; /* last lines of --help */
 };
 
-/* Each program has these: all its verbs, ended by a name of NULL. */
+/* Each program has these, and main() of verbs.c: all its verbs, ended by a name of
+ * NULL. */
 extern const struct verb verbs[];
 extern const struct program program;
-
-/* All of main(). */
-int verbs_main(int argc, char **argv);
 
 /* The argument of --name, "" when it takes none, NULL when it is not there. */
 const char *option(const struct invocation *call, const char *name);

@@ -125,15 +125,7 @@ nbd_vsock() {
 # The guest's own files, on a disk; then it has no other root.
 nbd_root() {
 	local sum
-	rm -rf /srv/root
-	mkdir /srv/root
-	(cd /srv/root && busybox cpio -id </boot/guest.cpio)
-	touch /srv/root/etc/lab-root
-	image /srv/n.img 256M
-	mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000003 \
-		-E hash_seed=6e646b73-0000-4000-8000-000000000003 \
-		-d /srv/root /srv/n.img
-	rm -rf /srv/root
+	root_image /srv/n.img
 	kit
 	EXTRA=lab.root=xvda mkguest root \
 		"disk = [ '$(spec xvda nbd://127.0.0.1/vol)' ]"

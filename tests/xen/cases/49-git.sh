@@ -77,23 +77,10 @@ git_disk() {
 	rm -r /srv/vm.git
 }
 
-# The guest's own files, as an image that becomes a disk.
-root_image() {
-	rm -rf /srv/root
-	mkdir /srv/root
-	(cd /srv/root && busybox cpio -id </boot/guest.cpio)
-	touch /srv/root/etc/lab-root
-	image /srv/n.img 256M
-	mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000004 \
-		-E hash_seed=6e646b73-0000-4000-8000-000000000004 \
-		-d /srv/root /srv/n.img
-	rm -rf /srv/root
-}
-
 git_fork() {
 	local gold
 	repository
-	root_image
+	root_image /srv/n.img
 	xendisk git import /srv/vm.git gold /srv/n.img >/dev/null
 	rm /srv/n.img
 	gold=$(git --git-dir=/srv/vm.git rev-parse gold)

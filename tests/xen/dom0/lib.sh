@@ -249,6 +249,19 @@ settings() {
 	start_daemon
 }
 
+# root_image PATH: the guests' own files, for one that is made with lab.root=xvda.
+root_image() {
+	rm -rf /srv/root
+	mkdir /srv/root
+	(cd /srv/root && busybox cpio -id </boot/guest.cpio)
+	touch /srv/root/etc/lab-root
+	image "$1" 256M
+	mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000003 \
+		-E hash_seed=6e646b73-0000-4000-8000-000000000003 \
+		-d /srv/root "$1"
+	rm -rf /srv/root
+}
+
 ### A disk that fails on command ##############################################
 
 # There is no udev here, which dmsetup would wait for.
