@@ -11,7 +11,8 @@
  *   open POINT|- DISK EXPRESSION	ms, and MiB of memory that it takes
  *   close DISK
  *   fill DISK AT BYTES random|text	and flush
- *   write POINT DISK BS COUNT PER AT BYTES	iops; PER requests, then a flush
+ *   write POINT DISK BS COUNT PER AT BYTES	iops; PER requests, then a flush; and
+ *						p99_us of the two if PER is 1
  *   read POINT DISK BS COUNT DEPTH AT BYTES	iops, mib_s, cpu_us of this process,
  *						and p50_us at depth 1
  *   snapshot POINT DISK		ms until it is acknowledged
@@ -279,13 +280,28 @@ static void do_fill(char **word)
 	flush(disk);
 }
 
+/* What a share of them took at most, in us. */
+static double took_us(const struct job *job, unsigned int percent)
+{
+	qsort(job->took, job->count, sizeof(*job->took), compare);
+	return (double)job->took[job->count * percent / 100] / 1000;
+}
+
 static void do_write(char **word)
 {
 	struct job job = job_of(XD_WRITE, word);
-	double s = run(&job);
+	struct figure figures[2];
+	unsigned int nr = 1;
+	double s;
 
-	tell(word[1], job.disk,
-	     &(struct figure){ "iops", (double)job.count / s }, 1);
+	if (job.depth == 1)
+		job.took = calloc(job.count, sizeof(*job.took));
+	s = run(&job);
+	figures[0] = (struct figure){ "iops", (double)job.count / s };
+	if (job.took)
+		figures[nr++] = (struct figure){ "p99_us", took_us(&job, 99) };
+	tell(word[1], job.disk, figures, nr);
+	free(job.took);
 }
 
 static void do_read(char **word)
@@ -304,12 +320,8 @@ static void do_read(char **word)
 						       s / (1 << 20) };
 	figures[2] = (struct figure){ "cpu_us", (double)(cpu_us() - cpu) /
 							(double)job.count };
-	if (job.took) {
-		qsort(job.took, job.count, sizeof(*job.took), compare);
-		figures[nr++] = (struct figure){
-			"p50_us", (double)job.took[job.count / 2] / 1000
-		};
-	}
+	if (job.took)
+		figures[nr++] = (struct figure){ "p50_us", took_us(&job, 50) };
 	tell(word[1], job.disk, figures, nr);
 	free(job.took);
 }
