@@ -306,8 +306,25 @@ kept() { [ "$(refs xendisk/auto | sed 's:.*/::' | tr '\n' ' ')" = "20261123T0230
 ok "... keep=2h,2d" kept
 unset RIG_KEEP
 many=()
-for ((i = 0; i < 60; i++)); do many+=("write:$i:1" freeze:branch commit release); done
-ok "sixty snapshots" worker "${many[@]}"
+for ((i = 0; i < 100; i++)); do many+=("write:$i:1" freeze:branch commit release); done
+# git cannot combine them as long as that is there.
+touch "$repo/objects/pack/multi-pack-index.lock"
+unlock_at()
+{
+	local _
+	for _ in {1..6000}; do
+		[ "$(grep -cs '^committed' "$tmp/said")" -lt "$1" ] || break
+		sleep 0.02
+	done
+	rm "$repo/objects/pack/multi-pack-index.lock"
+}
+many_snapshots()
+{
+	unlock_at 60 & local unlocker=$!
+	worker "${many[@]}" && wait $unlocker
+}
+rm -f "$tmp/said"
+ok "a hundred snapshots" many_snapshots
 few() { [ "$(find "$repo" -name '*.pack' | wc -l)" -lt 40 ]; }
 ok "... their packs have been combined" few
 ok "... git fsck" sound

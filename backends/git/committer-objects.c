@@ -209,18 +209,22 @@ void committer_consolidate(struct committer *c)
 		"repack",	"-d",	   "-q", "--geometric=2",
 		"--write-midx", NULL,
 	};
+	unsigned int packs = c->no_git ? 0 : count_packs(c);
 	cleanup_close int lock = -1;
 	int r;
 
-	if (c->no_git || count_packs(c) < PACKS_MANY)
+	if (packs < MAX(PACKS_MANY, c->packs_again))
 		return;
-	/* Another disk's committer may be at it. */
+	/* Another disk's committer may be at it.  git has the lock, too: should we
+	 * die, it goes on, and our successor is to leave it alone. */
 	lock = openat(c->repo_dir, "objects/pack",
-		      O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		      O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
 		return;
 	(void)snprintf(threshold, sizeof(threshold), "core.bigFileThreshold=%u",
 		       (unsigned int)c->chunk / 2);
 	r = safe_git(c->repo_dir, args, reason);
-	c->no_git = r < 0;
+	c->no_git = r == -ENOENT;
+	/* What failed, for want of space perhaps, is not tried each time. */
+	c->packs_again = r < 0 ? packs + PACKS_MANY / 2 : 0;
 }

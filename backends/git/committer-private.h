@@ -54,6 +54,7 @@ struct committer {
 	struct commit_chain chain; /* its own; STAND sets it while it is idle */
 	bool locked; /* it has lock_file */
 	bool no_git; /* there is no `git` to run */
+	unsigned int packs_again; /* combining them has failed: when to again */
 
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t news;
