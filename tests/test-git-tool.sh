@@ -277,8 +277,11 @@ pins() { [ "$(git -C "$repo" for-each-ref --format='%(refname)' refs/xendisk/ope
 ok "... that of another host is not" pins
 mkdir -p "$repo/refs/heads/some"
 touch "$repo/refs/heads/new.lock"
-touch -d '2 hours ago' "$repo/refs/heads/some/old.lock"
-ok "doctor: a lock that is old" fails 1 "^refs/heads/some/old.lock: a lock" xgit doctor "$repo"
+touch -d '2 hours ago' "$repo/refs/heads/some/old.lock" "$repo/packed-refs.lock" \
+	"$repo/objects/pack/multi-pack-index.lock"
+for lock in refs/heads/some/old packed-refs objects/pack/multi-pack-index; do
+	ok "doctor: a lock that is old" fails 1 "^$lock.lock: a lock" xgit doctor "$repo"
+done
 ok "... goes" says "mended" xgit doctor --fix "$repo"
 locks() { [ "$(cd "$repo" && find . -name '*.lock')" = ./refs/heads/new.lock ]; }
 ok "... the other one stays" locks

@@ -167,19 +167,28 @@ static bool is_lock(const FTSENT *entry)
 	       strcmp(entry->fts_name + n - 5, ".lock") == 0;
 }
 
-/* git never removes them, and a reference that is locked stays as it is. */
+/* git never removes them, and what is locked stays as it is: references, or the
+ * index of packs, so that no packs are combined any more. */
 static int look_at_locks(struct doctor *doctor, char *ret_why)
 {
-	char root[40];
-	char *const roots[] = { root, NULL };
+	static const char *const places[] = { "refs", "objects/pack",
+					      "packed-refs.lock" };
+	char paths[ARRAY_SIZE(places)][64];
+	char *roots[ARRAY_SIZE(places) + 1] = { NULL };
 	const FTSENT *entry;
+	size_t folder;
 	FTS *tree;
 
-	(void)snprintf(root, sizeof(root), "/proc/self/fd/%d/refs",
-		       doctor->repo.dir);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		(void)snprintf(paths[i], sizeof(paths[i]),
+			       "/proc/self/fd/%d/%s", doctor->repo.dir,
+			       places[i]);
+		roots[i] = paths[i];
+	}
+	folder = strlen(paths[0]) - strlen(places[0]);
 	tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
 	if (!tree)
-		return why(ret_why, -errno, "refs: %s", strerror(errno));
+		return why(ret_why, -errno, "locks: %s", strerror(errno));
 	while ((entry = fts_read(tree))) {
 		bool fixed;
 
@@ -187,8 +196,7 @@ static int look_at_locks(struct doctor *doctor, char *ret_why)
 		    time(NULL) - entry->fts_statp->st_mtime < LOCK_OLD)
 			continue;
 		fixed = doctor->fix && unlink(entry->fts_accpath) == 0;
-		tell(doctor, fixed ? FIXED : CAN_FIX,
-		     entry->fts_path + strlen(root) - strlen("refs"),
+		tell(doctor, fixed ? FIXED : CAN_FIX, entry->fts_path + folder,
 		     "a lock that a dead process has left behind");
 	}
 	(void)fts_close(tree);
