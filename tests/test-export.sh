@@ -4,7 +4,7 @@
 # A disk's NBD socket, beside its guest's ring: one disk, not two.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
-requires nbdinfo nbdcopy qemu-io ss
+requires nbdinfo nbdcopy qemu-io qemu-img ss
 
 MiB=1048576
 head -c 16M /dev/urandom > "$tmp/a.img"
@@ -156,6 +156,32 @@ ok "no block is torn" uniform $((8 * MiB)) 32768
 ok "... nor this one" uniform $((8 * MiB + 32768)) 32768
 ok "... nor this" uniform $((8 * MiB + 65536)) 32768
 ok "shown to catch: a block of two values" fails 1 '' uniform $((8 * MiB - 4096)) 8192
+
+# --- Other people's programs, beside the guest --------------------------------------------
+# fio_on URI OPTION...: 4 MiB that nobody else writes to, with sums in them.
+fio_on()
+{
+	timeout 120 fio --name=export --ioengine=nbd --uri="$1" --offset=12m \
+		--size=4m --bs=16k --rw=randwrite --iodepth=8 --randseed=1 \
+		--verify=crc32c --verify_fatal=1 "${@:2}"
+}
+if fio --enghelp 2> /dev/null | grep -q nbd; then
+	ok "fio writes by force, and verifies" fio_on "$both" --do_verify=1
+	ok "... verifies read-only" fio_on "$uri" --verify_only
+	ok "... and cannot write there" fails 1 '' fio_on "$uri"
+	ok "the guest writes there" does "write $((13 * MiB)) 4096 0x61" \
+		'^0 write 13631488 4096'
+	ok "... which fio notices" fails 1 'verify: bad' fio_on "$uri" --verify_only
+else
+	skipped "fio, with verify" "fio has no engine nbd"
+fi
+ok "qemu-img info" says 'virtual size: 20 MiB' timeout 60 qemu-img info -f raw "$uri"
+covers() { timeout 60 qemu-img map -f raw "$uri" && timeout 60 qemu-img map -f raw --output=json "$uri" | grep -q '"start": 16777216, "length": 4194304.*"data": false'; }
+ok "qemu-img map: what was added is a hole" covers
+ok "qemu-img convert" timeout 60 qemu-img convert -f raw -O raw "$uri" "$tmp/converted"
+ok "qemu-img compare" says identical timeout 60 qemu-img compare -f raw -F raw "$uri" "$tmp/converted"
+printf x | dd of="$tmp/converted" bs=1 seek=5000000 conv=notrunc status=none
+ok "... of another one" fails 1 'mismatch at offset' timeout 60 qemu-img compare -f raw -F raw "$uri" "$tmp/converted"
 
 # --- The guest goes, and the client stays ------------------------------------------------
 ended_well "the guest ends"
