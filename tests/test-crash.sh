@@ -4,8 +4,8 @@
 # A worker that dies between any two steps of the data path: the guest gets one
 # answer to each request, none of them an error, and no byte is wrong.  Once
 # each in make check; with XENDISK_CRASH=full each place, for each operation on
-# each kind of disk.  Then the same guest against what is broken on purpose, to
-# show that it would have noticed.
+# each kind of disk, or on those that XENDISK_CRASH_DISKS names.  Then the same guest
+# against what is broken on purpose, to show that it would have noticed.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
 export XENDISK_FAULTS=$tmp/faults XENDISKD=$top_builddir/tests/faults/xendiskd
@@ -202,7 +202,7 @@ is_place() { points | grep -q "^$1 "; }
 sweep()
 {
 	local disk deed place n
-	for disk in raw raw_cached mem cow cow_raw ${git_disk:+git}; do
+	for disk in ${XENDISK_CRASH_DISKS:-raw raw_cached mem cow cow_raw ${git_disk:+git}}; do
 		for deed in "${!deeds[@]}" again snapshots; do
 			[ "$deed" != snapshots ] || [ "$disk" = git ] || continue
 			ready "$disk" || continue

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # shellcheck disable=SC2016,SC2317,SC2119  # $uri is the command's; called by ok
 # git: a guest's disk in a repository.  Snapshots while it writes, another guest on
-# an older one, a fork, death of the worker at any moment, git gc beside it: what
-# the guest has read is what a clone of the repository holds, byte by byte.
+# an older one, a fork, git gc beside it: what the guest has read is what a clone of
+# the repository holds, byte by byte.  Death at any moment is test-git-kill.sh.
 set -euo pipefail
 # A file system that fills up is mounted in a namespace of our own.
 if [ "${1:-}" != unshared ] && [ "${XENDISK_TESTS:-}" != unit ] &&
@@ -14,7 +14,6 @@ fi
 [ -e "$top_builddir/backends/.libs/git.so" ] ||
 	skip_all "built without libgit2"
 requires git nbdcopy nbdinfo xenstore-read xenstore-write
-kills=${XENDISK_GIT_KILLS:-8}
 RANDOM=${XENDISK_SEED:-1}
 
 export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 XENDISK_LIBEXEC_DIR=$top_builddir
@@ -232,49 +231,6 @@ else
 	skipped "no space: writes wait until there is some" \
 		"no mount namespace can be made"
 fi
-
-# --- Death ------------------------------------------------------------------------------------
-worker() { find "$tmp/run/workers" -type f -name '[0-9]*' -printf '%f\n' | tail -1; }
-other_worker() { [ -n "$(worker)" ] && [ "$(worker)" != "$1" ]; }
-pause() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
-snap_loop()
-{
-	while [ ! -e "$tmp/stop" ]; do
-		xendisk snapshot "$dom" xvdb -m loop > /dev/null 2>&1 || :
-		sleep 0.2
-	done
-}
-deaths()
-{
-	local n=0 old verify snaps rc=0
-	rm -f "$tmp/stop"
-	snap_loop & snaps=$!
-	while [ $n -lt "$kills" ] && [ $rc = 0 ]; do
-		clean --seconds 6 & verify=$!
-		sleep 0.3
-		while kill -0 $verify 2> /dev/null && [ $n -lt "$kills" ]; do
-			old=$(worker)
-			[ -z "$old" ] || kill -9 "$old" 2> /dev/null || :
-			n=$((n + 1))
-			eventually 20 other_worker "$old" || { rc=1; break; }
-			pause 600
-		done
-		wait $verify || rc=1
-	done
-	touch "$tmp/stop"
-	wait $snaps
-	return $rc
-}
-ok "$kills times kill -9, under load and snapshots" deaths
-whole "$dom" "$tmp/three"
-meet "$dom"
-# Four may wait to become commits, and no more.
-ok "a last snapshot" eventually 30 snap three
-ended_well "the guest goes at last"
-ok "... is what the guest has" held web "$tmp/three"
-ok "... and nothing is wrong in the repository" sound
-ok "the comparison would have seen another one" fails 1 differ \
-	held web~1 "$tmp/two"
 
 # --- At the end ---------------------------------------------------------------------------------
 ok "detached" toolstack detach "$dom" xvdb

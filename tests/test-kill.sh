@@ -3,7 +3,7 @@
 # shellcheck disable=SC2317,SC2119  # called by ok
 # kill -9 of workers, of the broker and of both, at random moments, under a
 # guest that checks every answer and every byte: it may notice nothing but a
-# delay.  XENDISK_KILLS=1000 (make check-kill) makes it long.
+# delay.  XENDISK_KILLS=1000 (make check-long) makes it long.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
 kills=${XENDISK_KILLS:-24}

@@ -17,12 +17,16 @@
  *						and p50_us at depth 1
  *   snapshot POINT DISK		ms until it is acknowledged
  *   commit POINT DISK BYTES	ms and mib_s from there until it is committed
+ *   many POINT DISK COUNT BYTES	COUNT snapshots one after the other, of 4 KiB
+ *				each in the first BYTES: medians of the two times, ms;
+ *				all of it, s; MiB of memory and open files at the end
  *
  * Blocks are taken in an order that looks random, each once before one is taken
  * again.
  */
 #include "config.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -36,6 +40,7 @@
 #define MAX_WORDS 10u
 #define MAX_DEPTH 64u
 #define FILL	  (1u << 20)
+#define CHUNK	  65536u
 
 struct disk {
 	char name[32];
@@ -378,6 +383,70 @@ static void do_commit(char **word)
 	tell(word[1], disk, figures, 2);
 }
 
+static unsigned int open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int nr = 0;
+
+	while (dir && readdir(dir))
+		nr++;
+	if (dir)
+		(void)closedir(dir);
+	return nr;
+}
+
+static double median_ms(uint64_t *ns, uint64_t nr)
+{
+	qsort(ns, nr, sizeof(*ns), compare);
+	return (double)ns[nr / 2] / 1e6;
+}
+
+/* Takes ret_ns[0] until it is acknowledged, ret_ns[1] until it is a commit. */
+static void snap(struct disk *disk, uint64_t at, uint64_t ret_ns[2])
+{
+	static uint64_t state = 1442695040888963407ull;
+	char answer[MSG_TEXT_MAX];
+
+	make_bytes(buffer, 4096, false, &state);
+	if (rig_io(&disk->rig, 0, XD_WRITE, 0, at, 4096, buffer) < 0)
+		wrong("a write failed", disk->name);
+	flush(disk);
+	disk->asked = now_ns();
+	ask(disk, "snapshot", "message=many\n", answer, sizeof(answer));
+	ret_ns[0] = now_ns() - disk->asked;
+	if (xd_pair(answer, "id", disk->id, sizeof(disk->id)) < 0)
+		wrong("a snapshot without id", answer);
+	while (!is_committed(disk))
+		(void)usleep(500);
+	ret_ns[1] = now_ns() - disk->asked;
+}
+
+static void do_many(char **word)
+{
+	struct disk *disk = disk_of(word[2], true);
+	uint64_t count = number_of(word[3]), begin = now_ns(), ns[2];
+	uint64_t chunks = number_of(word[4]) / CHUNK;
+	uint64_t *acks = calloc(count + 1, sizeof(*acks));
+	uint64_t *commits = calloc(count + 1, sizeof(*commits));
+
+	if (!acks || !commits || !chunks || !count)
+		wrong("impossible", word[1]);
+	for (uint64_t i = 0; i < count; i++) {
+		snap(disk, block_of(i, chunks) * CHUNK, ns);
+		acks[i] = ns[0];
+		commits[i] = ns[1];
+	}
+	tell(word[1], disk,
+	     (struct figure[]){ { "ack_ms", median_ms(acks, count) },
+				{ "commit_ms", median_ms(commits, count) },
+				{ "s", ms_since(begin) / 1000 },
+				{ "mib", own_mib() },
+				{ "files", open_files() } },
+	     5);
+	free(acks);
+	free(commits);
+}
+
 static const struct {
 	const char *name;
 	unsigned int words;
@@ -387,6 +456,7 @@ static const struct {
 	{ "close", 2, do_close },	{ "fill", 5, do_fill },
 	{ "write", 8, do_write },	{ "read", 8, do_read },
 	{ "snapshot", 3, do_snapshot }, { "commit", 4, do_commit },
+	{ "many", 5, do_many },
 };
 
 static void obey(char *line)
