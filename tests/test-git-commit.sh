@@ -282,6 +282,19 @@ else
 			"$git_tool" gc "$repo" --full && "$git_tool" log "$repo" web
 	}
 	ok "... root's commands" as_root
+	# What root may read and write only, the owner may not.
+	mkdir -m 700 "$tmp/root"
+	images()
+	{
+		"$git_tool" export "$repo" web -o "$tmp/root/web.img" &&
+			"$git_tool" import "$repo" a/d "$tmp/root/web.img" &&
+			"$git_tool" export "$repo" a/d -o "$tmp/root/again.img" &&
+			cmp "$tmp/root/web.img" "$tmp/root/again.img"
+	}
+	ok "... with images of root's" images
+	ok "... an image that was none goes" eval '! "$git_tool" export "$repo" none -o "$tmp/root/none.img" && [ ! -e "$tmp/root/none.img" ]'
+	back() { "$git_tool" rollback "$repo" web web~1 --state-dir "$tmp/root" -m back; }
+	ok "... rollback" back
 	ok "... whom all belongs to that was made" foreign
 	ok "... git fsck" sound
 	chown -R 0:0 "$repo"

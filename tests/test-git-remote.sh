@@ -118,3 +118,68 @@ old=$(head_of "$b")
 ok "... the other cannot pull" fails 5 "both have gone on" xgit pull "$b" "$hub" web
 ok "... and keeps what it has" test "$old" = "$(head_of "$b")"
 ok "... nothing is left of it" eval '[ -z "$(git -C "$b" for-each-ref refs/xendisk/incoming)" ]'
+
+# --- Bars --------------------------------------------------------------------------
+# A git that is slow, and tells of it as git does.
+cat > "$tmp/git" <<'END'
+#!/bin/sh
+case "$*" in
+*--progress*|*--no-quiet*)
+	printf 'Enumerating objects: 12\r' >&2
+	for i in 10 20 30 40 50; do
+		printf 'Writing objects:  %s%% (%s/100), %s.00 MiB | 9.00 MiB/s\r' $i $i $i >&2
+		sleep 0.11
+	done
+	printf 'Writing objects: 100%% (100/100), done.\nremote: a word of the hub\n' >&2
+	[ ! -e "$0.fails" ] || { echo 'fatal: it is so' >&2; exit 1; } ;;
+esac
+END
+# on_terminal COMMAND...: what it shows there.
+on_terminal() { PATH=$tmp:$PATH timeout 60 script -qec "stty cols 100; $(printf '%q ' "$@")" /dev/null; }
+if command -v script > /dev/null; then
+	shown='Writing objects \[#*\.*\]  *[1-5]0 %  [0-9]* MiB/s  [0-9]*:[0-9][0-9] left'
+	ok "push on a terminal: a bar" says "$shown" on_terminal "$git_tool" push "$a" "$hub" web
+	ok "... and what the hub says" says 'remote: a word of the hub' on_terminal "$git_tool" push "$a" "$hub" web
+	ok "gc on a terminal: a bar" says "$shown" on_terminal "$git_tool" gc "$a"
+	touch "$tmp/git.fails"
+	ok "... that fails" fails 1 'git gc: .*fatal: it is so' on_terminal "$git_tool" gc "$a"
+	rm "$tmp/git.fails"
+	bare() { ! PATH=$tmp:$PATH xgit push "$a" "$hub" web 2>&1 | grep -q '\['; }
+	ok "no terminal: no bar" bare
+else
+	skipped "bars" "script is not installed"
+fi
+rm "$tmp/git"
+
+# --- Somebody else's repository ----------------------------------------------------------
+if [ "$(id -u)" = 0 ]; then
+	theirs=$tmp/theirs.git
+	xgit init "$theirs"
+	xgit create "$theirs" web --size 1M > /dev/null
+	git init -q --bare "$tmp/theirs-hub.git"
+	chown -R 54321:54321 "$theirs" "$tmp/theirs-hub.git"
+	chmod 755 "$tmp"
+	cat > "$tmp/program" <<-END
+		#!/bin/sh
+		{ id -u; echo "home \$HOME"; env | sed -n 's/^\(SECRET\|SSH_AUTH_SOCK\)/has \1/p'
+		  (: > /dev/tty) 2> /dev/null && echo a terminal; } > "$theirs/told"
+		exit 1
+	END
+	chmod 755 "$tmp/program"
+	told() { grep -qx "$1" "$theirs/told"; }
+	ok "root in somebody's repository: push" xgit push "$theirs" "$tmp/theirs-hub.git" web
+	ok "... and pull" xgit pull "$theirs" "$tmp/theirs-hub.git" web
+	ok "... all of it is the owner's" eval '! find "$theirs" "$tmp/theirs-hub.git" ! -user 54321 | grep .'
+	git -C "$theirs" -c safe.directory='*' config core.sshCommand "$tmp/program"
+	chown -R 54321:54321 "$theirs"
+	export SECRET=1 SSH_AUTH_SOCK=/nowhere
+	ok "a program that it names" fails 1 . xgit push "$theirs" ssh://localhost/x web
+	unset SECRET SSH_AUTH_SOCK
+	ok "... is run as the owner" told 54321
+	ok "... at his home" told "home /nonexistent"
+	ok "... without root's environment" eval '! told "has.*"'
+	ok "... and terminal" eval '! told "a terminal"'
+	chmod 700 "$tmp"
+else
+	skipped "somebody else's repository" "this is not root"
+fi

@@ -140,7 +140,7 @@ enum status verb_create(const struct invocation *call)
 	if (status == STATUS_DONE)
 		status = tool_new_disk(call, size, &disk);
 	if (status == STATUS_DONE)
-		status = tool_open_as_owner(call, call->args[0], &repo);
+		status = tool_open(call, call->args[0], &repo);
 	if (status != STATUS_DONE)
 		return status;
 	status = tool_new_ref(call, &repo, name, ref);

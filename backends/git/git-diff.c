@@ -162,7 +162,7 @@ enum status verb_diff(const struct invocation *call)
 	if (option(call, "bytes") && option(call, "files"))
 		return tool_usage(call, "--bytes or --files, not both");
 	(void)tool_interrupted();
-	status = tool_open_as_owner(call, call->args[0], &diff.repo);
+	status = tool_open(call, call->args[0], &diff.repo);
 	if (status != STATUS_DONE)
 		return status;
 	diff.list = call->json ? json_array() : NULL;

@@ -240,8 +240,7 @@ enum status verb_doctor(const struct invocation *call)
 {
 	struct doctor doctor = { .fix = option(call, "fix") != NULL };
 	char reason[WHY_MAX];
-	enum status status =
-		tool_open_as_owner(call, call->args[0], &doctor.repo);
+	enum status status = tool_open(call, call->args[0], &doctor.repo);
 	int r;
 
 	if (status != STATUS_DONE)

@@ -12,8 +12,10 @@
 #include <inttypes.h>
 #include <linux/fs.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include "git-tool.h"
@@ -32,7 +34,7 @@ struct export
 	struct tool_repo repo;
 	struct chunk_map *map;
 	struct git_disk disk;
-	int fd;
+	int fd; /* of the image; the caller's */
 	struct progress progress;
 	pthread_mutex_t lock;
 	pthread_cond_t more, room;
@@ -227,15 +229,11 @@ static int prepare_device(int fd, uint64_t size, char *ret_why)
 	return 0;
 }
 
-static int open_output(const char *path, bool force, uint64_t size,
-		       char *ret_why)
+static int open_output(const char *path, bool force, char *ret_why)
 {
 	cleanup_close int fd = -1;
 	struct stat st;
-	int r = 0;
 
-	/* As large as the disk only when it has all of it: fewer bytes are no
-	 * image that somebody could take for a whole one. */
 	fd = open(path,
 		  O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
 			  (force ? 0 : O_EXCL),
@@ -245,14 +243,25 @@ static int open_output(const char *path, bool force, uint64_t size,
 			   errno == EEXIST ? "; --force writes over it" : "");
 	if (fstat(fd, &st) < 0)
 		return why(ret_why, -errno, "%s", strerror(errno));
-	if (S_ISBLK(st.st_mode))
-		r = prepare_device(fd, size, ret_why);
-	else if (!S_ISREG(st.st_mode))
+	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
 		return why(ret_why, -EBADF,
 			   "it is neither a file nor a block device");
-	else if (ftruncate(fd, 0) < 0)
+	return TAKE_FD(fd);
+}
+
+/* As large as the disk only when it has all of it: fewer bytes are no image that
+ * somebody could take for a whole one. */
+static int prepare_output(int fd, uint64_t size, char *ret_why)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
 		return why(ret_why, -errno, "%s", strerror(errno));
-	return r < 0 ? r : TAKE_FD(fd);
+	if (S_ISBLK(st.st_mode))
+		return prepare_device(fd, size, ret_why);
+	return ftruncate(fd, 0) < 0 ?
+		       why(ret_why, -errno, "%s", strerror(errno)) :
+		       0;
 }
 
 static int finish_output(struct export *export)
@@ -267,54 +276,56 @@ static int finish_output(struct export *export)
 	return 0;
 }
 
-static enum status export_to(const struct invocation *call,
-			     struct export *export, const char *path)
+static enum status export_all(const struct invocation *call,
+			      struct export *export)
 {
-	bool force = option(call, "force");
-	char reason[WHY_MAX];
+	const char *path = option(call, "output");
 	int r;
 
 	export->disk = *chunk_map_disk(export->map);
-	r = export->fd = open_output(path, force, export->disk.size, reason);
+	r = prepare_output(export->fd, export->disk.size, export->reason);
 	if (r < 0)
-		return tool_fail(call, r, path, reason);
+		return tool_fail(call, r, path, export->reason);
 	progress_start(&export->progress, "export", export->disk.size);
 	copy_chunks(export);
 	progress_end(&export->progress);
 	r = export->error;
 	if (r == 0)
 		r = finish_output(export);
-	(void)close(export->fd);
-	if (r == 0)
-		return STATUS_DONE;
-	if (!force) /* we have made it */
-		(void)unlink(path);
-	return tool_fail(call, r == -ENOENT ? -EBADMSG : r, call->args[1],
-			 export->reason);
+	return r == 0 ? STATUS_DONE :
+			tool_fail(call, r == -ENOENT ? -EBADMSG : r,
+				  call->args[1], export->reason);
 }
 
-enum status verb_export(const struct invocation *call)
+/* --- The verb --------------------------------------------------------------------- */
+
+struct output {
+	const struct invocation *call;
+	int fd;
+};
+
+/* In a child, which may become another user. */
+static enum status export_to(void *ctx)
 {
-	const char *path = option(call, "output");
+	const struct output *output = ctx;
+	const struct invocation *call = output->call;
+	struct export *export = calloc(1, sizeof(*export));
 	struct commit_facts commit;
-	struct export *export;
 	enum status status;
 
-	if (!path || !*path)
-		return tool_usage(call, "-o FILE is missing");
-	export = calloc(1, sizeof(*export));
 	if (!export)
-		return tool_fail(call, -ENOMEM, path, "no memory");
+		return tool_fail(call, -ENOMEM, call->args[1], "no memory");
+	export->fd = output->fd;
 	pthread_mutex_init(&export->lock, NULL);
 	pthread_cond_init(&export->more, NULL);
 	pthread_cond_init(&export->room, NULL);
-	(void)tool_interrupted();
 	status = tool_open(call, call->args[0], &export->repo);
 	if (status == STATUS_DONE) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 		status = tool_revision(call, &export->repo, call->args[1],
 				       &commit, &export->map);
 		if (status == STATUS_DONE)
-			status = export_to(call, export, path);
+			status = export_all(call, export);
 		chunk_map_free(export->map);
 		tool_close(&export->repo);
 	}
@@ -322,5 +333,27 @@ enum status verb_export(const struct invocation *call)
 	pthread_cond_destroy(&export->more);
 	pthread_mutex_destroy(&export->lock);
 	free(export);
+	return status;
+}
+
+/* The image is made, and removed when it has not become one, with the rights of who
+ * calls. */
+enum status verb_export(const struct invocation *call)
+{
+	struct output output = { .call = call };
+	const char *path = option(call, "output");
+	bool force = option(call, "force");
+	char reason[WHY_MAX];
+	enum status status;
+
+	if (!path || !*path)
+		return tool_usage(call, "-o FILE is missing");
+	output.fd = open_output(path, force, reason);
+	if (output.fd < 0)
+		return tool_fail(call, output.fd, path, reason);
+	status = tool_in_child(call, export_to, &output);
+	(void)close(output.fd);
+	if (status != STATUS_DONE && !force)
+		(void)unlink(path);
 	return status;
 }

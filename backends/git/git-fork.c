@@ -33,7 +33,7 @@ static enum status fork_disk(const struct invocation *call,
 enum status verb_fork(const struct invocation *call)
 {
 	struct tool_repo repo;
-	enum status status = tool_open_as_owner(call, call->args[0], &repo);
+	enum status status = tool_open(call, call->args[0], &repo);
 
 	if (status != STATUS_DONE)
 		return status;

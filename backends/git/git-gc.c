@@ -58,17 +58,31 @@ uint64_t tool_count_packs(const struct tool_repo *repo, uint64_t *ret_bytes)
 	return packs;
 }
 
+/* With a bar, where there is a terminal. */
+static int run(struct tool_repo *repo, const char *const *args, char *ret_why)
+{
+	struct meter meter = { .passes_on = false };
+	int r;
+
+	if (!isatty(STDERR_FILENO))
+		return safe_git(repo->dir, args, ret_why);
+	r = safe_git_told(repo->dir, args, meter_take, &meter, ret_why);
+	meter_end(&meter);
+	return r;
+}
+
 static int collect(struct tool_repo *repo, bool full, char *ret_why)
 {
 	static const char *const refs[] = { "pack-refs", "--all", "--prune",
 					    NULL };
-	static const char *const combine[] = { "-c",	       THRESHOLD,
-					       "repack",       "-d",
-					       "-q",	       "--geometric=2",
-					       "--write-midx", NULL };
-	static const char *const all[] = { "-c",  THRESHOLD,	  "repack",
-					   "-d",  "-q",		  "--cruft",
-					   FREED, "--write-midx", NULL };
+	const char *quiet = isatty(STDERR_FILENO) ? "--no-quiet" : "--quiet";
+	const char *const combine[] = { "-c",		THRESHOLD,
+					"repack",	"-d",
+					quiet,		"--geometric=2",
+					"--write-midx", NULL };
+	const char *const all[] = { "-c",  THRESHOLD,	   "repack",
+				    "-d",  quiet,	   "--cruft",
+				    FREED, "--write-midx", NULL };
 	int r;
 
 	/* The committer of a disk takes it as well. */
@@ -77,7 +91,7 @@ static int collect(struct tool_repo *repo, bool full, char *ret_why)
 	repo_stand_back();
 	r = safe_git(repo->dir, refs, ret_why);
 	if (r == 0)
-		r = safe_git(repo->dir, full ? all : combine, ret_why);
+		r = run(repo, full ? all : combine, ret_why);
 	(void)flock(repo->packs, LOCK_UN);
 	return r == -ENOENT ?
 		       why(ret_why, -EOPNOTSUPP, "git is not installed") :
@@ -107,7 +121,7 @@ enum status verb_gc(const struct invocation *call)
 	struct packed before, after;
 	struct tool_repo repo;
 	char reason[WHY_MAX];
-	enum status status = tool_open_as_owner(call, call->args[0], &repo);
+	enum status status = tool_open(call, call->args[0], &repo);
 	int r;
 
 	if (status != STATUS_DONE)
@@ -138,7 +152,7 @@ enum status verb_thin(const struct invocation *call)
 		return tool_usage(call, "--%s", reason); /* "keep: ..." */
 	if (refs_check_branch(disk, reason) < 0)
 		return tool_usage(call, "%s", reason);
-	status = tool_open_as_owner(call, call->args[0], &repo);
+	status = tool_open(call, call->args[0], &repo);
 	if (status != STATUS_DONE)
 		return status;
 	r = retention_thin(repo.git, disk, &keep, &removed, reason);

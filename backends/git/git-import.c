@@ -17,7 +17,9 @@
 #include "tree-edit.h"
 
 struct import {
+	const struct invocation *call;
 	int image;
+	uint64_t size; /* of the image, bytes */
 	struct git_disk disk;
 	struct tool_repo repo;
 	struct pack_writer *pack;
@@ -111,27 +113,52 @@ static int make_disk(struct import *import, struct commit_facts *facts,
 
 /* --- The verb --------------------------------------------------------------------- */
 
-static enum status import_into(const struct invocation *call,
-			       struct import *import)
+/* Opens the repository, in which there is no such disk. */
+static enum status open_repo(struct import *import, char ref[REF_NAME_MAX])
 {
-	struct commit_facts facts = { .has_parent = false };
-	const char *format = option(call, "format");
-	const char *path = call->args[2];
-	char ref[REF_NAME_MAX];
-	char reason[WHY_MAX];
-	enum status status;
-	uint64_t size;
-	int r;
+	const struct invocation *call = import->call;
+	enum status status = tool_open(call, call->args[0], &import->repo);
 
-	status = tool_new_ref(call, &import->repo, call->args[1], ref);
 	if (status != STATUS_DONE)
 		return status;
-	r = import->image = image_open(path, format ? format : "raw", reason);
+	status = tool_new_ref(call, &import->repo, call->args[1], ref);
+	if (status != STATUS_DONE)
+		tool_close(&import->repo);
+	return status;
+}
+
+static enum status look_first(void *ctx)
+{
+	struct import *import = ctx;
+	char ref[REF_NAME_MAX];
+	enum status status = open_repo(import, ref);
+
+	if (status == STATUS_DONE)
+		tool_close(&import->repo);
+	return status;
+}
+
+static enum status open_image(struct import *import)
+{
+	const struct invocation *call = import->call;
+	const char *format = option(call, "format");
+	char reason[WHY_MAX];
+	int r = import->image =
+		image_open(call->args[2], format ? format : "raw", reason);
+
 	if (r >= 0)
-		r = image_size(import->image, &size, reason);
-	if (r < 0)
-		return tool_fail(call, r, path, reason);
-	status = tool_new_disk(call, size, &import->disk);
+		r = image_size(import->image, &import->size, reason);
+	return r < 0 ? tool_fail(call, r, call->args[2], reason) : STATUS_DONE;
+}
+
+static enum status import_into(struct import *import, const char *ref)
+{
+	const struct invocation *call = import->call;
+	struct commit_facts facts = { .has_parent = false };
+	char reason[WHY_MAX];
+	enum status status = tool_new_disk(call, import->size, &import->disk);
+	int r;
+
 	if (status != STATUS_DONE)
 		return status;
 	tool_message(call, "an imported disk", &facts);
@@ -140,17 +167,23 @@ static enum status import_into(const struct invocation *call,
 		       tool_committed(call, &facts, ref);
 }
 
+/* The image is read with the rights of who calls, so it comes first; but unpacking one
+ * takes long, and is not begun in vain. */
 enum status verb_import(const struct invocation *call)
 {
-	struct import import = { .image = -1 };
-	enum status status = tool_open(call, call->args[0], &import.repo);
+	struct import import = { .call = call, .image = -1 };
+	char ref[REF_NAME_MAX];
+	enum status status = tool_in_child(call, look_first, &import);
 
-	if (status != STATUS_DONE)
-		return status;
-	(void)tool_interrupted();
-	status = import_into(call, &import);
+	if (status == STATUS_DONE)
+		status = open_image(&import);
+	if (status == STATUS_DONE)
+		status = open_repo(&import, ref);
+	if (status == STATUS_DONE) {
+		status = import_into(&import, ref);
+		tool_close(&import.repo);
+	}
 	if (import.image >= 0)
 		(void)close(import.image);
-	tool_close(&import.repo);
 	return status;
 }

@@ -281,7 +281,7 @@ enum status verb_log(const struct invocation *call)
 		return tool_usage(call, "%s", reason);
 	(void)snprintf(ref, sizeof(ref), REFS_HEADS "%s", disk);
 	log.most = most;
-	status = tool_open_as_owner(call, call->args[0], &repo);
+	status = tool_open(call, call->args[0], &repo);
 	if (status != STATUS_DONE)
 		return status;
 	r = read_log(&repo, disk, &log, reason);

@@ -4,8 +4,9 @@
  *
  * Theory of operation
  *
- * Objects are moved by the `git` of the system, which knows the administrator's
- * keys, proxies and credentials.  Who pushes has a lease (lease.h): branch and lease
+ * Objects are moved by the `git` of the system, which knows the keys, proxies and
+ * credentials of who runs it: the administrator's, or those of the repository's owner
+ * when root does it for him (git-run.c).  Who pushes has a lease (lease.h): branch and lease
  * go to the server in one atomic push, in which the lease has to be the one that was
  * looked at before (--force-with-lease), and the branch only goes forward.  So of
  * two hosts that push at the same moment one is refused, whatever their clocks say;
@@ -22,26 +23,25 @@
 #include <fcntl.h>
 #include <git2.h>
 #include <inttypes.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/wait.h>
 #include <time.h>
 
+#include "git-run.h"
 #include "git-tool.h"
 #include "lease.h"
 
 #define REFS_INCOMING "refs/xendisk/incoming/"
 #define HOLDER_KEY    "xendisk.holder"
 #define LEASE_TIME    3600u /* s, when nothing is said */
-#define ARGS_MAX      24
+#define ARGS_MAX      GIT_RUN_ARGS
 #define LS_LINE	      (REF_NAME_MAX + OID_HEX + 2)
 
 struct remote {
 	const struct invocation *call;
 	struct tool_repo *repo;
-	const char *path; /* of the repository */
+	struct git_run run;
 	const char *name; /* of the remote: git's name, or a URL */
 	const char *disk;
 	char branch[REF_NAME_MAX]; /* refs/heads/DISK */
@@ -53,53 +53,10 @@ struct remote {
 
 /* --- Running git ------------------------------------------------------------------ */
 
-/* "push", behind what is configured. */
-static const char *git_verb(const char *const *args)
-{
-	while (args[0] && strcmp(args[0], "-c") == 0 && args[1])
-		args += 2;
-	return args[0] ? args[0] : "";
-}
-
 /* out: where its stdout goes; -1: to our stderr, for it is for people. */
 static int run_git(struct remote *remote, const char *const *args, int out)
 {
-	const char *argv[ARGS_MAX + 10] = {
-		"git",
-		"--git-dir",
-		remote->path,
-		"-c",
-		"core.hooksPath=/dev/null",
-		"-c",
-		"core.fsmonitor=false",
-	};
-	posix_spawn_file_actions_t actions;
-	size_t n = 7;
-	int status, r;
-	pid_t pid;
-
-	for (size_t i = 0; args[i] && i < ARGS_MAX; i++)
-		argv[n++] = args[i];
-	r = posix_spawn_file_actions_init(&actions);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(
-			&actions, out < 0 ? STDERR_FILENO : out, STDOUT_FILENO);
-	if (r == 0)
-		r = posix_spawnp(&pid, "git", &actions, NULL,
-				 (char *const *)(uintptr_t)argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	if (r != 0)
-		return why(remote->why, r == ENOENT ? -EOPNOTSUPP : -r,
-			   r == ENOENT ? "git is not installed" : "git: %s",
-			   strerror(r));
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return why(remote->why, -errno, "git: %s",
-				   strerror(errno));
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	return why(remote->why, -EREMOTEIO, "git %s has failed",
-		   git_verb(args));
+	return git_run(&remote->run, args, out, remote->why);
 }
 
 /* The same, with what it writes, which has fewer than size bytes. */
@@ -116,8 +73,7 @@ static int read_git(struct remote *remote, const char *const *args, char *ret,
 		return r;
 	n = lseek(out, 0, SEEK_END);
 	if (n < 0 || (size_t)n >= size)
-		return why(remote->why, -EFBIG, "git %s: it says too much",
-			   git_verb(args));
+		return why(remote->why, -EFBIG, "git: it says too much");
 	ret[n] = '\0';
 	return pread_all(out, ret, (size_t)n, 0);
 }
@@ -271,6 +227,7 @@ static int push_with(struct remote *remote, const char *lease,
 		"-c", "pack.window=0", "push", "--atomic", "--no-follow-tags",
 	};
 	size_t n = 5;
+	int r;
 
 	(void)snprintf(expect, sizeof(expect), "--force-with-lease=%s:%s",
 		       remote->lease_ref, remote->old);
@@ -280,16 +237,16 @@ static int push_with(struct remote *remote, const char *lease,
 		       "+" REFS_AUTO "%s/*:" REFS_AUTO "%s/*", remote->disk,
 		       remote->disk);
 	args[n++] = expect;
-	if (!refspec || !isatty(STDERR_FILENO))
-		args[n++] = "-q";
+	args[n++] = refspec && remote->run.bar ? "--progress" : "-q";
 	args[n++] = remote->name;
 	args[n++] = to;
 	if (refspec)
 		args[n++] = refspec;
 	if (refspec && option(remote->call, "auto"))
 		args[n++] = intervals;
-	if (run_git(remote, args, -1) == 0)
-		return 0;
+	r = run_git(remote, args, -1);
+	if (r != -EREMOTEIO)
+		return r;
 	return why(remote->why, -ESTALE,
 		   "it was refused: somebody else has pushed, or it cannot be "
 		   "reached");
@@ -330,7 +287,7 @@ static int fetch(struct remote *remote, const char *incoming)
 	const char *const args[] = {
 		"-c",	      "fetch.fsckObjects=true",
 		"-c",	      "fetch.unpackLimit=1",
-		"fetch",      isatty(STDERR_FILENO) ? "--progress" : "-q",
+		"fetch",      remote->run.bar ? "--progress" : "-q",
 		"--no-tags",  "--no-write-fetch-head",
 		remote->name, branch,
 		NULL
@@ -408,10 +365,11 @@ static enum status pull(struct remote *remote, struct commit_facts *ret)
 static enum status begin(const struct invocation *call, struct remote *remote,
 			 struct tool_repo *repo)
 {
+	enum status status;
+
 	*remote = (struct remote){
 		.call = call,
 		.repo = repo,
-		.path = call->args[0],
 		.name = call->args[1],
 		.disk = call->args[2],
 	};
@@ -423,7 +381,9 @@ static enum status begin(const struct invocation *call, struct remote *remote,
 		       remote->disk);
 	(void)snprintf(remote->lease_ref, sizeof(remote->lease_ref),
 		       REFS_LEASE "%s", remote->disk);
-	return tool_open(call, remote->path, repo);
+	status = tool_open(call, call->args[0], repo);
+	git_run_begin(&remote->run, call->args[0], repo->is_owner);
+	return status;
 }
 
 enum status verb_push(const struct invocation *call)

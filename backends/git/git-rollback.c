@@ -328,7 +328,6 @@ static int commit_old_tree(struct rollback *back,
 static enum status roll_back(const struct invocation *call,
 			     struct rollback *back)
 {
-	const char *state_dir = option(call, "state-dir");
 	struct commit_facts target, facts = { .has_parent = false };
 	struct chunk_map *map = NULL;
 	enum status status;
@@ -339,8 +338,6 @@ static enum status roll_back(const struct invocation *call,
 		return status;
 	refs_author(back->repo.git, back->author);
 	r = refs_read(back->repo.git, back->ref, facts.parent, back->reason);
-	if (r == 0)
-		r = take_overlay(back, state_dir ? state_dir : STATE_DIR);
 	if (r == 0 && back->overlay)
 		r = save_overlay(back);
 	if (r == 0)
@@ -365,6 +362,23 @@ static void let_go(struct rollback *back)
 	tool_close(&back->repo);
 }
 
+/* The overlay is the daemon's, so it is opened before root becomes who owns the
+ * repository. */
+static enum status open_both(const struct invocation *call,
+			     struct rollback *back)
+{
+	const char *state_dir = option(call, "state-dir");
+	enum status status = tool_open_folder(call, call->args[0], &back->repo);
+	int r;
+
+	if (status != STATUS_DONE)
+		return status;
+	r = take_overlay(back, state_dir ? state_dir : STATE_DIR);
+	if (r < 0)
+		return tool_fail(call, r, back->branch, back->reason);
+	return tool_open_rest(call, call->args[0], &back->repo);
+}
+
 enum status verb_rollback(const struct invocation *call)
 {
 	struct rollback back = { .branch = call->args[1], .lock = -1 };
@@ -374,10 +388,9 @@ enum status verb_rollback(const struct invocation *call)
 		return tool_usage(call, "%s", back.reason);
 	(void)snprintf(back.ref, sizeof(back.ref), REFS_HEADS "%s",
 		       back.branch);
-	status = tool_open(call, call->args[0], &back.repo);
-	if (status != STATUS_DONE)
-		return status;
-	status = roll_back(call, &back);
+	status = open_both(call, &back);
+	if (status == STATUS_DONE)
+		status = roll_back(call, &back);
 	let_go(&back);
 	return status;
 }

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "command/tables.h"
@@ -119,42 +120,46 @@ int tool_objects(struct tool_repo *repo, char *ret_why)
 	return 0;
 }
 
-static int open_repo(const char *path, bool as_owner, struct tool_repo *ret,
-		     char *ret_why)
+static int open_rest(struct tool_repo *repo, char *ret_why)
 {
-	int r = 0;
+	uid_t was = geteuid();
+	int r = repo_become_owner(repo->dir, ret_why);
 
-	ret->dir = open_folder(AT_FDCWD, path);
-	if (ret->dir < 0)
-		return why(ret_why, ret->dir, "%s", strerror(-ret->dir));
-	if (as_owner)
-		r = repo_become_owner(ret->dir, ret_why);
+	repo->is_owner = geteuid() != was;
 	if (r == 0)
-		r = refs_open(&ret->git, ret->dir, ret_why);
+		r = refs_open(&repo->git, repo->dir, ret_why);
 	if (r < 0)
 		return r;
-	ret->objects = open_folder(ret->dir, "objects");
-	if (ret->objects < 0)
-		return why(ret_why, ret->objects, "objects: %s",
-			   strerror(-ret->objects));
-	ret->packs = open_folder(ret->objects, "pack");
-	if (ret->packs < 0)
-		return why(ret_why, ret->packs, "objects/pack: %s",
-			   strerror(-ret->packs));
+	repo->objects = open_folder(repo->dir, "objects");
+	if (repo->objects < 0)
+		return why(ret_why, repo->objects, "objects: %s",
+			   strerror(-repo->objects));
+	repo->packs = open_folder(repo->objects, "pack");
+	if (repo->packs < 0)
+		return why(ret_why, repo->packs, "objects/pack: %s",
+			   strerror(-repo->packs));
 	return 0;
 }
 
-static enum status open_as(const struct invocation *call, const char *path,
-			   bool as_owner, struct tool_repo *ret)
+enum status tool_open_folder(const struct invocation *call, const char *path,
+			     struct tool_repo *ret)
+{
+	*ret = (struct tool_repo){ .objects = -1, .packs = -1 };
+	ret->dir = open_folder(AT_FDCWD, path);
+	return ret->dir < 0 ?
+		       tool_fail(call, ret->dir, path, strerror(-ret->dir)) :
+		       STATUS_DONE;
+}
+
+enum status tool_open_rest(const struct invocation *call, const char *path,
+			   struct tool_repo *repo)
 {
 	char reason[WHY_MAX];
-	int r;
+	int r = open_rest(repo, reason);
 
-	*ret = (struct tool_repo){ .dir = -1, .objects = -1, .packs = -1 };
-	r = open_repo(path, as_owner, ret, reason);
 	if (r == 0)
 		return STATUS_DONE;
-	tool_close(ret);
+	tool_close(repo);
 	/* Its command line is right. */
 	return tool_fail(call, r == -EINVAL ? -EBADMSG : r, path, reason);
 }
@@ -162,13 +167,9 @@ static enum status open_as(const struct invocation *call, const char *path,
 enum status tool_open(const struct invocation *call, const char *path,
 		      struct tool_repo *ret)
 {
-	return open_as(call, path, false, ret);
-}
+	enum status status = tool_open_folder(call, path, ret);
 
-enum status tool_open_as_owner(const struct invocation *call, const char *path,
-			       struct tool_repo *ret)
-{
-	return open_as(call, path, true, ret);
+	return status == STATUS_DONE ? tool_open_rest(call, path, ret) : status;
 }
 
 enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
@@ -231,6 +232,43 @@ enum status tool_committed(const struct invocation *call,
 }
 
 /* --- The process ----------------------------------------------------------------- */
+
+/* Who is told to end tells the child, and waits for it. */
+static int wait_for(pid_t pid)
+{
+	bool told = false;
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+		if (tool_interrupted() && !told)
+			(void)kill(pid, SIGTERM);
+		told = tool_interrupted();
+	}
+	return status;
+}
+
+enum status tool_in_child(const struct invocation *call,
+			  enum status (*fn)(void *ctx), void *ctx)
+{
+	pid_t pid;
+	int status;
+
+	(void)tool_interrupted();
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		return tool_fail(call, -EAGAIN, "a process", strerror(errno));
+	if (pid == 0) {
+		enum status done = fn(ctx);
+
+		_exit(fflush(stdout) == 0 ? (int)done : STATUS_FAILED);
+	}
+	status = wait_for(pid);
+	if (WIFEXITED(status))
+		return (enum status)WEXITSTATUS(status);
+	return tool_fail(call, -EIO, "it has ended",
+			 strsignal(WTERMSIG(status)));
+}
 
 unsigned int tool_threads(void)
 {

@@ -39,20 +39,26 @@ struct tool_repo {
 	int dir;
 	int objects; /* its folder */
 	int packs; /* objects/pack */
+	bool is_owner; /* root has become who owns it */
 	struct git_repository *git;
 	/* Its objects as they are at tool_objects(). */
 	struct odb_source from;
 	struct object_source source;
 };
 
-/* On failure the line has been written.  The repo stays where it is. */
+/*
+ * On failure the line has been written.  The repo stays where it is.  Root becomes the
+ * owner of the repository before anything in it is looked at, and what is made belongs
+ * to him, whose committers could not go on with files and folders of root.
+ */
 enum status tool_open(const struct invocation *call, const char *path,
 		      struct tool_repo *ret);
-/* For what needs nothing but the repository: root becomes its owner before anything
- * in it is looked at, and what is made belongs to him, whose committers could not
- * go on with files and folders of root. */
-enum status tool_open_as_owner(const struct invocation *call, const char *path,
-			       struct tool_repo *ret);
+/* The two halves of that, for what root has to open in between: the folder, in which
+ * nothing is looked at; then the rest.  When that fails all is closed. */
+enum status tool_open_folder(const struct invocation *call, const char *path,
+			     struct tool_repo *ret);
+enum status tool_open_rest(const struct invocation *call, const char *path,
+			   struct tool_repo *repo);
 void tool_close(struct tool_repo *repo);
 /* For what reads chunks: all indexes are loaded.  Once more: nothing. */
 int tool_objects(struct tool_repo *repo, char *ret_why);
@@ -96,6 +102,13 @@ enum status tool_diff_files(const struct invocation *call,
 /* git-gc.c: how many packs there are, and the bytes of all files beside them. */
 uint64_t tool_count_packs(const struct tool_repo *repo, uint64_t *ret_bytes);
 
+/*
+ * Calls fn in a child, which may become somebody else, and returns its status.  It is
+ * interrupted when we are.
+ */
+enum status tool_in_child(const struct invocation *call,
+			  enum status (*fn)(void *ctx), void *ctx);
+
 /* How many threads are worth while for work that only takes processor time. */
 unsigned int tool_threads(void);
 
@@ -116,6 +129,24 @@ struct progress {
 void progress_start(struct progress *progress, const char *what,
 		    uint64_t total);
 void progress_show(struct progress *progress, uint64_t done);
+/* The total counts something else than bytes, of which there were so many; 0: nobody
+ * knows. */
+void progress_share(struct progress *progress, uint64_t done, uint64_t bytes);
 void progress_end(struct progress *progress);
+
+/* --- git-meter.c ---------------------------------------------------------------- */
+
+/* The same for a git that runs, from what it writes to its stderr.  Begins as zeroes
+ * but for: */
+struct meter {
+	bool passes_on; /* its other lines, to our stderr */
+	struct progress progress;
+	char stage[60];
+	char line[1000]; /* more of one is left out */
+	size_t used;
+};
+
+void meter_take(void *meter, const char *text, size_t n);
+void meter_end(struct meter *meter);
 
 #endif

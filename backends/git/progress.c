@@ -38,33 +38,52 @@ static void print_bar(unsigned int width, unsigned int full)
 	fputc(']', stderr);
 }
 
-void progress_show(struct progress *progress, uint64_t done)
+/* bytes: 0 when nobody knows them. */
+static void show(struct progress *progress, uint64_t done, uint64_t now,
+		 double bytes)
 {
-	uint64_t now = progress->shown ? now_ns() : 0;
-	double share, seconds, rate;
-	unsigned int width;
+	double seconds = (double)(now - progress->start) / (double)SECOND;
+	double share = (double)done / (double)progress->total;
+	unsigned int width = columns();
 	uint64_t left;
 
-	if (now < progress->next || !progress->shown)
-		return;
-	progress->next = now + EVERY_NS;
-	done = MIN(done, progress->total);
-	share = (double)done / (double)progress->total;
-	seconds = (double)(now - progress->start) / (double)SECOND;
-	rate = (double)done / seconds;
-	left = rate > 0 ? (uint64_t)((double)(progress->total - done) / rate) :
-			  0;
-	width = columns();
 	fprintf(stderr, "\r\033[K%s", progress->what);
 	if (width > NARROW) {
 		width = MIN(width - NARROW, 40u);
 		print_bar(width, (unsigned int)(share * width));
 	}
-	fprintf(stderr, " %3.0f %%  %.0f MiB/s", share * 100, rate / (1 << 20));
-	if (rate > 0)
+	fprintf(stderr, " %3.0f %%", share * 100);
+	if (bytes > 0)
+		fprintf(stderr, "  %.0f MiB/s", bytes / seconds / (1 << 20));
+	else
+		fprintf(stderr, "  %.0f/s", (double)done / seconds);
+	if (done > 0) {
+		left = (uint64_t)((1 - share) / share * seconds);
 		fprintf(stderr, "  %" PRIu64 ":%02" PRIu64 " left", left / 60,
 			left % 60);
+	}
 	fflush(stderr);
+}
+
+static void show_now_and_then(struct progress *progress, uint64_t done,
+			      double bytes)
+{
+	uint64_t now = progress->shown ? now_ns() : 0;
+
+	if (now < progress->next || !progress->shown)
+		return;
+	progress->next = now + EVERY_NS;
+	show(progress, MIN(done, progress->total), now, bytes);
+}
+
+void progress_show(struct progress *progress, uint64_t done)
+{
+	show_now_and_then(progress, done, (double)MAX(done, 1u));
+}
+
+void progress_share(struct progress *progress, uint64_t done, uint64_t bytes)
+{
+	show_now_and_then(progress, done, (double)bytes);
 }
 
 void progress_end(struct progress *progress)

@@ -8,8 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <termios.h>
 
 #include "common/util.h"
+#include "watch.h"
 
 #define ARGS_MAX  32
 #define WORDS_MAX 300 /* of its last words that are passed on */
@@ -60,44 +62,131 @@ static int spawn(pid_t *ret, int dir, const char **argv, int words)
 }
 
 /* Without what could upset a terminal, or be taken for more than one line. */
-static void last_words(int fd, char ret[WORDS_MAX + 1])
+static void clean(char *text)
 {
-	off_t size = lseek(fd, 0, SEEK_END);
-	size_t n = (size_t)MIN(MAX(size, 0), WORDS_MAX);
+	size_t n = strlen(text);
 
-	ret[n] = '\0';
-	if (pread_all(fd, ret, n, (uint64_t)size - n) < 0)
-		*ret = '\0';
-	while (n > 0 && ret[n - 1] == '\n')
-		ret[--n] = '\0';
-	for (char *p = ret; *p; p++)
+	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
+		text[--n] = '\0';
+	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
+}
+
+static int judge(int status, char *words, char *ret_why)
+{
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	clean(words);
+	return why(ret_why, -EREMOTEIO, "git: %s",
+		   *words ? words : "it failed");
+}
+
+/* ret ends with NULL. */
+static void put_args(const char *const *args,
+		     const char *ret[ARRAY_SIZE(safely) + ARGS_MAX + 1])
+{
+	size_t n = ARRAY_SIZE(safely);
+
+	memcpy(ret, safely, sizeof(safely));
+	for (size_t i = 0; args[i] && i < ARGS_MAX; i++)
+		ret[n++] = args[i];
+	ret[n] = NULL;
 }
 
 int safe_git(int dir, const char *const *args, char *ret_why)
 {
 	cleanup_close int words = memfd_create("stderr", MFD_CLOEXEC);
 	const char *argv[ARRAY_SIZE(safely) + ARGS_MAX + 1];
-	size_t n = ARRAY_SIZE(safely);
+	const struct watch nothing = { .fd = -1 };
 	char said[WORDS_MAX + 1];
 	int r, status;
+	off_t size;
+	size_t n;
 	pid_t pid;
 
-	memcpy(argv, safely, sizeof(safely));
-	for (size_t i = 0; args[i] && i < ARGS_MAX; i++)
-		argv[n++] = args[i];
-	argv[n] = NULL;
+	put_args(args, argv);
 	r = words < 0 ? -errno : spawn(&pid, dir, argv, words);
 	if (r < 0)
 		return why(ret_why, r, "running git: %s", strerror(-r));
-	do
-		r = waitpid(pid, &status, 0);
-	while (r < 0 && errno == EINTR);
+	r = watch_child(pid, &nothing, &status);
 	if (r < 0)
-		return why(ret_why, -errno, "git: %s", strerror(errno));
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	last_words(words, said);
-	return why(ret_why, -EREMOTEIO, "git: %s", *said ? said : "it failed");
+		return why(ret_why, r, "git: %s", strerror(-r));
+	size = lseek(words, 0, SEEK_END);
+	n = (size_t)MIN(MAX(size, 0), WORDS_MAX);
+	said[n] = '\0';
+	if (pread_all(words, said, n, (uint64_t)size - n) < 0)
+		*said = '\0';
+	return judge(status, said, ret_why);
+}
+
+/* --- ... which tells of its progress ------------------------------------------------ */
+
+struct telling {
+	void (*said)(void *ctx, const char *text, size_t n);
+	void *ctx;
+	char words[WORDS_MAX + 1]; /* the last ones */
+	size_t used;
+};
+
+static void tell(void *ctx, const char *text, size_t n)
+{
+	struct telling *t = ctx;
+
+	t->said(t->ctx, text, n);
+	for (size_t i = 0; i < n; i++) {
+		/* A line of progress, or one before the last. */
+		if (text[i] == '\r' || t->used == WORDS_MAX)
+			t->used = 0;
+		else
+			t->words[t->used++] = text[i];
+	}
+	t->words[t->used] = '\0';
+}
+
+/* Both ends of a terminal, ours non-blocking. */
+static int open_terminal(int *ret_ours, int *ret_its)
+{
+	cleanup_close int ours =
+		posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	struct termios raw;
+	char name[64];
+	int its;
+
+	if (ours < 0 || grantpt(ours) < 0 || unlockpt(ours) < 0 ||
+	    ptsname_r(ours, name, sizeof(name)) != 0)
+		return -errno;
+	its = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (its < 0)
+		return -errno;
+	if (tcgetattr(its, &raw) == 0) {
+		cfmakeraw(&raw);
+		(void)tcsetattr(its, TCSANOW, &raw);
+	}
+	*ret_its = its;
+	*ret_ours = TAKE_FD(ours);
+	return 0;
+}
+
+int safe_git_told(int dir, const char *const *args,
+		  void (*said)(void *ctx, const char *text, size_t n),
+		  void *ctx, char *ret_why)
+{
+	const char *argv[ARRAY_SIZE(safely) + ARGS_MAX + 1];
+	struct telling telling = { .said = said, .ctx = ctx };
+	struct watch watch = { .said = tell, .ctx = &telling };
+	cleanup_close int ours = -1, its = -1;
+	int status, r = open_terminal(&ours, &its);
+	pid_t pid;
+
+	put_args(args, argv);
+	if (r == 0)
+		r = spawn(&pid, dir, argv, its);
+	if (r < 0)
+		return why(ret_why, r, "running git: %s", strerror(-r));
+	(void)close(TAKE_FD(its));
+	watch.fd = ours;
+	r = watch_child(pid, &watch, &status);
+	return r < 0 ? why(ret_why, r, "git: %s", strerror(-r)) :
+		       judge(status, telling.words, ret_why);
 }

@@ -7,6 +7,8 @@
 #ifndef XENDISK_GIT_SAFE_GIT_H
 #define XENDISK_GIT_SAFE_GIT_H
 
+#include <stddef.h>
+
 #include "why.h"
 
 /*
@@ -15,5 +17,10 @@
  * there is no `git`; -EREMOTEIO: it failed; or -errno.
  */
 int safe_git(int dir, const char *const *args, char *ret_why);
+/* The same for a git that takes its standard error for a terminal, so that it tells of
+ * its progress; all that it says is passed to said(), from within. */
+int safe_git_told(int dir, const char *const *args,
+		  void (*said)(void *ctx, const char *text, size_t n),
+		  void *ctx, char *ret_why);
 
 #endif
