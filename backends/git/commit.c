@@ -311,7 +311,7 @@ static int check_commit(const struct committer *c, const struct commit_job *job,
 	if (ask->kind >= CM_NR_KINDS ||
 	    ask->consistency > CONSISTENCY_CLEAN_DETACH)
 		return why(ret_why, -EINVAL, "COMMIT: no such kind");
-	if (ask->size > COMMITTER_MAX_SIZE || ask->time < 0)
+	if (ask->size > CM_SIZE_MAX || ask->time < 0)
 		return why(ret_why, -EINVAL, "COMMIT: no such size or time");
 	if (!is_file(job->data) || !is_file(job->map))
 		return why(ret_why, -EINVAL, "COMMIT: the layer is no file");
@@ -359,8 +359,7 @@ static int run_release(struct committer *c, const struct cm_release *ask,
 	char ignored[WHY_MAX];
 	int r;
 
-	if (ask->generation != CM_RELEASE_ALL &&
-	    ask->generation > c->chain.generation)
+	if (ask->generation > c->chain.generation)
 		return why(ret_why, -ESTALE,
 			   "RELEASE: layer %" PRIu64 " is in no commit",
 			   ask->generation);
@@ -370,7 +369,7 @@ static int run_release(struct committer *c, const struct cm_release *ask,
 		return r;
 	COMMIT_POINT(pins_released);
 	/* Of one that was killed behind its answer; none else is needed now. */
-	if (ask->generation >= c->chain.generation)
+	if (ask->generation == c->chain.generation)
 		(void)pack_clean(c->pack_dir, NULL, ignored);
 	return cm_send(c->sock, &done, CM_DONE, NULL, 0, true), 0;
 }
@@ -552,4 +551,22 @@ int commit_stand(struct committer *c, const struct cm_stand *stand,
 		return why(ret_why, r, "STAND: %s", strerror(-r));
 	c->running = true;
 	return 0;
+}
+
+int commit_give_up(struct committer *c, const char *uuid, char *ret_why)
+{
+	char pins[REF_NAME_MAX];
+	uint8_t ignored[16];
+	bool idle;
+	int r;
+
+	if (parse_uuid(uuid, ignored) < 0)
+		return why(ret_why, -EINVAL, "GIVE_UP: that is no uuid");
+	(void)pthread_mutex_lock(&c->lock);
+	idle = c->nr == 0;
+	(void)pthread_mutex_unlock(&c->lock);
+	if (!idle)
+		return why(ret_why, -EBUSY, "GIVE_UP: a commit is being made");
+	r = pin_folder(c->branch, uuid, pins, ret_why);
+	return r < 0 ? r : pin_release(c->repo, pins, UINT64_MAX, ret_why);
 }

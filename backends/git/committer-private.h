@@ -13,8 +13,6 @@
 
 /* COMMIT and RELEASE that wait: more than there are layers. */
 #define COMMITTER_JOBS 16u
-/* Bytes of a disk; the map of a layer takes memory in proportion. */
-#define COMMITTER_MAX_SIZE (256ull << 40)
 
 /* COMMIT or RELEASE. */
 struct commit_job {
@@ -85,6 +83,8 @@ void committer_consolidate(struct committer *c);
  * made. */
 int commit_stand(struct committer *c, const struct cm_stand *stand,
 		 char *ret_why);
+/* GIVE_UP. */
+int commit_give_up(struct committer *c, const char *uuid, char *ret_why);
 /* Takes the job, whatever comes of it. */
 void commit_ask(struct committer *c, const union cm_any *msg, const int *fds);
 /* Waits until all has been made. */

@@ -13,7 +13,8 @@
  * be in it; he can make commits on the branch that OPEN named, and pins of that
  * branch and this host.  He cannot name a file, a reference, or another branch
  * after OPEN.  OPEN itself comes before the worker has seen a guest; after a death,
- * which he may have brought about, it has to say the same (first_open).
+ * which he may have brought about, it has to say the same (struct first), and what
+ * it meant then is what it means.
  */
 #include "config.h"
 
@@ -89,17 +90,35 @@ static int make_fork(struct committer *c, const char *name, const char *rev,
 	return r == -ESTALE ? 0 : r;
 }
 
+/* What the first OPEN of all said and got, whoever answered: each of the children
+ * sees it.  NULL: there is no parent. */
+static struct first {
+	struct cm_open open; /* type 0: there was none yet */
+	uint8_t commit[OID_BYTES];
+	bool answered; /* with that commit */
+} * first;
+
+/*
+ * After a death a revision is what it was: names may mean something else by now,
+ * and the disk is not to change under a guest.  A branch that is written to is
+ * where it is, if it is; but it is not made again.
+ */
 static int find_head(struct committer *c, const struct cm_open *ask,
 		     struct commit_facts *ret, char *ret_why)
 {
+	bool again = first && first->answered;
 	char name[REF_NAME_MAX];
 	uint8_t head[OID_BYTES];
 	int r;
 
+	if (c->readonly && again)
+		return refs_commit(c->repo, first->commit, ret, ret_why);
 	if (c->readonly && *ask->rev)
 		return refs_resolve(c->repo, ask->rev, ret, ret_why);
 	(void)snprintf(name, sizeof(name), REFS_HEADS "%s", ask->branch);
 	r = refs_read(c->repo, name, head, ret_why);
+	if (again && (r == -ENOENT || r == -EBADMSG))
+		return refs_commit(c->repo, first->commit, ret, ret_why);
 	if (r == -ENOENT && ask->flags & CM_OPEN_FORK) {
 		r = make_fork(c, name, ask->rev, ret_why);
 		if (r == 0)
@@ -125,23 +144,27 @@ static int check_open(const struct committer *c, const struct cm_open *ask,
 	return refs_check_branch(ask->branch, ret_why);
 }
 
-/* What the first OPEN of all said, whoever answers: each of the children sees it.
- * NULL: there is no parent. */
-static struct cm_open *first_open;
-
 /* By the time that a child died, the worker has a guest. */
 static int check_first(const struct cm_open *ask, char *ret_why)
 {
-	if (!first_open)
+	if (!first)
 		return 0;
-	if (first_open->h.type == 0)
-		*first_open = *ask;
-	if (first_open->flags == ask->flags &&
-	    strcmp(first_open->branch, ask->branch) == 0 &&
-	    strcmp(first_open->rev, ask->rev) == 0 &&
-	    strcmp(first_open->keep, ask->keep) == 0)
+	if (first->open.h.type == 0)
+		first->open = *ask;
+	if (first->open.flags == ask->flags &&
+	    strcmp(first->open.branch, ask->branch) == 0 &&
+	    strcmp(first->open.rev, ask->rev) == 0 &&
+	    strcmp(first->open.keep, ask->keep) == 0)
 		return 0;
 	return why(ret_why, -EPERM, "OPEN: it was another disk before");
+}
+
+static void note_first(const struct commit_facts *commit)
+{
+	if (!first || first->answered)
+		return;
+	memcpy(first->commit, commit->id, OID_BYTES);
+	first->answered = true;
 }
 
 static int on_open(struct committer *c, const union cm_any *msg, const int *fds,
@@ -166,6 +189,7 @@ static int on_open(struct committer *c, const union cm_any *msg, const int *fds,
 		r = pin_open(c->repo, commit.id, ret_why);
 	if (r < 0)
 		return r;
+	note_first(&commit);
 	c->opened = true;
 	return answer_opened(c, ask->h.seq, &commit, ret_why);
 }
@@ -210,6 +234,19 @@ static int on_object(struct committer *c, const union cm_any *msg,
 	return 0;
 }
 
+static int on_give_up(struct committer *c, const union cm_any *msg,
+		      const int *fds, char *ret_why)
+{
+	struct cm_header done = { .seq = msg->h.seq };
+	int r;
+
+	(void)fds;
+	if (!c->opened || c->readonly)
+		return why(ret_why, -EROFS, "GIVE_UP: not open for writing");
+	r = commit_give_up(c, msg->give_up.uuid, ret_why);
+	return r < 0 ? r : cm_send(c->sock, &done, CM_DONE, NULL, 0, true);
+}
+
 static int on_job(struct committer *c, const union cm_any *msg, const int *fds,
 		  char *ret_why)
 {
@@ -228,9 +265,10 @@ static const struct {
 	int (*run)(struct committer *c, const union cm_any *msg, const int *fds,
 		   char *ret_why);
 } questions[] = {
-	{ CM_OPEN, on_open },	{ CM_STAND, on_stand },
-	{ CM_PACKS, on_packs }, { CM_OBJECT, on_object },
-	{ CM_COMMIT, on_job },	{ CM_RELEASE, on_job },
+	{ CM_OPEN, on_open },	    { CM_STAND, on_stand },
+	{ CM_PACKS, on_packs },	    { CM_OBJECT, on_object },
+	{ CM_COMMIT, on_job },	    { CM_RELEASE, on_job },
+	{ CM_GIVE_UP, on_give_up },
 };
 
 /* False: what only a committer says. */
@@ -407,9 +445,9 @@ int committer_main(void)
 	(void)signal(SIGPIPE, SIG_IGN);
 	for (int fd = CM_FD_SOCKET; fd <= CM_FD_REPO; fd++)
 		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-	first_open = mmap(NULL, sizeof(*first_open), PROT_READ | PROT_WRITE,
-			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (first_open == MAP_FAILED)
+	first = mmap(NULL, sizeof(*first), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (first == MAP_FAILED)
 		return 1;
 	do {
 		pid_t pid = fork();

@@ -28,6 +28,10 @@
  *   RELEASE   -> DONE: the overlay stands, durably, on that layer's commit now:
  *                what was pinned for earlier ones is not needed any more
  *
+ *   GIVE_UP   -> DONE: the overlay with that uuid has nothing in it, and is about to
+ *                begin anew (overlay_restart()), with another uuid: nothing of it
+ *                is pinned any more.  Any time after OPEN
+ *
  * One that may only be read: OPEN (which pins), PACKS.  Both: OBJECT -> OBJECT_IS,
  * at any time, also while a commit is made.
  *
@@ -65,6 +69,8 @@
 #define CM_TEXT_MAX    WHY_MAX
 #define CM_PACK_NAME   64 /* "pack-" and 40 or 64 hexadecimal digits */
 #define CM_PACKS_EACH  (CM_MAX_FDS / 2) /* packs in one message */
+/* Bytes of a disk; the map of a layer takes memory in proportion. */
+#define CM_SIZE_MAX (256ull << 40)
 
 enum cm_type {
 	/* worker to committer */
@@ -76,6 +82,7 @@ enum cm_type {
 	CM_COMMIT, /* struct cm_commit, and two descriptors: the frozen layer's
 		    * data and map; PROGRESS, PACK, COMMITTED */
 	CM_RELEASE, /* struct cm_release; DONE */
+	CM_GIVE_UP, /* struct cm_give_up; DONE.  When no COMMIT is under way */
 
 	/* committer to worker */
 	CM_OPENED = 32, /* struct cm_opened */
@@ -202,14 +209,14 @@ struct cm_committed {
 	char text[CM_TEXT_MAX]; /* what the operator should know, or "" */
 };
 
-/* The overlay is given up, with all that was in it: to be said before it is begun
- * anew (overlay_restart()), with another uuid. */
-#define CM_RELEASE_ALL UINT64_MAX
-
 struct cm_release {
 	struct cm_header h;
-	uint64_t generation; /* as STAND or COMMITTED had it; or
-			      * CM_RELEASE_ALL */
+	uint64_t generation; /* as STAND or COMMITTED had it */
+};
+
+struct cm_give_up {
+	struct cm_header h;
+	char uuid[CM_UUID_MAX]; /* of the overlay, as STAND has it */
 };
 
 struct cm_failed {
@@ -230,6 +237,7 @@ union cm_any {
 	struct cm_progress progress;
 	struct cm_committed committed;
 	struct cm_release release;
+	struct cm_give_up give_up;
 	struct cm_failed failed;
 	char bytes[CM_MAX];
 };

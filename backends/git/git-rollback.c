@@ -26,7 +26,6 @@
 #include "pins.h"
 
 #define STATE_DIR "/var/lib/xendisk"
-#define UUID_TEXT 37
 
 struct rollback {
 	struct tool_repo repo;
@@ -186,15 +185,6 @@ static int save_overlay(struct rollback *back)
 
 /* --- The overlay ------------------------------------------------------------------------ */
 
-static void print_uuid(const uint8_t *u, char ret[UUID_TEXT])
-{
-	(void)snprintf(ret, UUID_TEXT,
-		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-"
-		       "%02x%02x%02x%02x%02x%02x",
-		       u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8],
-		       u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-}
-
 /* The folder of the disk's overlay; -ENOENT: it has none. */
 static int open_state(struct rollback *back, const char *state_dir,
 		      char ret_repo[PATH_MAX])
@@ -244,7 +234,7 @@ static int lock_overlay(struct rollback *back, struct overlay_facts *facts)
 	if (r < 0)
 		return r;
 	back->locked = true;
-	print_uuid(facts->uuid, back->uuid);
+	uuid_print(facts->uuid, back->uuid);
 	return pin_folder(back->branch, back->uuid, back->pins, back->reason);
 }
 

@@ -193,9 +193,6 @@ static int open_readonly(struct git *git, int dir, struct cm_open *open)
 	if (r < 0)
 		return fails(git->disk, r, reason);
 	oid_hex(git->client->opened.commit, id);
-	/* Should the committer be started again, it is to open the same. */
-	(void)snprintf(git->client->open.rev, sizeof(git->client->open.rev),
-		       "%s", id);
 	r = pwrite_all(fd, id, OID_HEX, 0);
 	return r < 0 ? fails(git->disk, r, strerror(-r)) : 0;
 }

@@ -34,3 +34,14 @@ void overlay_key(const char *repo, const char *branch,
 	name[n] = '\0';
 	(void)snprintf(ret, OVERLAY_KEY_MAX, "git/%s-%016" PRIx64, name, h);
 }
+
+void uuid_print(const uint8_t uuid[16], char ret[UUID_TEXT])
+{
+	size_t n = 0;
+
+	for (unsigned int i = 0; i < 16; i++)
+		n += (size_t)snprintf(
+			ret + n, UUID_TEXT - n, "%s%02x",
+			i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+			uuid[i]);
+}

@@ -234,7 +234,9 @@ static enum cm_type make_question(struct input *in, union cm_any *msg)
 	static const enum cm_type types[] = { CM_OPEN,	 CM_STAND,   CM_PACKS,
 					      CM_OBJECT, CM_COMMIT,  CM_RELEASE,
 					      CM_DONE,	 CM_PROGRESS };
-	enum cm_type type = types[input_u8(in) % 8];
+	uint8_t byte = input_u8(in);
+	/* The last of them came later than the inputs. */
+	enum cm_type type = byte >= 0xf0 ? CM_GIVE_UP : types[byte % 8];
 
 	memset(msg, 0, sizeof(*msg));
 	if (type == CM_OPEN)
@@ -247,6 +249,9 @@ static enum cm_type make_question(struct input *in, union cm_any *msg)
 		make_commit(in, &msg->commit);
 	else if (type == CM_RELEASE)
 		msg->release.generation = input_u64(in);
+	else if (type == CM_GIVE_UP)
+		make_text(in, msg->give_up.uuid, sizeof(msg->give_up.uuid),
+			  uuid_text);
 	return type;
 }
 

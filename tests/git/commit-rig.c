@@ -46,6 +46,7 @@
 
 #include "committer.h"
 #include "common/util.h"
+#include "overlay-key.h"
 #include "overlay.h"
 
 #define PATIENCE_S 120 /* for one answer, on a busy machine */
@@ -180,17 +181,6 @@ static bool expect(union cm_any *msg, uint16_t type, int *ret_fd)
 	}
 }
 
-static void print_uuid(const uint8_t uuid[16], char ret[CM_UUID_MAX])
-{
-	size_t n = 0;
-
-	for (int i = 0; i < 16; i++)
-		n += (size_t)snprintf(
-			ret + n, CM_UUID_MAX - n, "%s%02x",
-			i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
-			uuid[i]);
-}
-
 static bool open_disk(union cm_any *msg)
 {
 	struct cm_open open = { .flags = 0 };
@@ -211,7 +201,7 @@ static bool stand(void)
 	struct cm_stand ask = { .generation = facts->base_gen };
 	union cm_any msg;
 
-	print_uuid(facts->uuid, ask.uuid);
+	uuid_print(facts->uuid, ask.uuid);
 	memcpy(ask.base, facts->base, OID_BYTES);
 	memcpy(ask.head, facts->head, OID_BYTES);
 	send_message(&ask.h, CM_STAND, NULL, 0);
