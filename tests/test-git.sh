@@ -178,7 +178,16 @@ meet "$third"
 tell "write 0 4K 0x5a"
 shared() { xendisk snapshot "$third" xvdb -m shared --wait; }
 ok "its snapshot" says '^[0-9a-f]\{40\}$' shared
-ended_well "it goes"
+ok "the disk grows under it" says '^2M$' xendisk resize "$third" xvdb 2M
+tell "size 2097152" "write 2093056 4K 0x33"
+ended_well "it has seen that, writes there, and goes"
+ok "a snapshot of a disk whose guest has gone" says '^[0-9a-f]\{40\}$' shared
+size_in() { git -C "$repo" show "$1:disk" | grep -qx "size $2"; }
+ok "... has what it wrote, and the size" size_in shared 2097152
+ok "... the one before has its own" size_in shared~1 1048576
+reads_33() { serve "git:$repo?rev=shared" --run 'nbdcopy "$uri" - | tail -c 4096 | tr -d "\063" | cmp - /dev/null'; }
+ok "... and who reads it gets that" reads_33
+head -c 2M /dev/urandom > "$tmp/x"
 ok "its committer does not keep others from theirs" at_end "$tmp/x"
 toolstack detach "$third" xvdb
 

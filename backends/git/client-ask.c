@@ -15,6 +15,7 @@
 
 #include "common/fds.h"
 #include "common/util.h"
+#include "overlay-key.h"
 
 #define ANSWER_MS 25000 /* a worker has 30 s to open its disk */
 #define ASK_S	  30
@@ -290,18 +291,27 @@ bool client_take_answer(struct client *client, const union cm_any *msg,
 	return ask;
 }
 
-/* --- STAND ------------------------------------------------------------------------------ */
+/* --- STAND, GIVE_UP --------------------------------------------------------------------- */
 
 void client_fill_stand(struct client *client, struct cm_stand *msg)
 {
-	const uint8_t *u = client->facts.uuid;
-
 	*msg = (struct cm_stand){ .generation = client->generation };
-	(void)snprintf(msg->uuid, sizeof(msg->uuid),
-		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-"
-		       "%02x%02x%02x%02x%02x%02x",
-		       u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8],
-		       u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	uuid_print(client->facts.uuid, msg->uuid);
 	memcpy(msg->base, client->facts.base, OID_BYTES);
 	memcpy(msg->head, client->facts.head, OID_BYTES);
+}
+
+int client_give_up(struct client *client, char *ret_why)
+{
+	struct cm_give_up msg = { .h.seq = client_seq(client) };
+	union cm_any any;
+	int fds[CM_MAX_FDS];
+	unsigned int nr;
+	int r;
+
+	uuid_print(overlay_facts(client->overlay)->uuid, msg.uuid);
+	r = cm_send(client->sock, &msg.h, CM_GIVE_UP, NULL, 0, true);
+	if (r < 0)
+		return why(ret_why, r, "the committer: %s", strerror(-r));
+	return answer(client, msg.h.seq, CM_DONE, &any, fds, &nr, ret_why);
 }

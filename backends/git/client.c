@@ -44,6 +44,12 @@ static void begin_again(struct client *client)
 	struct cm_open open = client->open;
 	struct cm_stand stand;
 
+	/* Sent again by the next who has the overlay. */
+	if (!client->active && client->nr_sent > client->nr_late)
+		(void)snprintf(
+			client->failed, sizeof(client->failed),
+			"the committer has died; it becomes a commit when "
+			"a guest is there, or by the next snapshot");
 	client->nr_sent = client->nr_late = 0;
 	open.h.seq = client_seq(client);
 	(void)cm_send(client->sock, &open.h, CM_OPEN, NULL, 0, true);
@@ -164,11 +170,16 @@ static void lose_committer(struct client *client)
 
 static void read_messages(struct client *client)
 {
+	struct pollfd poll_fd = { .fd = client->sock, .events = POLLIN };
 	union cm_any msg;
 	int fds[CM_MAX_FDS];
 	unsigned int nr = 0;
-	int r = cm_receive(client->sock, &msg, fds, &nr);
+	int r;
 
+	/* Not if the main thread has heard it meanwhile: client_renew_store(). */
+	if (poll(&poll_fd, 1, 0) <= 0)
+		return;
+	r = cm_receive(client->sock, &msg, fds, &nr);
 	if (r == -EAGAIN || r == -EINTR)
 		return;
 	if (r < 0)

@@ -52,9 +52,11 @@ struct client {
 	struct overlay_facts facts; /* as far as we know, unless it is locked */
 	uint8_t found_head[OID_BYTES]; /* in them, before OPEN was asked */
 	bool active; /* it is locked: layers are there */
+	bool at_rest; /* the guest has let go of it, and all is well */
 	struct base *base; /* what they stand on */
 	bool stood; /* STAND has been answered */
 	uint64_t generation; /* of the newest commit that the committer knows */
+	uint64_t frozen; /* of the newest snapshot that was taken here */
 
 	struct client_sent sent[OVERLAY_MAX_FROZEN]; /* oldest first */
 	unsigned int nr_sent;
@@ -90,6 +92,9 @@ int client_new(struct client **ret, struct git *git, int state, int dir,
 	       const struct cm_open *open, char *ret_why);
 void client_free(struct client *client); /* NULL: nothing */
 
+/* Main thread, in open(), behind live_open(): when nothing would be lost by it,
+ * facts are those of what the branch is now, which may be a smaller disk. */
+int client_follow(struct client *client, char *ret_why);
 /* Main thread, isolated: the overlay is locked, and the disk is what it says. */
 int client_activate(struct client *client, bool recover, char *ret_why);
 /* The same the other way; no request is in flight. */
@@ -105,6 +110,8 @@ int client_ask(void *ctx, const uint8_t oid[OID_BYTES],
 /* Main thread: the members of struct xd_backend. */
 int client_control(struct xd_disk *disk, const char *verb, const char *text,
 		   char *ret_text, size_t size);
+int client_resize(struct xd_disk *disk, uint64_t size, uint64_t *ret_size);
+void client_resized(struct xd_disk *disk);
 
 /* --- client-ask.c: the thread's that has the socket, unless it says otherwise ------- */
 
@@ -119,6 +126,8 @@ int client_receive(struct client *client, union cm_any *ret, int *fds,
 int client_ask_open(struct client *client, struct cm_header *msg,
 		    enum cm_type type, struct cm_opened *ret, char *ret_why);
 void client_fill_stand(struct client *client, struct cm_stand *msg);
+/* What the overlay, which is locked, has been is not needed any more. */
+int client_give_up(struct client *client, char *ret_why);
 int client_ask_packs(struct client *client, char *ret_why);
 /* As client_ask(), of the thread itself. */
 int client_own_ask(void *ctx, const uint8_t oid[OID_BYTES],
@@ -139,6 +148,13 @@ int client_open_base(struct client *client, const struct cm_opened *opened,
 void client_wake(struct client *client); /* any thread */
 /* Other packs, so that there is room for more; it may take a while. */
 int client_renew_store(struct client *client, char *ret_why);
+
+/* --- client-use.c; main thread, isolated, with the mutex ------------------------------ */
+
+/* No guest has the disk: the overlay is ours until client_leave().  -EBUSY: another
+ * worker's.  Then client_run(), without the mutex. */
+int client_visit(struct client *client, char *ret_why);
+void client_leave(struct client *client);
 
 /* --- snapshot.c; with the mutex ------------------------------------------------------ */
 

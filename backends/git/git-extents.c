@@ -96,11 +96,15 @@ static void looked_up(struct git_job *job)
 /* False: it goes on later, or has ended. */
 static bool in_base(struct query *q)
 {
-	uint32_t size = base_disk(q->view->base)->chunk;
-	uint64_t chunk = q->at / size;
-	uint64_t to = MIN(q->run, (chunk + 1) * size);
-	enum where_kind kind = base_where(q->view->base, chunk).kind;
+	const struct git_disk *disk = base_disk(q->view->base);
+	uint64_t chunk = q->at / disk->chunk;
+	enum where_kind kind = WHERE_ZERO; /* behind the end it had then */
+	uint64_t to = q->run;
 
+	if (q->at < disk->size) {
+		to = MIN(MIN(to, (chunk + 1) * disk->chunk), disk->size);
+		kind = base_where(q->view->base, chunk).kind;
+	}
 	q->run = to;
 	if (kind == WHERE_UNKNOWN) {
 		q->job = (struct git_job){ .lane = q->lane,

@@ -340,18 +340,23 @@ static int plan_chunk(struct plan *plan, uint64_t offset, uint64_t n)
 	return start_job(plan, offset, n);
 }
 
+/* Behind the end that the disk had in the commit there are zeroes. */
 static int plan_base(struct plan *plan, uint64_t offset, uint64_t n)
 {
-	uint32_t chunk = base_disk(plan->view->base)->chunk;
+	const struct git_disk *disk = base_disk(plan->view->base);
+	uint64_t end = offset + n;
+	uint64_t known = MAX(offset, MIN(end, disk->size));
 	int r = 0;
 
-	while (n > 0 && r == 0) {
-		uint64_t part = MIN(n, chunk - offset % chunk);
+	while (offset < known && r == 0) {
+		uint64_t part =
+			MIN(known - offset, disk->chunk - offset % disk->chunk);
 
 		r = plan_chunk(plan, offset, part);
 		offset += part;
-		n -= part;
 	}
+	if (r == 0 && end > known)
+		git_cursor_put(&plan->to, NULL, end - known);
 	return r;
 }
 

@@ -6,7 +6,8 @@
  * would do it and with the same pins, so that a death in between is as good as one of
  * the committer's.  Then a commit with the old tree goes onto the branch, and the
  * overlay begins anew on top of that; if we die before it does, it is empty, and
- * follows the branch when it is opened.
+ * follows the branch when it is opened; or, if it stood beside the branch, stays there
+ * until it is rolled back again.
  */
 #include "config.h"
 

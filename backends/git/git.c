@@ -226,6 +226,13 @@ static int open_writable(struct git *git, int dir, struct cm_open *open)
 	r = live_open(&git->live, git->disk, git->client->facts.size);
 	if (r < 0)
 		return r;
+	r = client_follow(git->client, reason);
+	if (r < 0)
+		return fails(git->disk, r, reason);
+	r = live_grow(&git->live, git->disk, git->client->facts.size);
+	if (r < 0)
+		return r;
+	live_grown(&git->live);
 	return xd_identify(git->disk, "git:%.300s branch %.190s", repo,
 			   open->branch);
 }
@@ -281,6 +288,7 @@ static void git_free(struct git *git)
 	view_slot_destroy(&git->views);
 	client_free(git->client);
 	live_close(&git->live);
+	pthread_mutex_destroy(&git->live.lock);
 	for (unsigned int i = 0; i < GIT_LANES; i++)
 		if (git->wake[i] >= 0)
 			(void)close(git->wake[i]);
@@ -301,6 +309,7 @@ static struct git *git_new(struct xd_disk *disk)
 		return NULL;
 	git->disk = disk;
 	git->live.fd = -1;
+	pthread_mutex_init(&git->live.lock, NULL);
 	for (unsigned int i = 0; i < GIT_LANES; i++)
 		git->wake[i] = -1;
 	view_slot_init(&git->views);
@@ -427,4 +436,6 @@ XD_API const struct xd_backend xendisk_backend_v1 = {
 	.submit = git_submit,
 	.extents = git_extents,
 	.control = client_control,
+	.resize = client_resize,
+	.resized = client_resized,
 };

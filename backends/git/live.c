@@ -13,9 +13,10 @@ struct kept_generation {
 	uint64_t generation;
 };
 
+static const char *const names[] = { "live0", "live1" };
+
 int live_open(struct live *live, struct xd_disk *disk, uint64_t bytes)
 {
-	static const char *const names[] = { "live0", "live1" };
 	bool kept;
 	int r = live->fd = xd_keep(disk, "livegen", XD_KEEP_STATE,
 				   sizeof(struct kept_generation), &live->kept);
@@ -39,9 +40,11 @@ static int clear(struct kept_map *map)
 	return kept_map_clear(map, 0, kept_map_blocks(map), NULL);
 }
 
-static int give_back(const struct kept_map *map, struct layer *layer)
+/* The map may be larger than the disk, when growing has failed in between. */
+static int give_back(const struct kept_map *map, struct layer *layer,
+		     uint64_t sectors)
 {
-	uint64_t end = kept_map_blocks(map), n;
+	uint64_t end = MIN(kept_map_blocks(map), sectors), n;
 	int r = 0;
 
 	for (uint64_t at = 0; at < end && r == 0; at += n) {
@@ -54,7 +57,7 @@ static int give_back(const struct kept_map *map, struct layer *layer)
 	return r;
 }
 
-int live_recover(struct live *live, struct layer *layer)
+int live_recover(struct live *live, struct layer *layer, uint64_t bytes)
 {
 	struct kept_generation of = { .generation = layer_generation(layer) };
 	unsigned int now = of.generation & 1;
@@ -62,7 +65,7 @@ int live_recover(struct live *live, struct layer *layer)
 	int r = pread_all(live->fd, &found, sizeof(found), 0);
 
 	if (r == 0 && found.generation == of.generation)
-		r = give_back(live->map[now], layer);
+		r = give_back(live->map[now], layer, bytes / LAYER_SECTOR);
 	else if (r == 0)
 		r = clear(live->map[now]);
 	if (r == 0)
@@ -92,8 +95,28 @@ int live_next(struct live *live, uint64_t generation)
 
 void live_clean(struct live *live)
 {
+	pthread_mutex_lock(&live->lock);
 	if (live->stale)
 		live->stale = clear(live->map[!atomic_load(&live->now)]) < 0;
+	pthread_mutex_unlock(&live->lock);
+}
+
+int live_grow(struct live *live, struct xd_disk *disk, uint64_t bytes)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < 2 && r == 0; i++)
+		r = kept_map_grow(live->map[i], disk, names[i],
+				  bytes / LAYER_SECTOR, LAYER_SECTOR);
+	return r;
+}
+
+void live_grown(struct live *live)
+{
+	pthread_mutex_lock(&live->lock);
+	for (unsigned int i = 0; i < 2; i++)
+		kept_map_grown(live->map[i]);
+	pthread_mutex_unlock(&live->lock);
 }
 
 int live_mark(struct live *live, uint64_t first, uint64_t end)

@@ -161,9 +161,21 @@ int overlay_tidy(struct overlay *overlay, char *ret_why)
 	return files_empty(&overlay->files, slot, ret_why);
 }
 
+bool overlay_is_dirty(const struct overlay *overlay)
+{
+	const struct meta *meta = &overlay->meta;
+	uint64_t kept = meta->base_size;
+
+	/* A disk never shrinks, so the newest snapshot is the largest. */
+	for (unsigned int i = 0; i < OVERLAY_SLOTS; i++)
+		if (meta->slot[i].state == LAYER_FROZEN)
+			kept = MAX(kept, meta->slot[i].size);
+	return layer_sectors(overlay_active(overlay)) > 0 || meta->size > kept;
+}
+
 bool overlay_is_empty(const struct overlay *overlay)
 {
-	return layer_sectors(overlay_active(overlay)) == 0 &&
+	return !overlay_is_dirty(overlay) &&
 	       meta_count(&overlay->meta, LAYER_FROZEN, NULL) == 0;
 }
 

@@ -130,7 +130,9 @@ unsigned int overlay_layers(const struct overlay *overlay,
 int overlay_tidy(struct overlay *overlay, char *ret_why);
 /* "" or what was repaired by overlay_lock(), for the log. */
 const char *overlay_repaired(const struct overlay *overlay);
-/* Nothing but the base: the active layer has no sector, and none is frozen. */
+/* There is something that is in no snapshot yet: sectors, or a larger size. */
+bool overlay_is_dirty(const struct overlay *overlay);
+/* Nothing but the base: it is not dirty, and no layer is frozen. */
 bool overlay_is_empty(const struct overlay *overlay);
 
 /*

@@ -148,6 +148,7 @@ static int freeze(struct client *client, struct snapshot_info *info,
 	CRASH_POINT(git_frozen);
 	if (r < 0)
 		return r;
+	client->frozen = *ret_gen;
 	/* Nothing may be written to what is frozen: rather no worker than a wrong
 	 * snapshot.  The next one finds all of it. */
 	if (live_next(&client->git->live,
@@ -306,16 +307,29 @@ static int new_base(struct client *client, const struct cm_committed *msg,
 	return 0;
 }
 
+static const struct client_result *find_result(const struct client *client,
+					       uint64_t gen)
+{
+	unsigned int n = MIN(client->nr_results, CLIENT_RESULTS);
+
+	for (unsigned int i = 0; i < n; i++)
+		if (client->results[i].generation == gen)
+			return &client->results[i];
+	return NULL;
+}
+
 static void note_result(struct client *client, const struct cm_committed *msg)
 {
 	struct client_result *result =
-		&client->results[client->nr_results++ % CLIENT_RESULTS];
+		&client->results[client->nr_results % CLIENT_RESULTS];
 
+	/* One that was sent again is committed again. */
+	if (find_result(client, msg->generation))
+		return;
+	client->nr_results++;
 	*result = (struct client_result){ .generation = msg->generation };
 	memcpy(result->commit, msg->commit, OID_BYTES);
 	(void)snprintf(result->ref, sizeof(result->ref), "%s", msg->ref);
-	client->failed[0] = '\0';
-	client->retry_at = client->retry_after = 0;
 	if (msg->text[0])
 		(void)snprintf(client->note, sizeof(client->note), "%.*s",
 			       WHY_MAX - 1, msg->text);
@@ -410,7 +424,8 @@ static void take_committed(struct client *client)
 		retry_later(client, reason);
 		return;
 	}
-	note_result(client, msg);
+	client->failed[0] = '\0';
+	client->retry_at = client->retry_after = 0;
 	if (client->nr_sent > 0 &&
 	    client->sent[0].generation == msg->generation)
 		forget_first(client->sent, &client->nr_sent,
@@ -427,8 +442,12 @@ static void take_committed(struct client *client)
 /* When no guest is there it stays in the list: the overlay is not ours. */
 void client_committed(struct client *client, const struct cm_committed *msg)
 {
-	if (client->nr_late < OVERLAY_MAX_FROZEN)
-		client->late[client->nr_late++] = *msg;
+	if (client->nr_late == OVERLAY_MAX_FROZEN)
+		return;
+	client->late[client->nr_late++] = *msg;
+	note_result(client, msg);
+	if (!client->active)
+		client_show(client);
 }
 
 /* --- Now and then ------------------------------------------------------------------------ */
@@ -443,7 +462,7 @@ static void auto_snapshot(struct client *client)
 	if (!client->next_auto || now < client->next_auto)
 		return;
 	client->next_auto = now + client->interval;
-	if (layer_sectors(overlay_active(client->overlay)) == 0)
+	if (!overlay_is_dirty(client->overlay))
 		return;
 	if (client_freeze(client, &info, &gen, reason) < 0) {
 		(void)snprintf(client->note, sizeof(client->note),
@@ -486,10 +505,16 @@ void client_show(struct client *client)
 	uint64_t bytes;
 	unsigned int pending;
 
-	if (!client->overlay || !client->active)
-		return;
-	oid_hex(overlay_facts(client->overlay)->base, id);
-	pending = count_layers(client, LAYER_FROZEN, &bytes);
+	if (client->active) {
+		oid_hex(overlay_facts(client->overlay)->base, id);
+		pending = count_layers(client, LAYER_FROZEN, &bytes);
+	} else if (client->nr_late > 0) {
+		oid_hex(client->late[client->nr_late - 1].commit, id);
+		pending =
+			client->nr_sent - MIN(client->nr_sent, client->nr_late);
+	} else {
+		return; /* nobody has been there */
+	}
 	xd_changed(client->git->disk, id, "commit %s, %u pending%s%s%s%s", id,
 		   pending, *client->failed ? "; not committed: " : "",
 		   client->failed, *client->note ? "; " : "", client->note);
@@ -528,15 +553,12 @@ static uint64_t space_of(const struct client *client)
 	return bytes;
 }
 
-static const struct client_result *find_result(const struct client *client,
-					       uint64_t gen)
+static int pending_status(const struct client *client, char *text, size_t size)
 {
-	unsigned int n = MIN(client->nr_results, CLIENT_RESULTS);
-
-	for (unsigned int i = 0; i < n; i++)
-		if (client->results[i].generation == gen)
-			return &client->results[i];
-	return NULL;
+	add(text, size, "state", *client->failed ? "failed" : "pending");
+	if (*client->failed)
+		add(text, size, "why", client->failed);
+	return 0;
 }
 
 static int snapshot_status(struct client *client, uint64_t gen, char *text,
@@ -546,6 +568,11 @@ static int snapshot_status(struct client *client, uint64_t gen, char *text,
 	unsigned int n =
 		client->active ? overlay_layers(client->overlay, layers) : 0;
 	const struct client_result *result = find_result(client, gen);
+
+	/* It was taken while no guest was there, or the guest has gone since. */
+	if (!result && !client->active && gen > client->generation &&
+	    gen <= client->frozen)
+		return pending_status(client, text, size);
 
 	if (result) {
 		add(text, size, "state", "committed");
@@ -563,11 +590,7 @@ static int snapshot_status(struct client *client, uint64_t gen, char *text,
 		}
 		if (layers[i].state != LAYER_FROZEN)
 			break;
-		add(text, size, "state",
-		    *client->failed ? "failed" : "pending");
-		if (*client->failed)
-			add(text, size, "why", client->failed);
-		return 0;
+		return pending_status(client, text, size);
 	}
 	xd_error(client->git->disk,
 		 "of a snapshot %" PRIu64 " nothing is known (any more)", gen);
@@ -605,6 +628,21 @@ static int status(struct client *client, const char *asked, char *text,
 	return snapshot_status(client, gen, text, size);
 }
 
+/* Between guests, or before the first: nothing is being written. */
+static int freeze_alone(struct client *client, struct snapshot_info *info,
+			uint64_t *ret_gen, char *ret_why)
+{
+	int r = client_visit(client, ret_why);
+
+	if (r < 0)
+		return r;
+	if (client->at_rest)
+		info->consistency = CONSISTENCY_CLEAN_DETACH;
+	r = client_freeze(client, info, ret_gen, ret_why);
+	client_leave(client);
+	return r;
+}
+
 static int snapshot(struct client *client, const char *asked, char *text,
 		    size_t size)
 {
@@ -626,14 +664,12 @@ static int snapshot(struct client *client, const char *asked, char *text,
 		info.consistency = CONSISTENCY_FS_FROZEN;
 	if (!client->overlay)
 		r = why(reason, -EROFS, "the disk is only read");
-	else if (!client->active)
-		r = why(reason, -ENOTCONN,
-			"no guest is connected, and nothing can have changed "
-			"since it was");
 	else if (client->away)
 		r = why(reason, -EIO, "%s", client->failed);
-	else
+	else if (client->active)
 		r = client_freeze(client, &info, &gen, reason);
+	else
+		r = freeze_alone(client, &info, &gen, reason);
 	if (r < 0) {
 		xd_error(disk, "%s", reason);
 		return r;
@@ -655,6 +691,9 @@ int client_control(struct xd_disk *disk, const char *verb, const char *text,
 	else if (strcmp(verb, "status") == 0)
 		r = status(client, text, ret_text, size);
 	pthread_mutex_unlock(&client->mutex);
+	/* Whoever was there first, the committer's answers are to be heard. */
+	if (client->stood)
+		(void)client_run(client);
 	client_wake(client);
 	return r;
 }

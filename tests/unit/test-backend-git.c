@@ -13,23 +13,12 @@
 #include <cmocka.h>
 
 #include "common/util.h"
-#include "rig.h"
+#include "git-rig.h"
 
 #define CHUNK	  (64u << 10)
 #define SIZE	  (3u * 1024 * 1024 + 512) /* the last chunk is a short one */
 #define READ_ONLY "git(@/r.git, rev=main)"
 #define WRITABLE  "git(@/r.git, branch=main)"
-
-static void shell(struct rig *rig, const char *script)
-{
-	cleanup_free char *command = xasprintf(
-		"set -e; cd '%s'; export HOME=$PWD GIT_CONFIG_NOSYSTEM=1"
-		" GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
-		" GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@example.org; %s",
-		rig->images, script);
-
-	assert_int_equal(system(command), 0);
-}
 
 /*
  * Two commits of a disk made by git itself: 1 MB that does not compress, 1 MB of
@@ -70,16 +59,7 @@ static unsigned char *image_of(struct rig *rig, const char *name)
 static void begin(struct rig *rig, bool uring)
 {
 	rig_new(rig, uring);
-	shell(rig, make);
-}
-
-static void must(struct rig *rig, int r)
-{
-	if (r < 0) {
-		/* TAP has no room for it. */
-		printf("# %d: %s\n", r, rig->why);
-		fail();
-	}
+	git_shell(rig, make);
 }
 
 struct lane_run {
@@ -144,12 +124,12 @@ static void a_commit_is_read(void **state)
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
 	old = image_of(&rig, "image.old");
-	must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
+	git_must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(use_all_lanes(&rig, image, 20), 0);
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
-	must(&rig, rig_open(&rig, 1, "git(@/r.git, rev=main~1)"));
+	git_must(&rig, rig_open(&rig, 1, "git(@/r.git, rev=main~1)"));
 	assert_true(is_same(&rig, old));
 	assert_false(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
@@ -166,16 +146,16 @@ static void git_keeps_it_as_it_likes(void **state)
 
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
-	shell(&rig, "git -C r.git repack -adfq --window=50");
-	must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
-	shell(&rig, "git -C r.git repack -adFq --depth=0;"
-		    "git -C r.git gc -q --prune=now");
+	git_shell(&rig, "git -C r.git repack -adfq --window=50");
+	git_must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
+	git_shell(&rig, "git -C r.git repack -adFq --depth=0;"
+			"git -C r.git gc -q --prune=now");
 	assert_int_equal(use_all_lanes(&rig, image, 20), 0);
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
-	shell(&rig, "mkdir p; mv r.git/objects/pack/* p; for p in p/*.pack;"
-		    " do git -C r.git unpack-objects -q < $p; done");
-	must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
+	git_shell(&rig, "mkdir p; mv r.git/objects/pack/* p; for p in p/*.pack;"
+			" do git -C r.git unpack-objects -q < $p; done");
+	git_must(&rig, rig_open(&rig, RIG_LANES, READ_ONLY));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
 	free(image);
@@ -207,14 +187,14 @@ static void damage_is_an_error(void **state)
 
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
-	shell(&rig,
-	      "git -C r.git repack -adFq --depth=0; cd r.git/objects/pack;"
-	      "chmod u+w *.pack; p=$(ls *.pack);"
-	      "git show-index < ${p%.pack}.idx > /dev/null;"
-	      "s=$(stat -c %s $p); for i in 20 30 40 50; do printf XXXX |"
-	      " dd of=$p bs=1 seek=$((s * i / 100)) conv=notrunc"
-	      " status=none; done");
-	must(&rig, rig_open(&rig, 1, READ_ONLY));
+	git_shell(&rig,
+		  "git -C r.git repack -adFq --depth=0; cd r.git/objects/pack;"
+		  "chmod u+w *.pack; p=$(ls *.pack);"
+		  "git show-index < ${p%.pack}.idx > /dev/null;"
+		  "s=$(stat -c %s $p); for i in 20 30 40 50; do printf XXXX |"
+		  " dd of=$p bs=1 seek=$((s * i / 100)) conv=notrunc"
+		  " status=none; done");
+	git_must(&rig, rig_open(&rig, 1, READ_ONLY));
 	assert_in_range(count_errors(&rig, image), 1, 4);
 	assert_int_equal(rig_close(&rig), 0);
 	free(image);
@@ -228,15 +208,15 @@ static void a_branch_may_move(void **state)
 
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
-	must(&rig, rig_open(&rig, 1, READ_ONLY));
+	git_must(&rig, rig_open(&rig, 1, READ_ONLY));
 	assert_true(is_same(&rig, image));
-	shell(&rig, "git -C r.git update-ref refs/heads/main main~1");
+	git_shell(&rig, "git -C r.git update-ref refs/heads/main main~1");
 	rig_die(&rig);
-	must(&rig, rig_recover(&rig, 1, READ_ONLY));
+	git_must(&rig, rig_recover(&rig, 1, READ_ONLY));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
-	must(&rig, rig_open(&rig, 1, READ_ONLY));
+	git_must(&rig, rig_open(&rig, 1, READ_ONLY));
 	assert_false(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
 	free(image);
@@ -250,17 +230,17 @@ static void what_is_written(void **state)
 
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
-	must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
+	git_must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(use_all_lanes(&rig, image, 60), 0);
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
-	must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
+	git_must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(use_all_lanes(&rig, image, 20), 0);
 	/* Not flushed: it is the guest that goes on, not the machine. */
 	rig_die(&rig);
-	must(&rig, rig_recover(&rig, RIG_LANES, WRITABLE));
+	git_must(&rig, rig_recover(&rig, RIG_LANES, WRITABLE));
 	assert_true(is_same(&rig, image));
 	/* The comparison can fail. */
 	image[SIZE - 1] ^= 1;
@@ -268,26 +248,6 @@ static void what_is_written(void **state)
 	assert_int_equal(rig_close(&rig), 0);
 	free(image);
 	rig_free(&rig);
-}
-
-/* A snapshot that has become a commit. */
-static void snapshot(struct rig *rig)
-{
-	char text[MSG_CONTROL_MAX] = "", id[32], state[32] = "", about[64];
-
-	must(rig, stack_control(rig->stack, "snapshot", "message=hello\n", text,
-				sizeof(text), rig->why));
-	assert_int_equal(xd_pair(text, "id", id, sizeof(id)), 0);
-	(void)snprintf(about, sizeof(about), "id=%s\n", id);
-	for (unsigned int i = 0; i < 6000 && strcmp(state, "committed"); i++) {
-		usleep(10000);
-		text[0] = '\0';
-		must(rig, stack_control(rig->stack, "status", about, text,
-					sizeof(text), rig->why));
-		assert_int_equal(xd_pair(text, "state", state, sizeof(state)),
-				 0);
-	}
-	assert_string_equal(state, "committed");
 }
 
 static void snapshots_are_commits(void **state)
@@ -298,26 +258,26 @@ static void snapshots_are_commits(void **state)
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
 	then = malloc(SIZE);
-	must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
+	git_must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
 	for (unsigned int i = 0; i < 8; i++) {
 		assert_int_equal(use_all_lanes(&rig, image, 5), 0);
-		snapshot(&rig);
+		git_snapshot(&rig);
 		if (i == 3)
 			memcpy(then, image, SIZE);
 		assert_true(is_same(&rig, image));
 	}
 	assert_int_equal(rig_close(&rig), 0);
-	shell(&rig, "git -C r.git fsck --full --strict;"
-		    "test $(git -C r.git rev-list --count main) = 10;"
-		    "test $(git -C r.git log -1 --format=%s main) = hello");
-	must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
+	git_shell(&rig, "git -C r.git fsck --full --strict;"
+			"test $(git -C r.git rev-list --count main) = 10;"
+			"test $(git -C r.git log -1 --format=%s main) = hello");
+	git_must(&rig, rig_open(&rig, RIG_LANES, WRITABLE));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
-	must(&rig, rig_open(&rig, 1, READ_ONLY));
+	git_must(&rig, rig_open(&rig, 1, READ_ONLY));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
-	must(&rig, rig_open(&rig, 1, "git(@/r.git, rev=main~4)"));
+	git_must(&rig, rig_open(&rig, 1, "git(@/r.git, rev=main~4)"));
 	assert_true(is_same(&rig, then));
 	assert_false(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
@@ -336,24 +296,25 @@ static void a_branch_is_followed(void **state)
 	begin(&rig, *(const bool *)*state);
 	image = image_of(&rig, "image");
 	old = image_of(&rig, "image.old");
-	must(&rig, rig_open(&rig, 1, WRITABLE));
+	git_must(&rig, rig_open(&rig, 1, WRITABLE));
 	assert_true(is_same(&rig, image));
-	shell(&rig, "git -C r.git update-ref refs/heads/main main~1");
+	git_shell(&rig, "git -C r.git update-ref refs/heads/main main~1");
 	rig_die(&rig);
-	must(&rig, rig_recover(&rig, 1, WRITABLE));
+	git_must(&rig, rig_recover(&rig, 1, WRITABLE));
 	assert_true(is_same(&rig, image));
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
-	must(&rig, rig_open(&rig, 1, WRITABLE));
+	git_must(&rig, rig_open(&rig, 1, WRITABLE));
 	assert_true(is_same(&rig, old));
 	memset(old, 0x5a, CHUNK);
 	assert_int_equal(rig_io(&rig, 0, XD_WRITE, 0, 0, CHUNK, old), 0);
 	assert_int_equal(rig_close(&rig), 0);
 	rig_detach(&rig);
 	/* Not when there is something that would be lost. */
-	shell(&rig, "git -C r.git update-ref refs/heads/main"
-		    " $(git -C r.git commit-tree -p main -m x main^{tree})");
-	must(&rig, rig_open(&rig, 1, WRITABLE));
+	git_shell(&rig,
+		  "git -C r.git update-ref refs/heads/main"
+		  " $(git -C r.git commit-tree -p main -m x main^{tree})");
+	git_must(&rig, rig_open(&rig, 1, WRITABLE));
 	assert_true(is_same(&rig, old));
 	assert_int_equal(rig_close(&rig), 0);
 	free(image);
@@ -378,9 +339,9 @@ static void what_is_asked_for_wrongly(void **state)
 	struct rig rig;
 
 	begin(&rig, *(const bool *)*state);
-	shell(&rig, "t=$(git -C r.git mktree < /dev/null);"
-		    "c=$(git -C r.git commit-tree -m x $t);"
-		    "git -C r.git update-ref refs/heads/text $c");
+	git_shell(&rig, "t=$(git -C r.git mktree < /dev/null);"
+			"c=$(git -C r.git commit-tree -m x $t);"
+			"git -C r.git update-ref refs/heads/text $c");
 	for (unsigned int i = 0; i < ARRAY_SIZE(asked); i++) {
 		assert_int_equal(rig_open(&rig, 1, asked[i].expr),
 				 asked[i].err);
@@ -408,11 +369,7 @@ int main(void)
 		ON(what_is_asked_for_wrongly, 0),
 	};
 
-	if (system("git --version > /dev/null 2>&1") != 0) {
-		(void)puts("1..0 # SKIP git is not installed");
+	if (!git_is_there())
 		return 0;
-	}
-	/* The committer. */
-	(void)setenv("XENDISK_LIBEXEC_DIR", BUILDDIR, 1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
