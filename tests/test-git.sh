@@ -211,6 +211,34 @@ ok "compress=none" written plain 100000 ', compress=none'
 ok "... stores chunks as they are" [ "$(taken plain)" -gt 65536 ]
 ok "the preset" written packed 200000
 ok "... deflates them" [ "$(taken packed)" -lt 32768 ]
+# copied REPO SIZE: all of that disk, in requests of this size.
+copied()
+{
+	serve "disk(git($1, rev=packed), on-error=report)" \
+		--run "nbdcopy --request-size=$2 \$uri - | cmp - $tmp/x"
+}
+ok "... they are read as a whole" copied "$repo" 131072
+ok "... and by way of the cache" copied "$repo" 4096
+# A byte in the middle of a chunk, in its pack.
+damage()
+{
+	local chunk pack size at
+	cp -r "$repo" "$tmp/damaged.git"
+	chunk=$(git -C "$repo" rev-parse packed:data/00/00/03)
+	for pack in "$tmp/damaged.git"/objects/pack/*.pack; do
+		read -r _ _ _ size at < <(git verify-pack -v "$pack" |
+			grep "^$chunk blob") || continue
+		chmod u+w "$pack"
+		printf '\125\252' | dd of="$pack" bs=1 conv=notrunc \
+			seek=$((at + size / 2)) status=none
+	done
+}
+damage
+ok "a damaged one is an error" fails 1 'Input/output' \
+	copied "$tmp/damaged.git" 131072
+ok "... also by way of the cache" fails 1 'Input/output' \
+	copied "$tmp/damaged.git" 4096
+rm -rf "$tmp/damaged.git"
 ok "something else is refused" fails 1 compress \
 	serve "git($repo, branch=web, compress=best)" --run true
 
