@@ -43,3 +43,39 @@ judged()
 }
 # extract FILE DIR: all files of an EROFS, by fsck.erofs.
 extract() { rm -rf "$2"; judged "--extract=$2" "$1"; }
+
+# --- Disks that are written to ---------------------------------------------------
+# writing: $disk is the disk of $repo that the functions below are about, $img what
+# a guest sees of it, until it goes; m VERB ARG...: what it does there, by mtools.
+# shellcheck disable=SC2154  # $disk is the test's
+writing()
+{
+	requires mcopy qemu-io
+	export XENDISK_LIBEXEC_DIR=$top_builddir
+	img=$tmp/disk.img
+	mkdir "$tmp/blocks"
+	# The guest writes the blocks that are different then.
+	cat > "$tmp/blocks.pl" << 'END'
+my ($old, $new, $dir) = @ARGV;
+open my $a, '<:raw', $old or die;
+open my $b, '<:raw', $new or die;
+for (my $at = 0; read($b, my $q, 4096); $at += 4096) {
+	read($a, my $p, 4096);
+	next if $p eq $q;
+	open my $f, '>:raw', "$dir/$at" or die;
+	print $f $q;
+	print "write -s $dir/$at $at ", length $q, "\n";
+}
+print "flush\n";
+END
+	serve() { timeout 120 "$top_builddir/xendisk" serve --config "$tmp/none.conf" --backend-dir "$top_builddir/backends/.libs" --state-dir "${state:-$tmp/state}" "$@"; }
+}
+m() { "m$1" -i "$img" "${@:2}" < /dev/null; }
+# shellcheck disable=SC2154  # the test's
+look() { image "$img" "$disk" && cp "$img" "$tmp/before.img"; }
+changes() { perl "$tmp/blocks.pl" "$tmp/before.img" "$img" "$tmp/blocks" > "$tmp/changes"; }
+# shellcheck disable=SC2016  # $uri is the command's
+put='qemu-io -f raw "$uri" < $tmp/changes > $tmp/qemu-io 2>&1 && ! grep -q rror $tmp/qemu-io'
+# put_changes [MORE]: $tmp/changes, a command, and the server's end.
+put_changes() { serve "$disk" --run "$put ${1:-}" 2> "$tmp/said"; }
+guest_writes() { changes && put_changes "$@"; }

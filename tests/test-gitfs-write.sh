@@ -4,37 +4,12 @@
 # gitfs disks that may be written: what mtools does to one is a commit in the end,
 # and nothing else is; what is not sound is kept, and never committed.
 . "$(dirname "$0")/gitfs-functions.sh"
-requires fsck.fat mcopy qemu-io
-export XENDISK_LIBEXEC_DIR=$top_builddir
+writing
+requires fsck.fat
 
 repo=$tmp/r.git
 disk="gitfs($repo, rev=main, rw=yes, commit=edits, size=40M)"
-img=$tmp/disk.img
 g() { git -C "$repo" "$@"; }
-m() { "m$1" -i "$img" "${@:2}" < /dev/null; }
-serve() { timeout 120 "$top_builddir/xendisk" serve --config "$tmp/none.conf" --backend-dir "$top_builddir/backends/.libs" --state-dir "$tmp/state" "$@"; }
-
-# --- What a guest does ---------------------------------------------------------------
-# A guest sees $img, and writes the blocks that are different then.
-cat > "$tmp/blocks.pl" << 'END'
-my ($old, $new, $dir) = @ARGV;
-open my $a, '<:raw', $old or die;
-open my $b, '<:raw', $new or die;
-for (my $at = 0; read($b, my $q, 4096); $at += 4096) {
-	read($a, my $p, 4096);
-	next if $p eq $q;
-	open my $f, '>:raw', "$dir/$at" or die;
-	print $f $q;
-	print "write -s $dir/$at $at ", length $q, "\n";
-}
-print "flush\n";
-END
-mkdir "$tmp/blocks"
-look() { image "$img" "$disk" && cp "$img" "$tmp/before.img"; }
-changes() { perl "$tmp/blocks.pl" "$tmp/before.img" "$img" "$tmp/blocks" > "$tmp/changes"; }
-put='qemu-io -f raw "$uri" < $tmp/changes > $tmp/qemu-io 2>&1 && ! grep -q rror $tmp/qemu-io'
-# guest [MORE]: the changes, and the server's end.
-guest_writes() { changes && serve "$disk" --run "$put ${1:-}" 2> "$tmp/said"; }
 
 git init -q "$tmp/w"
 cd "$tmp/w" || exit 1

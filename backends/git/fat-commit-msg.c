@@ -3,7 +3,10 @@
 
 #include "fat-commit.h"
 
+#include <poll.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/fds.h"
 #include "common/util.h"
@@ -21,6 +24,8 @@ static size_t length_of(uint16_t type)
 		return sizeof(struct fc_commit);
 	case FC_ANSWER:
 		return sizeof(struct fc_answer);
+	case FC_PROGRESS:
+		return sizeof(struct fc_header);
 	default:
 		return 0;
 	}
@@ -73,4 +78,53 @@ int fc_receive(int sock, union fc_any *ret, int ret_fds[2])
 	}
 	memcpy(ret_fds, fds, sizeof(fds));
 	return 0;
+}
+
+static uint64_t silence_s(void)
+{
+	const char *text = secure_getenv("XENDISK_FAT_SILENCE");
+	uint64_t s;
+
+	return text && parse_u64(text, FC_SILENCE_S, &s) == 0 ? s :
+								FC_SILENCE_S;
+}
+
+static int wait_readable(int sock)
+{
+	struct pollfd fd = { .fd = sock, .events = POLLIN };
+	uint64_t end = now_ns() + silence_s() * 1000000000ull, now;
+	int r;
+
+	do {
+		now = now_ns();
+		r = poll(&fd, 1, now < end ? (int)((end - now) / 1000000) : 0);
+	} while (r < 0 && errno == EINTR);
+	return r > 0 ? 0 : r < 0 ? -errno : -ETIMEDOUT;
+}
+
+int fc_wait(int sock, struct fc_answer *ret)
+{
+	union fc_any any;
+	int none[2], r;
+
+	do {
+		r = wait_readable(sock);
+		if (r == 0)
+			r = fc_receive(sock, &any, none);
+	} while (r == 0 && any.h.type == FC_PROGRESS);
+	if (r == 0 && any.h.type != FC_ANSWER)
+		r = -EPROTO;
+	if (r == 0)
+		*ret = any.answer;
+	return r;
+}
+
+int fc_progress(int sock)
+{
+	const struct fc_header msg = { .type = FC_PROGRESS,
+				       .version = FC_VERSION,
+				       .length = sizeof(msg) };
+	int r = fds_send(sock, &msg, sizeof(msg), NULL, 0, MSG_DONTWAIT);
+
+	return r == -EAGAIN ? 0 : r;
 }

@@ -14,6 +14,10 @@
  *
  * A commit that was made, but whose answer nobody heard, is not made again: it is
  * the head of the branch, with that parent and that tree.
+ *
+ * A worker that does not wait any more may let a guest write, and the next one may
+ * have emptied the layer; so what was read before the worker was there for the last
+ * time may be committed, and nothing else.
  */
 #include "config.h"
 
@@ -22,6 +26,7 @@
 
 #include "chunk-map.h" /* odb_source */
 #include "commit-place.h"
+#include "commit-points.h"
 #include "common/util.h"
 #include "fat-commit.h"
 #include "fat-tree.h"
@@ -52,9 +57,27 @@ struct work {
 	int data;
 	struct fat_volume *volume;
 	struct pack_writer *pack;
+	uint64_t said_at; /* ns: the last progress */
 	struct fc_answer *answer;
 	char *why;
 };
+
+/* --- The worker ------------------------------------------------------------------- */
+
+/* Is it there? */
+static int say_progress(struct work *w)
+{
+	int r = fc_progress(FC_FD_SOCKET);
+
+	w->said_at = now_ns();
+	return r < 0 ? why(w->why, r, "the worker waits no more") : 0;
+}
+
+/* Called by all that may take long. */
+static int go_on(struct work *w)
+{
+	return now_ns() - w->said_at < FC_PROGRESS_EACH ? 0 : say_progress(w);
+}
 
 /* --- The disk as the guest left it --------------------------------------------------- */
 
@@ -62,7 +85,7 @@ static int read_disk(void *ctx, uint64_t offset, void *buf, size_t n)
 {
 	struct work *w = ctx;
 	uint8_t *to = buf;
-	int r = 0;
+	int r = go_on(w);
 
 	while (n > 0 && r == 0) {
 		uint64_t sector = offset / LAYER_SECTOR;
@@ -105,8 +128,11 @@ static int read_tree(void *ctx, const uint8_t oid[OID_BYTES], uint8_t **ret,
 	struct work *w = ctx;
 	struct reader *reader = NULL;
 	struct odb_source source = { w->disk.odb, NULL, w->disk.cache };
-	int r = reader_new(&reader, w->disk.odb, w->disk.cache);
+	int r = go_on(w);
 
+	if (r < 0)
+		return r;
+	r = reader_new(&reader, w->disk.odb, w->disk.cache);
 	if (r < 0)
 		return why(ret_why, r, "there is not enough memory");
 	source.reader = reader;
@@ -120,8 +146,9 @@ static int put(void *ctx, enum object_type type, const void *data, size_t n,
 	       uint8_t ret_oid[OID_BYTES], char *ret_why)
 {
 	struct work *w = ctx;
+	int r = go_on(w);
 
-	return pack_add(w->pack, type, data, n, ret_oid, ret_why);
+	return r < 0 ? r : pack_add(w->pack, type, data, n, ret_oid, ret_why);
 }
 
 static void set_facts(const struct work *w, const uint8_t tree[OID_BYTES],
@@ -173,8 +200,10 @@ static int place_commit(struct work *w)
 					    .commit = w->answer->commit,
 					    .parent = w->ask->head };
 	bool diverged;
-	int r = begin_branch(w);
+	int r = say_progress(w);
 
+	if (r == 0)
+		r = begin_branch(w);
 	if (r == 0)
 		r = commit_place(w->c->repo, &place, w->answer->ref, &diverged,
 				 w->why);
@@ -197,11 +226,16 @@ static int publish(struct work *w, const uint8_t tree[OID_BYTES])
 	if (r == 0)
 		r = pack_add(w->pack, OBJECT_COMMIT, text, n, w->answer->commit,
 			     w->why);
-	if (r == 0)
-		r = pack_writer_finish(w->pack, &names, w->why);
 	if (r < 0)
 		return r;
+	COMMIT_POINT(commit_added);
+	r = pack_writer_finish(w->pack, &names, w->why);
+	if (r < 0)
+		return r;
+	COMMIT_POINT(published);
 	r = place_commit(w);
+	if (r == 0)
+		COMMIT_POINT(ref_updated);
 	if (r == 0)
 		r = pack_unkeep(w->c->packs, &names, w->why);
 	pack_names_free(&names);
@@ -329,6 +363,7 @@ static int do_commit(struct work *w, int map)
 		r = make_tree(w, tree);
 	if (r < 0)
 		return r;
+	COMMIT_POINT(trees_added);
 	if (memcmp(tree, w->parent.tree, OID_BYTES) != 0)
 		return was_made(w, tree) ? 0 : publish(w, tree);
 	w->answer->flags |= FC_UNCHANGED;
@@ -389,10 +424,16 @@ static int on_stand(const struct companion *c, const struct fc_stand *stand,
 
 	if (r == 0)
 		r = pin_set(c->repo, folder, GENERATION, stand->base, ret_why);
+	if (r == 0)
+		COMMIT_POINT(pinned);
 	if (r < 0 || memcmp(stand->old, none, sizeof(none)) == 0)
 		return r;
 	r = name_pin(c, stand->old, folder, ret_why);
-	return r < 0 ? r : pin_release(c->repo, folder, UINT64_MAX, ret_why);
+	if (r == 0)
+		r = pin_release(c->repo, folder, UINT64_MAX, ret_why);
+	if (r == 0)
+		COMMIT_POINT(pins_released);
+	return r;
 }
 
 static int answer_next(struct companion *c)
@@ -419,7 +460,10 @@ static int answer_next(struct companion *c)
 	default:
 		return -EPROTO;
 	}
-	return fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+	r = fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+	if (ask.h.type == FC_COMMIT)
+		COMMIT_POINT(answered);
+	return r;
 }
 
 /* As the owner of the repository, and in it only. */
@@ -438,7 +482,10 @@ static int open_repository(struct companion *c, char *ret_why)
 	if (c->objects < 0 || c->packs < 0)
 		return why(ret_why, -errno, "objects/pack: %s",
 			   strerror(errno));
-	return repo_confine(FC_FD_REPO, ret_why);
+	r = repo_confine(FC_FD_REPO, ret_why);
+	if (r == 0) /* what one that died has left */
+		(void)pack_clean(c->packs, NULL, (char[WHY_MAX]){ "" });
+	return r;
 }
 
 /* Why it cannot be is the answer to the first question. */

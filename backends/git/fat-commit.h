@@ -16,7 +16,12 @@
  *			       layer, which is durable and stays as it is until the
  *			       answer
  *
- * The end of the socket ends the companion.
+ * As long as a commit takes, FC_PROGRESS comes in front of its answer, from what the
+ * work is made of: a companion that says nothing for FC_SILENCE_S hangs, on storage
+ * for instance, and the worker closes the socket.
+ *
+ * The end of the socket ends the companion.  Then nobody promises any more that the
+ * layer stays as it is: it makes no commit of it.
  */
 #ifndef XENDISK_GIT_FAT_COMMIT_H
 #define XENDISK_GIT_FAT_COMMIT_H
@@ -34,11 +39,16 @@
 #define FC_DOMAIN_MAX  128
 #define FC_MESSAGE_MAX 1024
 
+/* Less than the broker waits for a worker (30 s), so that the reason is told.  Tests
+ * wait for less: XENDISK_FAT_SILENCE is read in its place. */
+#define FC_SILENCE_S	 20
+#define FC_PROGRESS_EACH 1000000000ull /* ns */
+
 /* The companion's descriptors when it is started: companion.h. */
 #define FC_FD_SOCKET 3
 #define FC_FD_REPO   5
 
-enum fc_type { FC_OPEN = 1, FC_STAND, FC_COMMIT, FC_ANSWER };
+enum fc_type { FC_OPEN = 1, FC_STAND, FC_COMMIT, FC_ANSWER, FC_PROGRESS };
 
 struct fc_header {
 	uint16_t type;
@@ -117,5 +127,9 @@ int fc_send(int sock, struct fc_header *msg, enum fc_type type, const int *fds,
  * -ECONNRESET: the peer is gone; -EPROTO: rubbish.
  */
 int fc_receive(int sock, union fc_any *ret, int ret_fds[2]);
+/* The answer to what was sent.  -ETIMEDOUT: nothing came for FC_SILENCE_S. */
+int fc_wait(int sock, struct fc_answer *ret);
+/* FC_PROGRESS, unless there is no room.  -ECONNRESET: the peer is gone. */
+int fc_progress(int sock);
 
 #endif

@@ -43,24 +43,22 @@ static int fails(struct write_back *w, int err, const char *reason)
 static int ask(struct write_back *w, struct fc_header *msg, enum fc_type type,
 	       const int *fds, unsigned int nr_fds, struct fc_answer *ret)
 {
-	union fc_any any;
-	int none[2];
-	int r = fc_send(w->sock, msg, type, fds, nr_fds);
+	int r = w->sock < 0 ? -ECONNRESET :
+			      fc_send(w->sock, msg, type, fds, nr_fds);
 
 	if (r == 0)
-		r = fc_receive(w->sock, &any, none);
-	if (r == 0 && any.h.type != FC_ANSWER)
-		r = -EPROTO;
-	if (r < 0) {
-		*ret = (struct fc_answer){ .result = r };
-		(void)snprintf(ret->text, sizeof(ret->text),
-			       "the process that makes commits does not "
-			       "answer: %s",
-			       strerror(-r));
-		return r;
-	}
-	*ret = any.answer;
-	return ret->result;
+		r = fc_wait(w->sock, ret);
+	if (r == 0)
+		return ret->result;
+	/* What it would say later is no answer to another question. */
+	if (w->sock >= 0)
+		(void)close(TAKE_FD(w->sock));
+	*ret = (struct fc_answer){ .result = r };
+	(void)snprintf(ret->text, sizeof(ret->text),
+		       "the process that makes commits does not answer (%s): "
+		       "attach the disk anew",
+		       strerror(-r));
+	return r;
 }
 
 static int stand(struct write_back *w, const uint8_t old[16])

@@ -21,7 +21,7 @@ struct write_back {
 	bool found; /* an overlay was there */
 	bool settled; /* while opening: all of it is in git, and it is locked */
 	int state; /* its folder */
-	int sock; /* of the companion */
+	int sock; /* of the companion; -1: it is gone, or hangs */
 	char repo[OVERLAY_REPO_MAX]; /* its path */
 	struct fc_open open;
 	uint64_t snapshots; /* so far: the last one's id */
