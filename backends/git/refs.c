@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "common/util.h"
+#include "repo-files.h"
 #include "repo.h"
 
 #define FREE_AS(name)                               \
@@ -93,10 +94,18 @@ static int read_ref(git_repository *repo, const char *name,
 	return 0;
 }
 
+/* The repository was looked at when it was opened, which may be long ago. */
+static int check_refs(git_repository *repo, const char *name, char *ret_why)
+{
+	return repo_check_refs(git_repository_commondir(repo), name, ret_why);
+}
+
 int refs_read(git_repository *repo, const char *name, uint8_t ret[OID_BYTES],
 	      char *ret_why)
 {
-	return read_ref(repo, name, ret, ret_why);
+	int r = check_refs(repo, name, ret_why);
+
+	return r < 0 ? r : read_ref(repo, name, ret, ret_why);
 }
 
 /* Was the lock left by somebody dead? */
@@ -224,8 +233,10 @@ int refs_update(git_repository *repo, const char *name, const uint8_t *old,
 		const uint8_t *new_id, const char *log, char *ret_why)
 {
 	CLEANUP(git_transaction) git_transaction *tx = NULL;
-	int r;
+	int r = check_refs(repo, name, ret_why);
 
+	if (r < 0)
+		return r;
 	if (git_transaction_new(&tx, repo) < 0)
 		return repo_why(ret_why, -ENOMEM, name, "");
 	r = lock_ref(tx, repo, name, ret_why);
@@ -248,8 +259,10 @@ int refs_each(git_repository *repo, const char *prefix,
 	CLEANUP(git_reference_iterator) git_reference_iterator *it = NULL;
 	cleanup_free char *glob = xasprintf("%s*", prefix);
 	git_reference *ref;
-	int next, r = 0;
+	int next, r = check_refs(repo, prefix, ret_why);
 
+	if (r < 0)
+		return r;
 	if (!glob)
 		return why(ret_why, -ENOMEM, "%s: no memory", prefix);
 	if (git_reference_iterator_glob_new(&it, repo, glob) < 0)

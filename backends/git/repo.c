@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "common/util.h"
+#include "repo-files.h"
 
 #define FREE_AS(name, type)                         \
 	static inline void cleanup_##name(type **p) \
@@ -34,43 +35,6 @@ int repo_why(char *ret_why, int err, const char *what, const char *hint)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = '?';
 	return err;
-}
-
-/* What libgit2 reads, or follows to another place, as soon as it opens a
- * repository: where that leads would be read with our rights, not with those of
- * whoever wrote it, and a FIFO would never end. */
-static const struct {
-	const char *name;
-	const char *fault; /* of its being there; NULL: it is a plain file */
-} parts[] = {
-	{ "HEAD", NULL },
-	{ "config", NULL },
-	{ "packed-refs", NULL },
-	{ "commondir",
-	  "it is a working tree of another repository (commondir): "
-	  "name that one" },
-	{ "objects/info/alternates",
-	  "it borrows objects of another repository (objects/info/alternates): "
-	  "git repack -ad, then remove that file" },
-};
-
-static int check_parts(int dir, char *ret_why)
-{
-	struct stat st;
-
-	for (unsigned int i = 0; i < ARRAY_SIZE(parts); i++) {
-		if (fstatat(dir, parts[i].name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-			if (errno != ENOENT)
-				return why(ret_why, -errno, "%s: %s",
-					   parts[i].name, strerror(errno));
-		} else if (parts[i].fault) {
-			return why(ret_why, -EXDEV, "%s", parts[i].fault);
-		} else if (!S_ISREG(st.st_mode)) {
-			return why(ret_why, -EBADMSG, "%s is no plain file",
-				   parts[i].name);
-		}
-	}
-	return 0;
 }
 
 static bool is_of_another(int dir)
@@ -103,7 +67,7 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 
 int repo_open(git_repository **ret, int dir, char *ret_why)
 {
-	int r = check_parts(dir, ret_why);
+	int r = repo_check_files(dir, ret_why);
 
 	if (r < 0)
 		return r;

@@ -444,6 +444,63 @@ static void a_name_means_what_it_did(void **state)
 	rig_free(&rig);
 }
 
+/* --- Files that are none --------------------------------------------------------------- */
+
+/* Each would keep libgit2 for ever, or take all memory, or lead elsewhere. */
+static const struct {
+	const char *make, *name;
+} traps[] = {
+	{ "mkfifo", "refs/heads/pipe" },
+	{ "mkfifo", "refs/xendisk/base/main/pipe" },
+	{ "truncate -s 1G", "refs/tags/large" },
+	{ "ln -s /dev/zero", "refs/heads/link" },
+	{ "truncate -s 1G", "HEAD" },
+	{ "mkfifo", "packed-refs" },
+	{ "mkfifo", "objects/pack/pack-x.idx" },
+};
+
+static void a_trap_is_named(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	begin(&rig, "1M");
+	git_shell(&rig, "mkdir -p r.git/refs/xendisk/base/main; cp -a r.git r");
+	for (unsigned int i = 0; i < ARRAY_SIZE(traps); i++) {
+		cleanup_free char *script =
+			xasprintf("rm -rf r.git; cp -a r r.git; cd r.git;"
+				  "rm -f %s; %s %s",
+				  traps[i].name, traps[i].make, traps[i].name);
+
+		git_shell(&rig, script);
+		assert_true(rig_open(&rig, 1, READ_ONLY) < 0);
+		if (!strstr(rig.why, traps[i].name))
+			fail_msg("%s: %s", traps[i].name, rig.why);
+	}
+	git_shell(&rig, "rm -rf r.git; mv r r.git");
+	opens(&rig, READ_ONLY, LARGE);
+	ends(&rig);
+	rig_free(&rig);
+}
+
+/* While the committer is at work: it goes on beside the branch. */
+static void a_trap_is_laid_later(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	begin(&rig, "1M");
+	opens(&rig, WRITABLE, LARGE);
+	put(&rig, 0, 0x11);
+	git_shell(&rig,
+		  "rm r.git/refs/heads/main; mkfifo r.git/refs/heads/main");
+	git_snapshot(&rig);
+	ends(&rig);
+	git_shell(&rig, "rm r.git/refs/heads/main;"
+			"git -C r.git for-each-ref | grep -q diverged");
+	rig_free(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -458,6 +515,8 @@ int main(void)
 		cmocka_unit_test(a_leaf_stays),
 		cmocka_unit_test(to_another_size),
 		cmocka_unit_test(a_name_means_what_it_did),
+		cmocka_unit_test(a_trap_is_named),
+		cmocka_unit_test(a_trap_is_laid_later),
 	};
 
 	return git_is_there() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
