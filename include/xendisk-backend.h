@@ -432,7 +432,8 @@ XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);
 
 /* Lane or main thread.  Takes (more > 0) or returns (more < 0) bytes of the
  * memory that mem-limit in the configuration allows.  A worker begins with
- * what the kept pages take already.  May wait a moment for the broker.
+ * what the kept pages take already.  May wait a moment for the broker, in open()
+ * for seconds.
  * -ENOSPC: the limit is reached; -EAGAIN: no answer. */
 XD_API int xd_budget(struct xd_disk *disk, int64_t more);
 

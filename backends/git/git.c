@@ -328,10 +328,9 @@ static int charge(struct git *git)
 	int r = xd_budget(git->disk, GIT_CACHE);
 
 	if (r < 0)
-		xd_error(git->disk,
-			 "its cache takes %u bytes, which mem-limit does not "
-			 "allow",
-			 GIT_CACHE);
+		xd_error(git->disk, "its cache takes %u bytes%s", GIT_CACHE,
+			 r == -ENOSPC ? ", which mem-limit does not allow" :
+					": the daemon does not answer");
 	else
 		git->charged = GIT_CACHE;
 	return r;

@@ -203,9 +203,11 @@ static int charge(struct gitfs *gitfs)
 			 "is not known: the daemon does not answer");
 	else if (r < 0)
 		xd_error(gitfs->disk,
-			 "copying loose objects takes %" PRIu64
-			 " bytes, which mem-limit does not allow: try git gc",
-			 bytes);
+			 "copying loose objects takes %" PRIu64 " bytes%s",
+			 bytes,
+			 r == -ENOSPC ? ", which mem-limit does not allow: try "
+					"git gc" :
+					": the daemon does not answer");
 	else
 		gitfs->charged = bytes;
 	return r;

@@ -20,6 +20,7 @@
 /* The main thread may wait for a slow file system; a lane has guests. */
 #define OPEN_TIMEOUT_NS	   30000000000ull
 #define BUDGET_TIMEOUT_NS  200000000ull
+#define BUDGET_OPEN_NS	   10000000000ull /* nothing tries it again */
 #define CONNECT_TIMEOUT_NS 200000000ull
 
 static const struct host_disk *host_disk_const(const struct xd_disk *disk)
@@ -326,14 +327,14 @@ int xd_connected(int pending, char *ret_why, size_t size)
  * process ends: no harm is done. */
 int xd_budget(struct xd_disk *disk, int64_t more)
 {
+	const struct host_disk *hd = host_disk_of(disk);
 	struct msg_service request = { .kind = MSG_SERVICE_BUDGET,
-				       .layer =
-					       host_disk_of(disk)->layer->index,
+				       .layer = hd->layer->index,
 				       .amount = more };
 	struct msg_service_done done;
 	int r;
 
-	r = services_call(host_disk_of(disk)->stack->services, &request, &done,
-			  NULL, BUDGET_TIMEOUT_NS);
+	r = services_call(hd->stack->services, &request, &done, NULL,
+			  hd->is_open ? BUDGET_TIMEOUT_NS : BUDGET_OPEN_NS);
 	return r == 0 || r == -ENOSPC ? r : -EAGAIN;
 }
