@@ -82,8 +82,8 @@ cp "$img" "$tmp/good.img"
 printf '\x02\0\0\0' | dd of="$img" bs=1 seek=$((fat + 36)) conv=notrunc status=none
 cp "$img" "$tmp/bad.img"
 ok "a guest leaves two FATs that differ" guest_writes
-said() { grep -q 'the two FATs differ' "$tmp/said"; }
-ok "... and the operator is told" said
+differs() { grep -q 'the two FATs differ' "$tmp/said"; }
+ok "... and the operator is told" differs
 ok "... but nothing is committed" same
 ok "what it had is kept" look
 ok "... all of it" cmp "$img" "$tmp/bad.img"
@@ -134,9 +134,45 @@ ok "... is written to" guest_writes
 grafted() { [ "$(g diff --name-status main docs | tr '\t' ' ')" = 'A docs/new.txt' ]; }
 ok "... in the whole tree" grafted
 
+# --- Git LFS ---------------------------------------------------------------------------------------
+pointer() { printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' "$1"; }
+pointer 1 > big.bin
+pointer 2 > other.bin
+git add -A
+git commit -qm lfs
+git push -q "$repo" HEAD:refs/heads/large
+disk="gitfs($repo, rev=large, rw=yes, commit=lfs)"
+large() { g diff --name-status -M large lfs | tr '\t' ' '; }
+ok "a tree with pointers of Git LFS" look
+pointer 3 > "$tmp/pointer"
+m copy -o "$tmp/pointer" ::big.bin
+m move ::other.bin ::moved.bin
+ok "a guest writes another pointer, and renames one" guest_writes
+ok "... which is committed" eval '[ "$(large)" = "$(printf "M big.bin\nR100 other.bin moved.bin")" ]'
+head=$(g rev-parse lfs)
+as_before() { [ "$(g rev-parse lfs)" = "$head" ]; }
+ok "look" look
+m copy -o "$tmp/program" ::big.bin
+ok "a guest writes what is large in its place" guest_writes
+ok "... is told which file" grep -q '/big.bin: it was a pointer of Git LFS' "$tmp/said"
+ok "... and nothing is committed" as_before
+ok "look: it is kept" look
+m del ::big.bin
+m move ::moved.bin ::big.bin
+ok "a guest puts a pointer there" guest_writes
+ok "... which is committed" eval '[ "$(g rev-list --count large..lfs)" = 2 ]'
+ok "look" look
+m del ::big.bin
+m move ::docs/large.txt ::big.bin
+ok "a guest puts another file there" guest_writes
+ok "... is told" grep -q '/big.bin: it was a pointer of Git LFS' "$tmp/said"
+disk="gitfs($repo, rev=large, rw=yes, commit=lfs, lfs=no)"
+ok "the operator wants it so" serve "$disk" --run true
+ok "... then it is committed" eval '[ "$(g rev-parse lfs:big.bin)" = "$(g rev-parse main:docs/large.txt)" ]'
+
 # --- On a host with guests ---------------------------------------------------------------------------
 command -v xenstore-exists > /dev/null || exit
-disk="gitfs($repo, rev=main, rw=yes, commit=live, size=40M)"
+disk="gitfs($repo, rev=main, rw=yes, commit=live, size=40M, symlinks=text)"
 sim_start
 daemon_start
 dom=$(domain)
@@ -157,5 +193,28 @@ m del ::live.txt
 ok "... and writes" writes
 ok "it goes, and there is the next commit" eventually 20 committed $'D\tlive.txt'
 ok "status knows it" says "$(g rev-parse live)" xendisk status "$dom" xvdb
+
+# While one is there.
+at=$(perl -0777 -ne 'print index($_, "1\n2\n3\n4\n5\n6\n")' "$img")
+is_edit() { g diff --name-only live~1 live | grep -qx docs/large.txt && [ "$(g show live:docs/large.txt | head -c 1536 | tr -d -c "$1" | wc -c)" = 512 ]; }
+meet "$dom"
+tell "write $at 512 0x41" flush
+ok "a guest writes, and stays" eventually 20 grep -q '^0 flush' "$tmp/out"
+snapshot() { xendisk snapshot "$dom" xvdb -m "$1" --wait > "$tmp/id" && [ "$(cat "$tmp/id")" = "$(g rev-parse live)" ]; }
+ok "a snapshot" snapshot first
+ok "... is a commit of that" is_edit A
+ok "... with its message" eval '[ "$(g log -1 --format=%s live)" = first ]'
+crash() { g log -1 --format=%B live | grep -qx 'Xendisk-Consistency: crash'; }
+ok "... and says how it was taken" crash
+tell "write $((at + 512)) 512 0x42" flush "read $at 512"
+ok "the guest goes on" eventually 20 grep -q '^0 read.* = 0x41' "$tmp/out"
+ok "another one" snapshot second
+ok "... stands on the first" eval '[ "$(g log -1 --format=%s live~1)" = first ]'
+ok "... has both" is_edit B
+tell "write $((at + 1024)) 512 0x43" flush
+head=$(g rev-parse live)
+ended_well "it has seen no error"
+ok "it goes: the rest is committed" eventually 20 eval '[ "$(g rev-parse live~1)" = "$head" ]'
+ok "... and is that" is_edit C
 ok "a snapshot without a guest" fails 1 'no guest' xendisk snapshot "$dom" xvdb
 ok "detach" toolstack detach "$dom" xvdb

@@ -30,6 +30,7 @@
 #include "common/util.h"
 #include "fat-commit.h"
 #include "fat-tree.h"
+#include "lfs.h"
 #include "overlay-map.h"
 #include "pack-write.h"
 #include "pins.h"
@@ -122,10 +123,10 @@ static bool is_untouched(void *ctx, const struct fat_run *run,
 
 /* --- Git ----------------------------------------------------------------------------- */
 
-static int read_tree(void *ctx, const uint8_t oid[OID_BYTES], uint8_t **ret,
-		     size_t *ret_n, char *ret_why)
+static int read_object(struct work *w, const uint8_t oid[OID_BYTES],
+		       enum object_type type, size_t max, uint8_t **ret,
+		       size_t *ret_n, char *ret_why)
 {
-	struct work *w = ctx;
 	struct reader *reader = NULL;
 	struct odb_source source = { w->disk.odb, NULL, w->disk.cache };
 	int r = go_on(w);
@@ -136,10 +137,31 @@ static int read_tree(void *ctx, const uint8_t oid[OID_BYTES], uint8_t **ret,
 	if (r < 0)
 		return why(ret_why, r, "there is not enough memory");
 	source.reader = reader;
-	r = odb_source_read(&source, oid, OBJECT_TREE, ODB_MAX_WHOLE, ret,
-			    ret_n, ret_why);
+	r = odb_source_read(&source, oid, type, max, ret, ret_n, ret_why);
 	reader_free(reader);
 	return r;
+}
+
+static int read_tree(void *ctx, const uint8_t oid[OID_BYTES], uint8_t **ret,
+		     size_t *ret_n, char *ret_why)
+{
+	return read_object(ctx, oid, OBJECT_TREE, ODB_MAX_WHOLE, ret, ret_n,
+			   ret_why);
+}
+
+static int is_pointer(void *ctx, const uint8_t oid[OID_BYTES], uint64_t size,
+		      char *ret_why)
+{
+	cleanup_free uint8_t *data = NULL;
+	struct lfs_pointer pointer;
+	size_t n;
+	int r;
+
+	if (size < LFS_POINTER_MIN || size > LFS_POINTER_MAX)
+		return 0;
+	r = read_object(ctx, oid, OBJECT_BLOB, LFS_POINTER_MAX, &data, &n,
+			ret_why);
+	return r < 0 ? r : lfs_is_pointer(data, n, &pointer);
 }
 
 static int put(void *ctx, enum object_type type, const void *data, size_t n,
@@ -306,6 +328,9 @@ static int make_tree(struct work *w, uint8_t ret[OID_BYTES])
 	const struct fat_tree_ops ops = { .read_tree = read_tree,
 					  .untouched = is_untouched,
 					  .put = put,
+					  .is_pointer = w->c->open.lfs ?
+								is_pointer :
+								NULL,
 					  .ctx = w };
 	uint64_t start = w->c->open.partition == LAYOUT_BARE ?
 				 0 :

@@ -64,6 +64,8 @@ struct fc_open {
 	char label[FC_LABEL_MAX];
 	uint32_t partition; /* enum layout_partition */
 	uint32_t follow; /* symbolic links to files: 0 or 1 */
+	uint32_t lfs; /* 0: pointers of Git LFS are files like others; or 1 */
+	uint32_t zero;
 	uint64_t size; /* layout_options.size */
 };
 

@@ -23,6 +23,7 @@
 
 #include "common/util.h"
 #include "fat-match.h"
+#include "lfs.h"
 #include "tree.h"
 
 #define MODE_FILE   0100644u
@@ -213,6 +214,38 @@ static int hash_file(struct making *m, uint32_t node)
 	return 0;
 }
 
+/* Of a node of the tree that was laid out. */
+static int was_pointer(const struct making *m, uint32_t base)
+{
+	if (!S_ISREG(m->match.base[base].mode))
+		return 0;
+	return m->ops->is_pointer(m->ops->ctx, m->match.base[base].oid,
+				  m->match.laid->nodes[base].size, m->why);
+}
+
+/* What Git LFS keeps elsewhere is not to be in the repository by surprise. */
+static int check_pointer(const struct making *m, uint32_t node, uint32_t old)
+{
+	uint64_t size = m->match.tree->nodes[node].size;
+	uint32_t base = m->match.found[node].base;
+	struct lfs_pointer pointer;
+	int r;
+
+	if (!m->ops->is_pointer || base == FAT_NOWHERE || base == old ||
+	    size == 0)
+		return 0;
+	r = was_pointer(m, base);
+	if (r <= 0)
+		return r;
+	r = old != FAT_NOWHERE ? was_pointer(m, old) :
+				 lfs_is_pointer(m->buf, size, &pointer);
+	if (r == 0)
+		r = node_fails(m, node, -EBADMSG,
+			       "it was a pointer of Git LFS, and is none any "
+			       "more: lfs=no commits it as it is");
+	return MIN(r, 0);
+}
+
 static int make_file(struct making *m, uint32_t node)
 {
 	uint32_t old = find_untouched(m, node);
@@ -226,12 +259,15 @@ static int make_file(struct making *m, uint32_t node)
 		memcpy(made->oid, m->match.base[old].oid, OID_BYTES);
 		made->mode = mode_of(m, node, old);
 	}
+	if (r == 0)
+		r = check_pointer(m, node, old);
+	if (r < 0)
+		return r;
 	made->same = base != FAT_NOWHERE &&
 		     made->mode == m->match.base[base].mode &&
 		     memcmp(made->oid, m->match.base[base].oid, OID_BYTES) == 0;
-	if (r == 0)
-		tell_file(m, node);
-	return r;
+	tell_file(m, node);
+	return 0;
 }
 
 /* --- Folders ------------------------------------------------------------------------- */

@@ -37,6 +37,12 @@ struct fat_tree_ops {
 	/* Optional.  What is different from the tree that was laid out; the path
 	 * is as in git, without a '/' in front. */
 	void (*changed)(void *ctx, enum fat_change change, const char *path);
+	/* Optional.  Is that file, of so many bytes, of the commit that was laid
+	 * out a pointer of Git LFS?  0, 1, or -errno and why.  If it is, only
+	 * another pointer, or nothing (git-lfs, docs/spec.md), may take its place:
+	 * else -EBADMSG. */
+	int (*is_pointer)(void *ctx, const uint8_t oid[OID_BYTES],
+			  uint64_t size, char *ret_why);
 	void *ctx;
 };
 

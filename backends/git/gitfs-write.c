@@ -152,6 +152,7 @@ static int get_options(struct write_back *w)
 	}
 	w->open.partition = gitfs_partition(disk);
 	w->open.follow = !links || strcmp(links, "follow") == 0;
+	w->open.lfs = xd_arg_bool(disk, "lfs");
 	w->open.size = xd_arg_u64(disk, "size");
 	r = take_text(w, "commit", branch, w->open.branch,
 		      sizeof(w->open.branch));

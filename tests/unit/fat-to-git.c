@@ -148,8 +148,11 @@ static void changed(void *ctx, enum fat_change change, const char *path)
 static void take(struct job *job)
 {
 	const struct fat_source source = { .read = read_image, .ctx = job };
-	const struct fat_tree_ops ops = { read_tree, is_untouched, put, changed,
-					  job };
+	const struct fat_tree_ops ops = { .read_tree = read_tree,
+					  .untouched = is_untouched,
+					  .put = put,
+					  .changed = changed,
+					  .ctx = job };
 	struct fat_tree_counts counts;
 	struct fat_volume *volume;
 	uint8_t tree[OID_BYTES];
