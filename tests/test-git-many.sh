@@ -47,13 +47,19 @@ ms()
 }
 packs() { find "$repo" -name '*.pack' | wc -l; }
 count() { git -C "$repo" rev-list --count web; }
-# Each time another worker, and its committer.
+# Each time another worker, and its committer; and one of the disk as it was in the
+# beginning, in turn, so that whatever else the machine does meets both.
 attach()
 {
 	for _ in 1 2 3 4 5; do
 		printf '%s\n' "open attach-$1 git git($repo,branch=web)" 'close git' |
 			"$git_io"
+		printf '%s\n' "open young-$1 git git($tmp/young.git,branch=web)" \
+			"many young-$1 git 10 $size" 'close git' | "$git_io"
+		printf '%s\n' "open - git git($repo,branch=web)" \
+			"many old-$1 git 10 $size" 'close git' | "$git_io"
 	done >> "$tmp/runs"
+	made=$((made + 50))
 }
 # snapshots N NAME: so many, of which the last are measured by themselves.
 snapshots()
@@ -68,8 +74,9 @@ snapshots()
 tell()
 {
 	echo "# $1: $(packs) packs, $(du -sm "$repo" | cut -f1) MiB;" \
-		"attach $(figure "attach-$1" ms) ms; snapshot acknowledged after" \
-		"$(figure "at-$1" ack_ms) ms, a commit after $(figure "at-$1" commit_ms) ms;" \
+		"attach $(figure "attach-$1" ms) ms ($(figure "young-$1" ms) with few);" \
+		"snapshot acknowledged after $(figure "at-$1" ack_ms) ms, a commit after" \
+		"$(figure "old-$1" commit_ms) ms ($(figure "young-$1" commit_ms));" \
 		"log -n 20 $(ms xendisk git log "$repo" web -n 20) ms," \
 		"log $(ms xendisk git log "$repo" web) ms;" \
 		"$(figure "at-$1" files) files and $(figure "at-$1" mib) MiB in use"
@@ -83,13 +90,14 @@ stages=(10)
 stages+=("$all")
 has_all() { echo "$(count) commits"; [ "$(count)" = "$1" ]; }
 few_packs() { echo "$(packs) packs"; [ "$(packs)" -le 70 ]; }
-few_files() { local n; n=$(figure "at-$1" files); echo "$n files"; [ "$n" -lt 700 ]; }
+few_files() { local n; n=$(figure "at-$1" files); echo "$n files"; [ "$n" -lt 1000 ]; }
 for stage in "${stages[@]}"; do
 	ok "$stage snapshots" snapshots $((stage - made + 1)) "$stage"
 	made=$((stage + 1))
+	[ -e "$tmp/young.git" ] || cp -a "$repo" "$tmp/young.git"
 	attach "$stage"
 	tell "$stage"
-	ok "... they are all there" has_all $((stage + 1))
+	ok "... they are all there" has_all "$made"
 	ok "... in few packs" few_packs
 	ok "... and few open files" few_files "$stage"
 done
@@ -119,7 +127,8 @@ refs() { git -C "$repo" for-each-ref --format='%(refname)' refs/xendisk/auto; }
 ok "$autos interval snapshots" hourly
 ok "... are there" test "$(refs | wc -l)" = "$autos"
 attach autos
-echo "# with $autos interval snapshots: attach $(figure attach-autos ms) ms," \
+echo "# with $autos interval snapshots: attach $(figure attach-autos ms) ms" \
+	"($(figure young-autos ms) with few)," \
 	"log -n 20 $(ms xendisk git log "$repo" web -n 20) ms"
 newest=$(refs | tail -1)
 "$top_builddir/xendisk" git export "$repo" "$newest" -o "$tmp/newest" > /dev/null
@@ -155,5 +164,6 @@ holds() { xendisk git export "$repo" "$1" --force -o "$tmp/out" > /dev/null && c
 ok "an interval snapshot is what it was" holds "$newest" "$tmp/newest"
 ok "all snapshots are there" has_all "$made"
 attach after
-echo "# afterwards: attach $(figure attach-after ms) ms," \
+echo "# afterwards: attach $(figure attach-after ms) ms" \
+	"($(figure young-after ms) with few)," \
 	"log -n 20 $(ms xendisk git log "$repo" web -n 20) ms"
