@@ -86,12 +86,12 @@ rounds()
 # p99 of the outages: of as many gaps as there were kills, the longest.
 outages()
 {
-	sort -rn "$tmp/gaps.$1" | head -n "$2" | awk -v who="$1" '
-		{ t[NR] = $1 }
+	sort -rn "$tmp/gaps.$1" | awk -v who="$1" -v most="$2" '
+		NR <= most { t[++n] = $1 } # to the end, or sort would fail
 		END {
-			if (!NR) { print who ": no gap over 10 ms"; exit }
-			print who ": " NR " outages, median " t[int((NR + 1) / 2)] \
-			      " ms, p99 " t[int(NR / 100) + 1] " ms, longest " t[1] " ms"
+			if (!n) { print who ": no gap over 10 ms"; exit }
+			print who ": " n " outages, median " t[int((n + 1) / 2)] \
+			      " ms, p99 " t[int(n / 100) + 1] " ms, longest " t[1] " ms"
 		}'
 }
 
