@@ -131,13 +131,40 @@ static double own_mib(void)
 
 /* --- Requests ---------------------------------------------------------------------- */
 
-/* Block i of the order; a stride that has no divisor in common with blocks. */
-static uint64_t block_of(uint64_t i, uint64_t blocks)
-{
-	uint64_t stride = blocks / 5 * 3 | 1;
+struct job {
+	struct disk *disk;
+	enum xd_op op;
+	uint64_t bs, count, at, blocks, stride;
+	unsigned int depth; /* in flight */
+	bool flush; /* after each depth */
+	uint64_t *took; /* ns, of each burst; or NULL */
+};
 
-	while (blocks % 3 == 0 && stride % 3 == 0)
-		stride += 2;
+/*
+ * What is added to a block's number for the next one: near the golden section of them,
+ * so that the next ones are far away, and no divisor in common, so that each block
+ * gets its turn.
+ */
+static uint64_t stride_of(uint64_t blocks)
+{
+	uint64_t stride = (uint64_t)((double)blocks * 0.6180339887) | 1;
+
+	for (;; stride += 2) {
+		uint64_t a = blocks, b = stride;
+
+		while (b > 0) {
+			uint64_t rest = a % b;
+
+			a = b;
+			b = rest;
+		}
+		if (a == 1)
+			return stride;
+	}
+}
+
+static uint64_t block_of(uint64_t i, uint64_t stride, uint64_t blocks)
+{
 	return (i * stride + i / blocks) % blocks;
 }
 
@@ -149,22 +176,15 @@ static void flush(struct disk *disk)
 		wrong("a flush failed", strerror(-r));
 }
 
-struct job {
-	struct disk *disk;
-	enum xd_op op;
-	uint64_t bs, count, at, blocks;
-	unsigned int depth; /* in flight */
-	bool flush; /* after each depth */
-	uint64_t *took; /* ns, of each burst; or NULL */
-};
-
 static void burst(const struct job *job, uint64_t first, unsigned int n)
 {
 	static struct rig_op ops[MAX_DEPTH];
 
 	for (unsigned int i = 0; i < n; i++)
 		rig_start(&job->disk->rig, 0, &ops[i], job->op, 0,
-			  job->at + block_of(first + i, job->blocks) * job->bs,
+			  job->at + block_of(first + i, job->stride,
+					     job->blocks) *
+					    job->bs,
 			  job->bs, buffer + (size_t)i * job->bs);
 	rig_wait(&job->disk->rig, 0, ops, n);
 	for (unsigned int i = 0; i < n; i++)
@@ -212,6 +232,7 @@ static struct job job_of(enum xd_op op, char **word)
 	if (job.bs == 0 || job.bs > FILL || job.blocks == 0 || job.count == 0 ||
 	    job.depth == 0 || job.depth > MAX_DEPTH)
 		wrong("impossible", word[1]);
+	job.stride = stride_of(job.blocks);
 	return job;
 }
 
@@ -426,13 +447,14 @@ static void do_many(char **word)
 	struct disk *disk = disk_of(word[2], true);
 	uint64_t count = number_of(word[3]), begin = now_ns(), ns[2];
 	uint64_t chunks = number_of(word[4]) / CHUNK;
+	uint64_t stride = stride_of(MAX(chunks, 1u));
 	uint64_t *acks = calloc(count + 1, sizeof(*acks));
 	uint64_t *commits = calloc(count + 1, sizeof(*commits));
 
 	if (!acks || !commits || !chunks || !count)
 		wrong("impossible", word[1]);
 	for (uint64_t i = 0; i < count; i++) {
-		snap(disk, block_of(i, chunks) * CHUNK, ns);
+		snap(disk, block_of(i, stride, chunks) * CHUNK, ns);
 		acks[i] = ns[0];
 		commits[i] = ns[1];
 	}
