@@ -58,7 +58,7 @@ for corpus in "$corpora"/*; do
 	name=${corpus##*/}
 	[ "$name" != slot ] || continue
 	case $name in
-	committer | disk | fat | git | overlay)
+	committer | disk | fat | files | git | overlay)
 		[ -e "$top_builddir/backends/.libs/gitfs.so" ] || continue
 		;;
 	esac

@@ -71,8 +71,8 @@ static int locate(const struct scan *s, uint32_t number, uint64_t *ret)
 		else
 			high = middle;
 	}
-	run = &s->runs->runs[low];
-	if (low == s->runs->nr || run->at > at)
+	run = low < s->runs->nr ? &s->runs->runs[low] : NULL;
+	if (!run || run->at > at)
 		return why(s->why, -EBADMSG,
 			   "block %u of the journal is nowhere", number);
 	*ret = run->where + (at - run->at);
