@@ -200,7 +200,25 @@ ln -s "$tmp/aside" "$lfs/.git/lfs"
 ok "all of it elsewhere" no 'lfs/objects: ' "gitfs($lfs/.git)"
 ok "... does not matter with lfs=no" image "$tmp/lfs.img" "gitfs($lfs/.git, lfs=no)"
 rm "$lfs/.git/lfs"
-mv "$tmp/aside" "$lfs/.git/lfs"
+
+# Where else it may be.
+mkdir "$lfs/.git/store"
+mv "$tmp/aside" "$lfs/.git/store/large"
+ok "elsewhere in the repository, and not said" image "$tmp/lfs.img" "gitfs($lfs/.git)"
+unpack "$tmp/lfs.img" "$tmp/out"
+ok "... is not found" has movie "$lfs/movie"
+git -C "$lfs" config lfs.storage store//./large/
+ok "lfs.storage" image "$tmp/lfs.img" "gitfs($lfs/.git)"
+unpack "$tmp/lfs.img" "$tmp/out"
+ok "... says where" has movie "$tmp/movie"
+git -C "$lfs" config lfs.storage ../.git/store/large
+ok "... not out of the repository" no '../.git/store/large/objects: ' "gitfs($lfs/.git)"
+git -C "$lfs" config lfs.storage "$lfs/.git/store/large"
+ok "... an absolute path" image "$tmp/lfs.img" "gitfs($lfs/.git)"
+unpack "$tmp/lfs.img" "$tmp/out"
+ok "... is not looked at" has movie "$lfs/movie"
+git -C "$lfs" config --unset lfs.storage
+mv "$lfs/.git/store/large" "$lfs/.git/lfs"
 
 # Each is an open file, and there are more than the soft limit allows.
 git -C "$lfs" switch -q -c many

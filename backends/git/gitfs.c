@@ -247,6 +247,25 @@ static int check_writing(struct xd_disk *disk)
 	return -EINVAL;
 }
 
+static int open_lfs(struct gitfs *gitfs, int dir, char *ret_why)
+{
+	cleanup_free char *storage = NULL;
+	int r;
+
+	if (gitfs->write || !xd_arg_bool(gitfs->disk, "lfs"))
+		return 0;
+	r = repo_setting(dir, "lfs.storage", &storage, ret_why);
+	if (r < 0)
+		return r;
+	if (!storage || *storage != '/')
+		return lfs_open(&gitfs->lfs, dir, storage, ret_why);
+	xd_note(gitfs->disk,
+		"lfs.storage is %.200s, and only what is in the repository is "
+		"read: files of Git LFS are pointers",
+		storage);
+	return 0;
+}
+
 static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 {
 	cleanup_close int dir = xd_open(disk, "repo", O_RDONLY | O_DIRECTORY);
@@ -265,8 +284,7 @@ static int open_tree(struct xd_disk *disk, struct gitfs *gitfs)
 		r = resolve(gitfs, dir, &rev);
 	if (r < 0)
 		return r;
-	if (!gitfs->write && xd_arg_bool(disk, "lfs"))
-		r = lfs_open(&gitfs->lfs, dir, reason);
+	r = open_lfs(gitfs, dir, reason);
 	objects = openat(dir, "objects",
 			 O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (objects < 0 && r == 0)

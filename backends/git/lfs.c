@@ -76,7 +76,28 @@ static int open_dir(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-int lfs_open(struct lfs **ret, int repo, char *ret_why)
+static int open_path(int from, const char *path)
+{
+	cleanup_free char *copy = strdup(path);
+	cleanup_close int dir = open_dir(from, ".");
+	char *rest = copy, *name;
+	int r = dir;
+
+	if (!copy)
+		return -ENOMEM;
+	while (r >= 0 && (name = strsep(&rest, "/"))) {
+		if (strcmp(name, "..") == 0)
+			return -EXDEV;
+		if (!*name || strcmp(name, ".") == 0)
+			continue;
+		r = open_dir(dir, name);
+		(void)close(dir);
+		dir = r;
+	}
+	return r < 0 ? r : TAKE_FD(dir);
+}
+
+int lfs_open(struct lfs **ret, int repo, const char *storage, char *ret_why)
 {
 	struct lfs *lfs = calloc(1, sizeof(*lfs));
 	cleanup_close int dir = -1;
@@ -84,12 +105,15 @@ int lfs_open(struct lfs **ret, int repo, char *ret_why)
 
 	if (!lfs)
 		return why(ret_why, -ENOMEM, "lfs: no memory");
-	r = dir = open_dir(repo, "lfs");
+	if (!storage)
+		storage = "lfs";
+	r = dir = open_path(repo, storage);
 	if (r >= 0)
 		r = open_dir(dir, "objects");
 	if (r < 0 && r != -ENOENT) {
 		free(lfs);
-		return why(ret_why, r, "lfs/objects: %s", strerror(-r));
+		return why(ret_why, r, "%.200s/objects: %s", storage,
+			   strerror(-r));
 	}
 	lfs->dir = r;
 	*ret = lfs;

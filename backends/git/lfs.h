@@ -35,9 +35,11 @@ bool lfs_is_pointer(const uint8_t *bytes, size_t n, struct lfs_pointer *ret);
 
 struct lfs;
 
-/* Of the repository in a folder, whose descriptor stays the caller's.  That
- * lfs/objects is not there is no error. */
-int lfs_open(struct lfs **ret, int repo, char *ret_why);
+/* Of the repository in a folder, whose descriptor stays the caller's.  storage: the
+ * folder in it where objects/ is, lfs.storage of git-lfs-config(5); NULL: lfs.  That
+ * it is not there is no error; -EXDEV, or what opening a link says: it leads out of
+ * the repository. */
+int lfs_open(struct lfs **ret, int repo, const char *storage, char *ret_why);
 /*
  * Opens an object, or finds that it is open.  -ENOENT: it is not there; any other
  * error, and why: it is no plain file, has another size, or there are too many.

@@ -190,3 +190,29 @@ char *revision_about(const struct revision *rev)
 			 rev->has_commit ? "commit" : "tree", id, date,
 			 rev->path);
 }
+
+int repo_setting(int dir, const char *name, char **ret, char *ret_why)
+{
+	git_repository *repo;
+	git_config *all = NULL, *own = NULL;
+	git_config_entry *entry = NULL;
+	int r = repo_open(&repo, dir, ret_why);
+
+	if (r < 0)
+		return r;
+	*ret = NULL;
+	if (git_repository_config(&all, repo) < 0)
+		r = repo_why(ret_why, -EIO, "its configuration", "");
+	/* No level, no setting. */
+	if (r == 0 &&
+	    git_config_open_level(&own, all, GIT_CONFIG_LEVEL_LOCAL) == 0 &&
+	    git_config_get_entry(&entry, own, name) == 0 && entry->value) {
+		*ret = strdup(entry->value);
+		r = *ret ? 0 : why(ret_why, -ENOMEM, "%s: no memory", name);
+	}
+	git_config_entry_free(entry);
+	git_config_free(own);
+	git_config_free(all);
+	repo_close(repo);
+	return r;
+}

@@ -33,6 +33,9 @@ int repo_look_up(struct git_repository *repo, const char *rev,
 		 struct revision *ret, char *ret_why);
 /* The same, of a repository that is not open; dir: as above. */
 int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why);
+/* A setting of that repository itself, not of a user or the system, to be freed;
+ * NULL: there is none. */
+int repo_setting(int dir, const char *name, char **ret, char *ret_why);
 /* What a disk made of it says in /.xendisk/commit, to be freed; NULL: no memory. */
 char *revision_about(const struct revision *rev);
 

@@ -48,7 +48,7 @@ static int lay_out(int dir, const char *rev, const struct layout_ops *ops,
 	int r = repo_resolve(dir, rev, &revision, ret_why);
 
 	if (r == 0)
-		r = lfs_open(&source.lfs, dir, ret_why);
+		r = lfs_open(&source.lfs, dir, NULL, ret_why);
 	if (r == 0)
 		r = odb_open(&odb, objects, ret_why);
 	if (r == 0)

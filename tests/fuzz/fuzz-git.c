@@ -449,7 +449,7 @@ static void check_disk(struct odb *odb, struct build_source *source,
 	source->posix = ops->posix;
 	HOLDS(cache_new(&cache, 1 << 16) == 0 &&
 		      reader_new(&reader, odb, cache) == 0 &&
-		      lfs_open(&source->lfs, objects, reason) == 0,
+		      lfs_open(&source->lfs, objects, NULL, reason) == 0,
 	      "memory");
 	r = build_vtree(&tree, odb, reader, cache, source, &counts, reason);
 	HOLDS((r == 0) == (*reason == '\0'), "a sentence");
