@@ -27,7 +27,6 @@
 #include "gitfs-write.h"
 #include "repo.h"
 
-#define BUDGET_TRIES 25 /* a fifth of a second each, if nobody answers */
 
 /* --- Which commit ------------------------------------------------------------- */
 
@@ -182,26 +181,12 @@ static int lay_out(struct gitfs *gitfs, const struct revision *rev, int objects,
 	return 0;
 }
 
-/* Who opens may wait; xd_budget() does not for long. */
-static int take_budget(struct xd_disk *disk, uint64_t bytes)
-{
-	int r = -EAGAIN;
-
-	for (unsigned int i = 0; i < BUDGET_TRIES && r == -EAGAIN; i++)
-		r = xd_budget(disk, (int64_t)bytes);
-	return r;
-}
-
 static int charge(struct gitfs *gitfs)
 {
 	uint64_t bytes = odb_loose_bytes(gitfs->laid.odb);
-	int r = bytes ? take_budget(gitfs->disk, bytes) : 0;
+	int r = bytes ? xd_budget(gitfs->disk, (int64_t)bytes) : 0;
 
-	if (r == -EAGAIN)
-		xd_error(gitfs->disk,
-			 "copying loose objects: whether mem-limit allows it "
-			 "is not known: the daemon does not answer");
-	else if (r < 0)
+	if (r < 0)
 		xd_error(gitfs->disk,
 			 "copying loose objects takes %" PRIu64 " bytes%s",
 			 bytes,
