@@ -27,7 +27,6 @@
 #include "gitfs-write.h"
 #include "repo.h"
 
-
 /* --- Which commit ------------------------------------------------------------- */
 
 /* What an earlier worker took down; 0 bytes: it is the first. */
