@@ -3,17 +3,17 @@
 # Several disks, several queues, and the ends a guest can come to.
 
 t 'a phy disk on blkback beside ours: untouched, and works' A xendisk beside_phy
-t 'disk=[...] at create, block-list' AB xendisk at_create
-t 'a PVH guest' AB any pvh_trip
-t 'four queues, at create and by block-attach' AB xendisk four_queues
-t 'blkfront loaded anew: fewer queues, another ring order' AB xendisk reload 400
-t 'block-detach --force, then xl destroy, with I/O in flight' AB xendisk destroy_busy
-t 'detach while mounted' AB any detach_mounted
-t 'block-detach --force' AB any detach_force
-t 'the guest reads no params' AB xendisk params_hidden
-t 'a disk in dom0 itself, as pygrub has it' AB xendisk dom0_disk
-t 'a guest that reboots finds its disk' AB any reboot
-t 'save and restore with the disk mounted and at work' AB any save_restore
+t 'disk=[...] at create, block-list' Ab xendisk at_create
+t 'a PVH guest' aB any pvh_trip
+t 'four queues, at create and by block-attach' Ab xendisk four_queues
+t 'blkfront loaded anew: fewer queues, another ring order' aB xendisk reload 400
+t 'block-detach --force, then xl destroy, with I/O in flight' Ab xendisk destroy_busy
+t 'detach while mounted' aB any detach_mounted
+t 'block-detach --force' Ab any detach_force
+t 'the guest reads no params' Ab xendisk params_hidden
+t 'a disk in dom0 itself, as pygrub has it' Ab xendisk dom0_disk
+t 'a guest that reboots finds its disk' Ab any reboot
+t 'save and restore with the disk mounted and at work' aB any save_restore
 
 # The phy disk comes first and stays; ours comes and goes beside it.
 beside_phy() {

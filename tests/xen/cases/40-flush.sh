@@ -6,7 +6,7 @@
 # sends no flush after a failed one, whatever the answer: from then on xendiskd
 # flushes after every write.
 
-t 'failed fdatasync: EIO, nothing is believed, the mark stays' AB xendisk poison
+t 'failed fdatasync: EIO, nothing is believed, the mark stays' aB xendisk poison
 
 conditions() {
 	xendisk list --json pv | jq -r '.disks[0].conditions[]'

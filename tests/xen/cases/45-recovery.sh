@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 # Processes die under a guest at work: it may notice nothing but a delay.
 
-t '12 kill -9 of worker, daemon and both, under load: no error' AB xendisk kills 600
-t 'the daemon is stopped: detach waits for the next one' AB xendisk stopped_detach
+t 'kill -9 of worker, daemon and both, under load: no error' aB xendisk kills 600
+t 'the daemon is stopped: detach waits for the next one' Ab xendisk stopped_detach
 
 worker_is_new() {
 	local now
@@ -45,7 +45,8 @@ in_flight() {
 }
 
 kills() {
-	local i before sum words=(worker daemon worker both)
+	local i before sum n=8 words=(worker daemon worker both)
+	[ -z "${XENLAB_ALL:-}" ] || n=20
 	guest pv
 	slow_new /srv/slow.img
 	image /srv/slow/d.img 24M
@@ -54,17 +55,17 @@ kills() {
 	# The guest has seen disks that failed, in cases before this one.
 	gx pv 'dmesg -c >/dev/null'
 	load_start pv xvdb
-	for ((i = 0; i < 12; i++)); do
+	for ((i = 0; i < n; i++)); do
 		kill_one "${words[i % 4]}"
 		sleep "0.$((RANDOM % 9 + 1))"
 	done
 	load_end pv xvdb
 	refuse gx pv 'dmesg | grep -E "I/O error|wrong operation|further use"'
-	[ "$(in_flight "$before" | wc -l)" -ge 9 ] ||
+	[ "$(in_flight "$before" | wc -l)" -ge $((n * 3 / 4)) ] ||
 		fail "fewer workers have gone on than were killed"
 	sum=$(in_flight "$before" | awk '{n += $1} END {print n}')
 	echo "$sum requests were in flight when workers died"
-	[ "$sum" -ge 6 ] || fail "too few to show anything"
+	[ "$sum" -ge $((n / 2)) ] || fail "too few to show anything"
 	detach pv xvdb
 	rm /srv/slow/d.img
 	slow_gone /srv/slow.img

@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 # The xendisk command beside xl, and the daemon's own end.
 
-t 'xendisk attach, list, show, detach' AB xendisk command_trip
-t 'xendisk attach --direct' AB xendisk command_direct
+t 'xendisk attach, list, show, detach' aB xendisk command_trip
+t 'xendisk attach --direct' Ab xendisk command_direct
 t 'a daemon that starts late finds the nodes' AB xendisk late_daemon
 t 'the end: nothing left behind, no complaint in any log' AB any the_end
 
