@@ -7,7 +7,8 @@
 
 #include "common/util.h"
 
-#define SPIN_NS 20000ull /* a try, at most */
+#define SPIN_NS	 20000ull /* a try, at most */
+#define TAKEN_NS 2000ull /* an offer that is not taken is over before */
 
 /* The other thread of a core may have use for it. */
 static inline void relax(void)
@@ -20,7 +21,7 @@ static inline void relax(void)
 bool spin_look(struct spin *spin, const struct spin_how *how,
 	       bool (*look)(void *ctx), void *ctx)
 {
-	uint64_t begin = now_ns(), now = begin, away = 0;
+	uint64_t begin = now_ns(), now = begin, away = 0, others = 0;
 	bool good = false;
 
 	do {
@@ -34,7 +35,10 @@ bool spin_look(struct spin *spin, const struct spin_how *how,
 		good = look(ctx);
 		away = now_ns() - now;
 		now += away;
+		if (away > TAKEN_NS)
+			others += away;
 	} while (!good && now - begin < SPIN_NS);
+	spin_used(spin, now - begin - others);
 	if (away >= how->turn_ns)
 		spin_taken(spin);
 	else

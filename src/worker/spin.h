@@ -9,7 +9,10 @@
  * it, is waited for in vain.  So a try is only made while more than two of three
  * are good; else the next sleeps go without, twice as many after each try that
  * fails.  And where others want the CPU no more is made for long: to offer it is
- * to stand behind them.  Pure: no time but what it is told.
+ * to stand behind them.  And a lane whose CPU others can use better allows itself
+ * only a share of its time for all tries together, for what it takes less of a CPU
+ * a request then, and a try that pays in time still costs more CPU than sleeping.
+ * Pure: no time but what it is told.
  */
 #ifndef XENDISK_SPIN_H
 #define XENDISK_SPIN_H
@@ -26,6 +29,8 @@ struct spin {
 	unsigned int credit; /* a good try gives one, a bad one takes two */
 	unsigned int skip; /* sleeps that go without */
 	unsigned int last_skip;
+	int64_t allowed_ns; /* of tries; below 0: too much was used already */
+	uint64_t asked_ns; /* when that was reckoned last */
 };
 
 static inline bool spin_wanted(struct spin *spin)
@@ -60,6 +65,31 @@ static inline void spin_taken(struct spin *spin)
 	spin->credit = 0;
 	spin->last_skip = SPIN_SKIP_MOST;
 	spin->skip = SPIN_SKIP_MOST;
+}
+
+/* Not saved up for longer than this. */
+#define SPIN_ALLOWED_MOST_NS 100000
+
+/* Whether tries have had less than so much of the time until now, in percent. */
+static inline bool spin_allowed(struct spin *spin, uint64_t now,
+				unsigned int percent)
+{
+	uint64_t away = now - spin->asked_ns;
+
+	spin->asked_ns = now;
+	if (away >= SPIN_ALLOWED_MOST_NS)
+		spin->allowed_ns = SPIN_ALLOWED_MOST_NS;
+	else
+		spin->allowed_ns += (int64_t)(away * percent / 100);
+	if (spin->allowed_ns > SPIN_ALLOWED_MOST_NS)
+		spin->allowed_ns = SPIN_ALLOWED_MOST_NS;
+	return spin->allowed_ns > 0;
+}
+
+/* A try took so much CPU. */
+static inline void spin_used(struct spin *spin, uint64_t ns)
+{
+	spin->allowed_ns -= (int64_t)ns;
 }
 
 struct spin_how {

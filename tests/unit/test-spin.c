@@ -93,6 +93,41 @@ static void test_taken(void **state)
 	assert_int_equal(tries(&spin, 100, always), 100);
 }
 
+/* Turns of work and a try each; a turn that may have no try sleeps instead.  Returns
+ * the tries' share of the time, in percent. */
+static unsigned int share(struct spin *spin, unsigned int percent,
+			  unsigned int work_ns, unsigned int try_ns)
+{
+	uint64_t now = 1000000000, begin = now, in_tries = 0;
+
+	for (unsigned int i = 0; i < 10000; i++) {
+		now += work_ns;
+		if (spin_allowed(spin, now, percent)) {
+			spin_used(spin, try_ns);
+			in_tries += try_ns;
+		}
+		now += try_ns;
+	}
+	return (unsigned int)(in_tries * 100 / (now - begin));
+}
+
+static void test_allowed(void **state)
+{
+	struct spin spin = { 0 };
+
+	(void)state;
+	assert_in_range(share(&spin, 30, 5000, 15000), 28, 32);
+	/* Nobody is kept from what is less. */
+	spin = (struct spin){ 0 };
+	assert_in_range(share(&spin, 30, 9000, 1000), 10, 10);
+	spin = (struct spin){ 0 };
+	assert_int_equal(share(&spin, 0, 5000, 15000), 0);
+	/* What was not used long ago is not saved up. */
+	(void)spin_allowed(&spin, UINT64_C(3600000000000), 30);
+	spin_used(&spin, SPIN_ALLOWED_MOST_NS);
+	assert_false(spin_allowed(&spin, UINT64_C(3600000000001), 30));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -100,6 +135,7 @@ int main(void)
 		cmocka_unit_test(test_does_not_pay),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_taken),
+		cmocka_unit_test(test_allowed),
 	};
 
 	return cmocka_run_group_tests_name("spin", tests, NULL, NULL);
