@@ -171,6 +171,15 @@ unfinished()
 		disk j "$tmp/journal.img" && nothing a j
 }
 ok "one that was not finished" eval 'journal "" && unfinished'
+# What libext2fs opens in the end is the superblock in the journal.
+large_super()
+{
+	ext -O ^64bit,^metadata_csum && cp "$tmp/before.img" "$tmp/after.img" &&
+		perl -e 'open(F, "+<", $ARGV[0]); binmode F; seek(F, 1028, 0);
+			print F "\xff" x 4' "$tmp/after.img" && journal ""
+}
+ok "a superblock in it that cannot be" large_super
+ok "... is refused" says "it cannot be read: 4294967295 blocks, which is more" xgit diff "$repo" a j
 
 # --- FAT, partitions -----------------------------------------------------------------
 fat()
@@ -293,3 +302,40 @@ ok "FAT of somebody hostile" fat_mutants
 circle() { ext -b 1024 && debugfs -w -R "ln keep keep/deep/again" "$tmp/after.img" 2> /dev/null && disk b "$tmp/after.img"; }
 ok "a folder in itself" circle
 ok "... is refused" says "/keep/deep/again: inode [0-9]*: a folder that is in two" xgit diff "$repo" a b
+# The name is cut in the middle of a character, and goes through JSON.
+long_name()
+{
+	local name
+	name=$(printf 'ä%.0s' {1..120})
+	ext -b 1024 && debugfs -w -f - "$tmp/after.img" <<- END > "$tmp/debugfs" 2>&1 &&
+		mkdir $name
+		ln keep $name/again
+	END
+		disk b "$tmp/after.img"
+}
+ok "... in one with a long name" long_name
+ok "... too, and that is what is said" says "it cannot be read: /.*: a folder that is in two" \
+	xgit diff "$repo" a b
+several_names()
+{
+	ext -b 1024 && debugfs -w -f - "$tmp/before.img" <<- END > "$tmp/debugfs" 2>&1 &&
+		ln nothing one
+		ln nothing two
+		ln nothing three
+	END
+		cp "$tmp/before.img" "$tmp/after.img" &&
+		debugfs -w -f - "$tmp/after.img" <<- END > "$tmp/debugfs" 2>&1 &&
+			unlink one
+			unlink two
+			unlink three
+			ln nothing 1
+			ln nothing 2
+			ln nothing 3
+			ln nothing 4
+		END
+		disk a "$tmp/before.img" && disk b "$tmp/after.img"
+}
+ok "a file with several names" several_names
+names() { xgit diff --files "$repo" a b | grep -c "^$1"; }
+ok "... each that is gone is another one now" says '^3$' names renamed
+ok "... and one is new" says '^1$' names added

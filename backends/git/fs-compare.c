@@ -28,6 +28,9 @@
 struct comparing {
 	struct fs_volume *a, *b;
 	uint32_t *by_identity; /* nodes of a */
+	/* Of the first one with an identity: so many from there on have partners.
+	 * A guest can give a file any number of names. */
+	uint32_t *taken;
 	uint32_t nr_identities;
 	struct fs_runs runs_a, runs_b;
 	uint64_t left; /* bytes that may still be read */
@@ -219,7 +222,8 @@ static int list_identities(struct comparing *c)
 	struct fs_tree *a = &c->a->tree;
 
 	c->by_identity = calloc(a->nr, sizeof(*c->by_identity));
-	if (!c->by_identity)
+	c->taken = calloc(a->nr, sizeof(*c->taken));
+	if (!c->by_identity || !c->taken)
 		return why(c->why, -ENOMEM, "no memory");
 	for (uint32_t i = 0; i < a->nr; i++)
 		if (is_alone(&a->nodes[i]) && has_identity(&a->nodes[i]))
@@ -244,11 +248,15 @@ static uint32_t find_identity(const struct comparing *c,
 		else
 			high = middle;
 	}
-	for (; low < c->nr_identities &&
-	       order_of(&nodes[c->by_identity[low]], node) == 0;
-	     low++)
-		if (is_alone(&nodes[c->by_identity[low]]))
-			return c->by_identity[low];
+	for (uint32_t first = low; low < c->nr_identities; c->taken[first]++) {
+		uint32_t at = first + c->taken[first];
+
+		if (at == c->nr_identities ||
+		    order_of(&nodes[c->by_identity[at]], node) != 0)
+			break;
+		if (is_alone(&nodes[c->by_identity[at]]))
+			return c->by_identity[at];
+	}
 	return FS_NONE;
 }
 
@@ -350,6 +358,7 @@ int fs_compare(struct fs_volume *a, struct fs_volume *b,
 	if (r == 0)
 		r = tell_changes(&c, fn, ctx);
 	free(c.by_identity);
+	free(c.taken);
 	free(c.runs_a.runs);
 	free(c.runs_b.runs);
 	free(c.buf_a);

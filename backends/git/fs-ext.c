@@ -501,15 +501,19 @@ static int read_tree(struct fs_volume *volume, char *ret_why)
 
 /* --- Opening -------------------------------------------------------------------------- */
 
-/* libext2fs makes tables of what the superblock says. */
+/* libext2fs makes tables of what the superblock says, be it in the journal. */
 static int check_super(struct fs_volume *volume, char *ret_why)
 {
 	struct ext2_super_block super;
+	struct ext *ext = volume->data;
 	uint64_t blocks;
-	int r = fs_read(volume, SUPER, &super, sizeof(super), ret_why);
+	int r = fs_read(volume, SUPER, &super, sizeof(super), ext->why);
 
+	if (r == 0)
+		r = put_journal(volume, SUPER, (uint8_t *)&super,
+				sizeof(super));
 	if (r < 0)
-		return r;
+		return why(ret_why, r, "%s", ext->why);
 	blocks = ext2fs_le32_to_cpu(super.s_blocks_count);
 	if (ext2fs_le32_to_cpu(super.s_feature_incompat) &
 	    EXT4_FEATURE_INCOMPAT_64BIT)
@@ -595,7 +599,9 @@ static int ext_read(struct fs_volume *volume, char *ret_why)
 			       "in fast commits");
 	if (r == 0 && ext->journal.nr > 0) {
 		close_fs(ext);
-		r = open_fs(volume, ret_why);
+		r = check_super(volume, ret_why);
+		if (r == 0)
+			r = open_fs(volume, ret_why);
 	}
 	return r < 0 ? r : read_tree(volume, ret_why);
 }

@@ -53,6 +53,18 @@ static int put(struct finder *f, json_t *line)
 	return 0;
 }
 
+/* One with a long path in it may have been cut in the middle of a character, which
+ * JSON does not take. */
+static json_t *sentence(char *text)
+{
+	json_t *ret = json_string(text);
+
+	for (char *p = text; !ret && *p; p++)
+		if (*p & 0x80)
+			*p = '?';
+	return ret ? ret : json_string(text);
+}
+
 static const char *kind_of(uint16_t mode)
 {
 	return S_ISDIR(mode)  ? "folder" :
@@ -179,7 +191,7 @@ static int tell_place(struct finder *f, const struct fs_place *a,
 	if (r < 0)
 		return r;
 	if (compare_as(f, a, b, ops) < 0)
-		r = put(f, json_pack("{s:s}", "error", f->why));
+		r = put(f, json_pack("{s:o}", "error", sentence(f->why)));
 	return r;
 }
 
@@ -260,7 +272,7 @@ static void child(const struct tool_repo *repo, struct chunk_map *a,
 		r = why(f.why, -ENOMEM, "no memory");
 	if (r == 0)
 		r = find_all(&f);
-	r = put(&f, r < 0 ? json_pack("{s:s}", "failed", f.why) :
+	r = put(&f, r < 0 ? json_pack("{s:o}", "failed", sentence(f.why)) :
 			    json_pack("{s:b}", "end", 1));
 	commit_disk_free(f.disks[0]);
 	commit_disk_free(f.disks[1]);
