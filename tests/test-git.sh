@@ -182,6 +182,8 @@ ok "the disk grows under it" says '^2M$' xendisk resize "$third" xvdb 2M
 tell "size 2097152" "write 2093056 4K 0x33"
 ended_well "it has seen that, writes there, and goes"
 ok "a snapshot of a disk whose guest has gone" says '^[0-9a-f]\{40\}$' shared
+stands_on() { xendisk status "$third" xvdb | grep -q "^base *$(git -C "$repo" rev-parse "$1")\$"; }
+ok "... is what status says that it stands on" stands_on shared
 size_in() { git -C "$repo" show "$1:disk" | grep -qx "size $2"; }
 ok "... has what it wrote, and the size" size_in shared 2097152
 ok "... the one before has its own" size_in shared~1 1048576

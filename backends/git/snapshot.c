@@ -605,7 +605,11 @@ static int status(struct client *client, const char *asked, char *text,
 
 	if (client->open.branch[0])
 		add(text, size, "branch", client->open.branch);
-	add_id(text, size, "base", base_commit(client->base));
+	/* Of a snapshot that was taken with no guest there we know by its answer. */
+	add_id(text, size, "base",
+	       client->active || client->nr_late == 0 ?
+		       base_commit(client->base) :
+		       client->late[client->nr_late - 1].commit);
 	if (client->active) {
 		(void)count_layers(client, LAYER_ACTIVE, &dirty);
 		add_id(text, size, "head",
