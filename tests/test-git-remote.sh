@@ -162,7 +162,8 @@ if [ "$(id -u)" = 0 ]; then
 	cat > "$tmp/program" <<-END
 		#!/bin/sh
 		{ id -u; echo "home \$HOME"; env | sed -n 's/^\(SECRET\|SSH_AUTH_SOCK\)/has \1/p'
-		  (: > /dev/tty) 2> /dev/null && echo a terminal; } > "$theirs/told"
+		  (: > /dev/tty) 2> /dev/null && echo a terminal
+		  [ -t 1 ] || [ -t 2 ] && echo a screen; } > "$theirs/told"
 		exit 1
 	END
 	chmod 755 "$tmp/program"
@@ -179,6 +180,14 @@ if [ "$(id -u)" = 0 ]; then
 	ok "... at his home" told "home /nonexistent"
 	ok "... without root's environment" eval '! told "has.*"'
 	ok "... and terminal" eval '! told "a terminal"'
+	if command -v script > /dev/null; then
+		rm -f "$theirs/told"
+		ok "from a terminal" fails 1 'git ls-remote has failed' on_terminal "$git_tool" push "$theirs" ssh://localhost/x web
+		ok "... it has run" told 54321
+		ok "... which is not his to read" eval '! told "a terminal" && ! told "a screen"'
+	else
+		skipped "from a terminal" "script is not installed"
+	fi
 	chmod 700 "$tmp"
 else
 	skipped "somebody else's repository" "this is not root"

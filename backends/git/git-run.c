@@ -5,8 +5,9 @@
  * A repository's configuration may name programs (core.sshCommand, a credential helper),
  * so git runs as the repository's owner, never as root for somebody else.  Then the owner
  * is to get nothing of root's: not its environment, in which there may be an agent or a
- * token; not its input; and no controlling terminal, into which a program of his could
- * type.  So nobody is asked for anything then.
+ * token; not its input; and no terminal: into a controlling one a program of his could
+ * type, and from one that is only its stderr it could read what root types, for as long
+ * as it likes.  So nobody is asked for anything then, and what git says comes to us.
  */
 #include "config.h"
 
@@ -60,7 +61,7 @@ void git_run_begin(struct git_run *run, const char *repo, bool is_owner)
 	(void)tool_interrupted(); /* we wait for git, and say how it ended */
 }
 
-/* words: its stderr, or -1: it stays ours. */
+/* out: its stdout, or -1: as its stderr.  words: its stderr, or -1: it stays ours. */
 static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attr,
 		   const struct git_run *run, int out, int words)
 {
@@ -74,10 +75,11 @@ static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attr,
 	}
 	if (r == 0)
 		r = posix_spawn_file_actions_adddup2(
+			actions, words < 0 ? STDERR_FILENO : words,
+			STDERR_FILENO);
+	if (r == 0)
+		r = posix_spawn_file_actions_adddup2(
 			actions, out < 0 ? STDERR_FILENO : out, STDOUT_FILENO);
-	if (r == 0 && words >= 0)
-		r = posix_spawn_file_actions_adddup2(actions, words,
-						     STDERR_FILENO);
 	return r;
 }
 
@@ -150,13 +152,13 @@ int git_run(const struct git_run *run, const char *const *args, int out,
 			       .said = meter_take,
 			       .ctx = &meter,
 			       .stop = tool_interrupted };
-	bool bar = run->bar && has_progress(args);
+	bool heard = run->is_owner || (run->bar && has_progress(args));
 	int ends[2] = { -1, -1 };
 	int status, r;
 	pid_t pid;
 
-	if (bar && (pipe2(ends, O_CLOEXEC) < 0 ||
-		    fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0))
+	if (heard && (pipe2(ends, O_CLOEXEC) < 0 ||
+		      fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0))
 		return why(ret_why, -errno, "a pipe: %s", strerror(errno));
 	r = spawn(run, args, out, ends[1], &pid);
 	if (ends[1] >= 0)
@@ -168,7 +170,7 @@ int git_run(const struct git_run *run, const char *const *args, int out,
 		r = why(ret_why, r == ENOENT ? -EOPNOTSUPP : -r,
 			r == ENOENT ? "git is not installed" : "git: %s",
 			strerror(r));
-	if (bar)
+	if (heard)
 		meter_end(&meter);
 	if (ends[0] >= 0)
 		(void)close(ends[0]);

@@ -10,9 +10,13 @@
 
 #include "common/util.h"
 
+/* More than a pipe holds: whoever keeps on writing does not keep us here. */
+#define READS 64
+
 /* False: there is nothing any more. */
 static bool hear(const struct watch *watch)
 {
+	unsigned int reads = 0;
 	char text[4096];
 	ssize_t n;
 
@@ -20,8 +24,8 @@ static bool hear(const struct watch *watch)
 		n = read(watch->fd, text, sizeof(text));
 		if (n > 0)
 			watch->said(watch->ctx, text, (size_t)n);
-	} while (n > 0 || (n < 0 && errno == EINTR));
-	return n < 0 && errno == EAGAIN;
+	} while ((n > 0 && ++reads < READS) || (n < 0 && errno == EINTR));
+	return n > 0 || (n < 0 && errno == EAGAIN);
 }
 
 static void look_at_stop(pid_t pid, const struct watch *watch)
