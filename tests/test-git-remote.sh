@@ -144,6 +144,18 @@ if command -v script > /dev/null; then
 	touch "$tmp/git.fails"
 	ok "... that fails" fails 1 'git gc: .*fatal: it is so' on_terminal "$git_tool" gc "$a"
 	rm "$tmp/git.fails"
+	# A signal is for us alone: it stops our git, which says no more.
+	interrupted() {
+		local pid rc=0
+		printf '#!/bin/sh\ntouch "$0.runs"\nexec sleep 60\n' > "$tmp/git"
+		PATH=$tmp:$PATH "$git_tool" gc "$a" 2> "$tmp/words" &
+		pid=$!
+		cleanup_pids+=("$pid")
+		eventually 20 test -e "$tmp/git.runs" && kill -TERM "$pid"
+		wait "$pid" || rc=$?
+		[ "$rc" = 1 ] && grep -q 'interrupted' "$tmp/words"
+	}
+	ok "gc that is interrupted" interrupted
 	bare() { ! PATH=$tmp:$PATH xgit push "$a" "$hub" web 2>&1 | grep -q '\['; }
 	ok "no terminal: no bar" bare
 else
@@ -185,6 +197,14 @@ if [ "$(id -u)" = 0 ]; then
 		ok "from a terminal" fails 1 'git ls-remote has failed' on_terminal "$git_tool" push "$theirs" ssh://localhost/x web
 		ok "... it has run" told 54321
 		ok "... which is not his to read" eval '! told "a terminal" && ! told "a screen"'
+		# A session without a terminal may have ours for a screen: gc's own is one.
+		printf '#!/bin/sh\n. "%s"\n' "$tmp/program" > "$tmp/git"
+		chmod 755 "$tmp/git"
+		rm -f "$theirs/told"
+		ok "gc of it, from a terminal" fails 1 'git gc: .*it failed' on_terminal "$git_tool" gc "$theirs"
+		ok "... its git has run as the owner" told 54321
+		ok "... and not at root's terminal" eval '! told "a terminal"'
+		rm "$tmp/git"
 	else
 		skipped "from a terminal" "script is not installed"
 	fi

@@ -223,7 +223,7 @@ void committer_consolidate(struct committer *c)
 		return;
 	(void)snprintf(threshold, sizeof(threshold), "core.bigFileThreshold=%u",
 		       (unsigned int)c->chunk / 2);
-	r = safe_git(c->repo_dir, args, reason);
+	r = safe_git(c->repo_dir, args, NULL, reason);
 	c->no_git = r == -ENOENT;
 	/* What failed, for want of space perhaps, is not tried each time. */
 	c->packs_again = r < 0 ? packs + PACKS_MANY / 2 : 0;

@@ -65,8 +65,9 @@ static int run(struct tool_repo *repo, const char *const *args, char *ret_why)
 	int r;
 
 	if (!isatty(STDERR_FILENO))
-		return safe_git(repo->dir, args, ret_why);
-	r = safe_git_told(repo->dir, args, meter_take, &meter, ret_why);
+		return safe_git(repo->dir, args, tool_interrupted, ret_why);
+	r = safe_git_told(repo->dir, args, meter_take, &meter, tool_interrupted,
+			  ret_why);
 	meter_end(&meter);
 	return r;
 }
@@ -89,10 +90,13 @@ static int collect(struct tool_repo *repo, bool full, char *ret_why)
 	if (flock(repo->packs, LOCK_EX | LOCK_NB) < 0)
 		return why(ret_why, -EBUSY, "somebody else is at it");
 	repo_stand_back();
-	r = safe_git(repo->dir, refs, ret_why);
+	(void)tool_interrupted(); /* from now on a signal only says so */
+	r = safe_git(repo->dir, refs, tool_interrupted, ret_why);
 	if (r == 0)
 		r = run(repo, full ? all : combine, ret_why);
 	(void)flock(repo->packs, LOCK_UN);
+	if (r < 0 && tool_interrupted())
+		return why(ret_why, -EINTR, "interrupted");
 	return r == -ENOENT ?
 		       why(ret_why, -EOPNOTSUPP, "git is not installed") :
 		       r;

@@ -38,15 +38,27 @@ static const char *const environment[] = {
 	NULL,
 };
 
+/*
+ * In a session of its own: where root has become the owner of the repository, its
+ * git is the owner's process, and may not reach the terminal of root.
+ */
 static int spawn(pid_t *ret, int dir, const char **argv, int words)
 {
 	posix_spawn_file_actions_t actions;
-	int r = posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_t attr;
+	int r = posix_spawnattr_init(&attr);
 
 	if (r != 0)
 		return -r;
-	r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR,
-					     0);
+	r = posix_spawn_file_actions_init(&actions);
+	if (r != 0) {
+		(void)posix_spawnattr_destroy(&attr);
+		return -r;
+	}
+	r = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
+	if (r == 0)
+		r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null",
+						     O_RDWR, 0);
 	if (r == 0)
 		r = posix_spawn_file_actions_adddup2(&actions, 0, 1);
 	if (r == 0)
@@ -54,10 +66,11 @@ static int spawn(pid_t *ret, int dir, const char **argv, int words)
 	if (r == 0)
 		r = posix_spawn_file_actions_addfchdir_np(&actions, dir);
 	if (r == 0)
-		r = posix_spawnp(ret, "git", &actions, NULL,
+		r = posix_spawnp(ret, "git", &actions, &attr,
 				 (char *const *)(uintptr_t)argv,
 				 (char *const *)(uintptr_t)environment);
 	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
 	return -r;
 }
 
@@ -94,11 +107,12 @@ static void put_args(const char *const *args,
 	ret[n] = NULL;
 }
 
-int safe_git(int dir, const char *const *args, char *ret_why)
+int safe_git(int dir, const char *const *args, bool (*stop)(void),
+	     char *ret_why)
 {
 	cleanup_close int words = memfd_create("stderr", MFD_CLOEXEC);
 	const char *argv[ARRAY_SIZE(safely) + ARGS_MAX + 1];
-	const struct watch nothing = { .fd = -1 };
+	const struct watch watch = { .fd = -1, .stop = stop };
 	char said[WORDS_MAX + 1];
 	int r, status;
 	off_t size;
@@ -109,7 +123,7 @@ int safe_git(int dir, const char *const *args, char *ret_why)
 	r = words < 0 ? -errno : spawn(&pid, dir, argv, words);
 	if (r < 0)
 		return why(ret_why, r, "running git: %s", strerror(-r));
-	r = watch_child(pid, &nothing, &status);
+	r = watch_child(pid, &watch, &status);
 	if (r < 0)
 		return why(ret_why, r, "git: %s", strerror(-r));
 	size = lseek(words, 0, SEEK_END);
@@ -170,11 +184,11 @@ static int open_terminal(int *ret_ours, int *ret_its)
 
 int safe_git_told(int dir, const char *const *args,
 		  void (*said)(void *ctx, const char *text, size_t n),
-		  void *ctx, char *ret_why)
+		  void *ctx, bool (*stop)(void), char *ret_why)
 {
 	const char *argv[ARRAY_SIZE(safely) + ARGS_MAX + 1];
 	struct telling telling = { .said = said, .ctx = ctx };
-	struct watch watch = { .said = tell, .ctx = &telling };
+	struct watch watch = { .said = tell, .ctx = &telling, .stop = stop };
 	cleanup_close int ours = -1, its = -1;
 	int status, r = open_terminal(&ours, &its);
 	pid_t pid;
