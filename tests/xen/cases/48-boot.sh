@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Guests whose kernel is on a disk of ours.
 
-t 'pygrub: kernel and initrd from the disk, which the guest then has' B xendisk by_pygrub 600
+t 'pygrub: kernel and initrd from the disk, which the guest then has' A xendisk by_pygrub 600
 t 'HVM: the BIOS boots from the disk, through QEMU' B xendisk by_bios 600
 
 # xl attaches the disk to dom0, where pygrub reads it, and then to the guest.
