@@ -54,30 +54,8 @@ as()
 }
 
 # --- A disk, from host to host ------------------------------------------------------------
-a=$tmp/a.git
-b=$tmp/b.git
-hub=$tmp/hub.git
+. "$(dirname "$0")/git-remote-functions.sh"
 url=ssh://$(id -un)@127.0.0.1:$port$hub
-export RIG_FOLLOW=1
-# worker REPO COMMAND...: a guest writes, a snapshot is made.
-worker()
-{
-	mkdir -p "$1.state"
-	xgit export "$1" web --force -o "$1.model" > /dev/null
-	timeout 120 "$top_builddir/tests/git/commit-rig" "$git_tool" "$1" \
-		"$1.state" web "$1.model" "${@:2}" > "$tmp/said" 2>&1 ||
-		{ cat "$tmp/said"; return 1; }
-}
-is() { xgit export "$1" web --force -o "$tmp/out" > /dev/null && cmp "$tmp/out" "$2"; }
-head_of() { git -C "$1" rev-parse "refs/heads/web"; }
-same() { [ "$(head_of "$1")" = "$(head_of "$2")" ]; }
-lease() { git -C "$hub" cat-file blob refs/xendisk/lease/web; }
-sound() { git -C "$1" fsck --full --strict; }
-git init -q --bare "$hub"
-xgit init "$a"
-xgit init "$b"
-git -C "$a" config core.fsync none
-git -C "$b" config core.fsync none
 xgit create "$a" web --size 4M > /dev/null
 ok "a snapshot" worker "$a" write:1:9 freeze:branch commit release
 ok "a key that nobody knows" fails 1 'Permission denied' as stranger push "$a" "$url" web

@@ -195,9 +195,8 @@ static bool is_pending(const struct serve_lane *lane)
 #define SPIN_CLIENTS	      2u
 #define ROUNDS_WITHOUT_ENGINE 256u
 
-/* Of a lane's time, for looking.  All of it, with a client on another CPU: 1.6 to 1.8
- * times nbdkit's requests at 0.87 to 0.92 of its CPU for each; so: 1.1 to 1.3 times at
- * 0.8; none: 0.86 times at 0.78. */
+/* Of a lane's time, for looking: with a client on another CPU it buys requests a
+ * second for CPU that others may want; tests/bench/nbd has the point. */
 #define SPIN_PERCENT 30u
 
 /* A look is a system call; the kernel likes to put a client on the CPU of who
