@@ -479,7 +479,8 @@ XD_API int xd_state(struct xd_disk *disk, const char *folder);
 /* Any thread, from open() to close(), a few times a second at most.  What the
  * disk shows now, and may show otherwise soon: a line for xendisk show ("commit
  * 1a2b3c, 2 pending"), in place of the one before.  commit: 40 or 64 hexadecimal
- * digits, which the guest can read in xenstore as well; or NULL. */
+ * digits, which the guest can read in xenstore as well; or NULL.  A deactivate()
+ * that goes on for longer than 30 s must say something new at least as often. */
 XD_API void xd_changed(struct xd_disk *disk, const char *commit,
 		       const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -192,6 +192,9 @@ ok "... what the last one wrote" eval 'mtype -i "$img" ::live.txt | grep -qx new
 m del ::live.txt
 ok "... and writes" writes
 ok "it goes, and there is the next commit" eventually 20 committed $'D\tlive.txt'
+finishing="finishing: a commit for branch live is being made, [0-9]* s so far"
+ok "... which was said while it was waited for" grep -q "$finishing" "$tmp/log"
+ok "... and is over" eval '! xendisk list | grep finishing'
 ok "status knows it" says "$(g rev-parse live)" xendisk status "$dom" xvdb
 
 # While one is there.

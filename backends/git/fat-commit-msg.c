@@ -89,10 +89,10 @@ static uint64_t silence_s(void)
 								FC_SILENCE_S;
 }
 
-static int wait_readable(int sock)
+static int wait_readable(int sock, uint64_t end)
 {
 	struct pollfd fd = { .fd = sock, .events = POLLIN };
-	uint64_t end = now_ns() + silence_s() * 1000000000ull, now;
+	uint64_t now;
 	int r;
 
 	do {
@@ -102,15 +102,26 @@ static int wait_readable(int sock)
 	return r > 0 ? 0 : r < 0 ? -errno : -ETIMEDOUT;
 }
 
-int fc_wait(int sock, struct fc_answer *ret)
+/* Also -EPROTO. */
+static int wait_message(int sock, uint64_t last, union fc_any *ret)
 {
+	uint64_t silent = now_ns() + silence_s() * 1000000000ull;
+	int none[2];
+	int r = wait_readable(sock, MIN(silent, last));
+
+	return r < 0 ? r : fc_receive(sock, ret, none);
+}
+
+int fc_wait(int sock, const struct fc_patience *patience, struct fc_answer *ret)
+{
+	uint64_t last = patience->most ? now_ns() + patience->most : UINT64_MAX;
 	union fc_any any;
-	int none[2], r;
+	int r;
 
 	do {
-		r = wait_readable(sock);
-		if (r == 0)
-			r = fc_receive(sock, &any, none);
+		r = wait_message(sock, last, &any);
+		if (r == 0 && any.h.type == FC_PROGRESS && patience->progress)
+			patience->progress(patience->ctx);
 	} while (r == 0 && any.h.type == FC_PROGRESS);
 	if (r == 0 && any.h.type != FC_ANSWER)
 		r = -EPROTO;

@@ -39,9 +39,12 @@
 #define FC_DOMAIN_MAX  128
 #define FC_MESSAGE_MAX 1024
 
-/* Less than the broker waits for a worker (30 s), so that the reason is told.  Tests
- * wait for less: XENDISK_FAT_SILENCE is read in its place. */
-#define FC_SILENCE_S	 20
+/* Less than the broker waits for a worker that says nothing (30 s), so that the reason
+ * is told.  Tests wait for less: XENDISK_FAT_SILENCE is read in its place. */
+#define FC_SILENCE_S 20
+/* While the disk is opened: the broker waits 30 s for that, whatever is going on, and
+ * xl 40 s. */
+#define FC_OPENING_S	 15
 #define FC_PROGRESS_EACH 1000000000ull /* ns */
 
 /* The companion's descriptors when it is started: companion.h. */
@@ -129,8 +132,16 @@ int fc_send(int sock, struct fc_header *msg, enum fc_type type, const int *fds,
  * -ECONNRESET: the peer is gone; -EPROTO: rubbish.
  */
 int fc_receive(int sock, union fc_any *ret, int ret_fds[2]);
-/* The answer to what was sent.  -ETIMEDOUT: nothing came for FC_SILENCE_S. */
-int fc_wait(int sock, struct fc_answer *ret);
+/* How long an answer is waited for. */
+struct fc_patience {
+	uint64_t most; /* ns; 0: as long as FC_PROGRESS comes */
+	void (*progress)(void *ctx); /* each time that it does */
+	void *ctx;
+};
+/* The answer to what was sent.  -ETIMEDOUT: nothing came for FC_SILENCE_S, or no
+ * answer in time. */
+int fc_wait(int sock, const struct fc_patience *patience,
+	    struct fc_answer *ret);
 /* FC_PROGRESS, unless there is no room.  -ECONNRESET: the peer is gone. */
 int fc_progress(int sock);
 

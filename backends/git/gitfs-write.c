@@ -38,26 +38,53 @@ static int fails(struct write_back *w, int err, const char *reason)
 	return err;
 }
 
+/* --- What is shown meanwhile ------------------------------------------------------ */
+
+/* Whoever waits for the disk to be detached is to know why; and to the broker it is
+ * the sign that something goes on. */
+static void tell_progress(void *ctx)
+{
+	struct write_back *w = ctx;
+	char head[OID_HEX + 1];
+
+	if (!w->since)
+		return;
+	oid_hex(overlay_facts(w->overlay)->head, head);
+	xd_changed(w->gitfs->disk, head,
+		   "a commit for branch %s is being made, %" PRIu64 " s so far",
+		   w->open.branch, (now_ns() - w->since) / 1000000000);
+}
+
 /* --- The companion ---------------------------------------------------------------- */
 
 static int ask(struct write_back *w, struct fc_header *msg, enum fc_type type,
 	       const int *fds, unsigned int nr_fds, struct fc_answer *ret)
 {
+	const struct fc_patience patience = {
+		.most = w->ready ? 0 : FC_OPENING_S * 1000000000ull,
+		.progress = tell_progress,
+		.ctx = w,
+	};
 	int r = w->sock < 0 ? -ECONNRESET :
 			      fc_send(w->sock, msg, type, fds, nr_fds);
 
 	if (r == 0)
-		r = fc_wait(w->sock, ret);
+		r = fc_wait(w->sock, &patience, ret);
 	if (r == 0)
 		return ret->result;
 	/* What it would say later is no answer to another question. */
 	if (w->sock >= 0)
 		(void)close(TAKE_FD(w->sock));
 	*ret = (struct fc_answer){ .result = r };
-	(void)snprintf(ret->text, sizeof(ret->text),
-		       "the process that makes commits does not answer (%s): "
-		       "attach the disk anew",
-		       strerror(-r));
+	if (r == -ETIMEDOUT && !w->ready)
+		(void)snprintf(ret->text, sizeof(ret->text),
+			       "its commit takes too long for now: it is made "
+			       "when this disk is detached");
+	else
+		(void)snprintf(ret->text, sizeof(ret->text),
+			       "the process that makes commits does not answer "
+			       "(%s): attach the disk anew",
+			       strerror(-r));
 	return r;
 }
 
@@ -94,7 +121,10 @@ static int commit(struct write_back *w, struct fc_commit *msg,
 	msg->size = facts->size;
 	msg->time = time(NULL);
 	msg->dirty = layer_sectors(layers[0].layer) * LAYER_SECTOR;
+	w->since = now_ns();
+	tell_progress(w);
 	r = ask(w, &msg->h, FC_COMMIT, fds, 2, ret);
+	w->since = 0;
 	if (r < 0 || ret->flags & FC_UNCHANGED)
 		return r;
 	r = overlay_set_head(w->overlay, ret->commit, reason);
@@ -280,8 +310,9 @@ static int resolve_base(struct write_back *w, int dir, struct revision *ret)
 	return r < 0 ? fails(w, r, *reason ? reason : strerror(-r)) : 0;
 }
 
-/* Commits what was left there.  1: all is in git now, and the overlay is locked. */
-static int settle(struct write_back *w)
+/* Commits what was left there, if that does not take long: the disk is to open in any
+ * case.  1: all is in git now, and the overlay is locked. */
+static int settle(struct write_back *w, int dir)
 {
 	struct fc_commit msg = { .consistency = CONSISTENCY_CRASH };
 	struct fc_answer answer = { .result = 0 };
@@ -298,7 +329,7 @@ static int settle(struct write_back *w)
 	xd_note(w->gitfs->disk, "what the last guest has left is kept: %s",
 		answer.text);
 	(void)overlay_unlock(w->overlay, reason);
-	return 0;
+	return w->sock < 0 ? start_companion(w, dir) : 0;
 }
 
 int write_back_base(struct write_back *w, int dir, bool again,
@@ -307,7 +338,7 @@ int write_back_base(struct write_back *w, int dir, bool again,
 	int r = open_overlay(w);
 
 	if (r == 0 && w->found && !again)
-		r = settle(w);
+		r = settle(w, dir);
 	if (r < 0)
 		return r;
 	w->settled = r > 0;
@@ -354,6 +385,7 @@ int write_back_ready(struct write_back *w, const struct revision *base,
 		set_facts(w, base, size);
 	if (w->settled)
 		r = restart(w);
+	w->ready = true;
 	return r < 0 ? r :
 		       xd_identify(w->gitfs->disk, "gitfs:%.300s branch %.190s",
 				   w->repo, w->open.branch);

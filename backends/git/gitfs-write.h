@@ -22,6 +22,8 @@ struct write_back {
 	bool settled; /* while opening: all of it is in git, and it is locked */
 	int state; /* its folder */
 	int sock; /* of the companion; -1: it is gone, or hangs */
+	bool ready; /* the disk is open; until then nothing may take long */
+	uint64_t since; /* ns: when the commit was asked for that is being made */
 	char repo[OVERLAY_REPO_MAX]; /* its path */
 	struct fc_open open;
 	uint64_t snapshots; /* so far: the last one's id */

@@ -58,6 +58,7 @@ struct worker {
 	int sock;
 	struct event *readable;
 	struct event *timer; /* of the question below */
+	uint64_t asked_at; /* DISCONNECTING: since when, ns */
 	struct event *later; /* for events that must not be told at once */
 	bool hello;
 	bool ended; /* the socket has nothing more to say */
@@ -110,6 +111,9 @@ bool worker_take_grew(struct worker *worker, const void *msg);
 bool worker_take_controlled(struct worker *worker, const void *msg);
 bool worker_take_changed(struct worker *worker, const void *msg);
 bool worker_take_client_taken(struct worker *worker, const void *msg);
+/* supervise.c: it has said something new of a layer.  One that disconnects has not
+ * come to an end, but goes on: its time begins anew. */
+void worker_goes_on(struct worker *worker);
 /* supervise.c: it is about to be used; the next broker is to know. */
 void worker_note_use(struct worker *worker);
 

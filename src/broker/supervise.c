@@ -42,7 +42,10 @@
 
 #define OPEN_TIMEOUT_S	     30
 #define DISCONNECT_TIMEOUT_S 30
-#define DEATH_TIMEOUT_S	     5
+/* A backend may have something to finish then, a commit; but what a worker says is
+ * not believed for ever. */
+#define DISCONNECT_MOST_NS (3600 * 1000000000ull)
+#define DEATH_TIMEOUT_S	   5
 
 /* Each may cost a look at xenstore, or a child; a worker sends a few in all. */
 #define MESSAGES_PER_SECOND 1000
@@ -304,8 +307,16 @@ int worker_disconnect(struct worker *worker)
 	if (r < 0)
 		return r;
 	worker->state = DISCONNECTING;
+	worker->asked_at = now_ns();
 	start_timer(worker->timer, DISCONNECT_TIMEOUT_S);
 	return 0;
+}
+
+void worker_goes_on(struct worker *worker)
+{
+	if (worker->state == DISCONNECTING && !worker->ended &&
+	    now_ns() - worker->asked_at < DISCONNECT_MOST_NS)
+		start_timer(worker->timer, DISCONNECT_TIMEOUT_S);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
@@ -326,8 +337,8 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 		worker_doom(worker, "did not open its disk within %d s",
 			    OPEN_TIMEOUT_S);
 	} else {
-		worker_doom(worker, "did not disconnect within %d s",
-			    DISCONNECT_TIMEOUT_S);
+		worker_doom(worker, "did not disconnect within %" PRIu64 " s",
+			    (now_ns() - worker->asked_at) / 1000000000);
 	}
 	finish_if_dead(worker);
 }
@@ -465,7 +476,7 @@ static bool take_condition(struct worker *worker, const void *msg)
 {
 	const struct msg_condition *condition = msg;
 
-	if (condition->kind >= MSG_NR_CONDITIONS)
+	if (condition->kind >= MSG_FINISHING)
 		return false;
 	worker->events->condition(worker->ctx,
 				  (enum msg_condition_kind)condition->kind,

@@ -109,7 +109,8 @@ bool worker_is_held(const struct worker *worker);
 /* MSG_CONNECT_POISONED is added here where the storage has a mark; condition()
  * has told of it before opened(). */
 int worker_connect(struct worker *worker, const struct msg_connect *connect);
-/* Ends with disconnected(): after 30 s the process is killed (died()). */
+/* Ends with disconnected(): when it has said nothing for 30 s, not even changed(),
+ * or after an hour, the process is killed (died()). */
 int worker_disconnect(struct worker *worker);
 /* accept_loss: forgets the poison marks of its storage first, which works
  * without a process too.  Ends with resumed(). */

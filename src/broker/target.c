@@ -261,10 +261,20 @@ static void on_connected(void *ctx, int err, const char *why)
 	target->changed(target->ctx);
 }
 
+/* It lets go of the disk, and has something to finish first: its backend says
+ * what. */
+static void note_finishing(struct target *target, const char *text)
+{
+	if (!target->condition[MSG_FINISHING])
+		log_disk(&target->who, LOG_LEVEL_INFO, "finishing: %s", text);
+	set_condition(target, MSG_FINISHING, text);
+}
+
 static void on_disconnected(void *ctx, int err, const char *why)
 {
 	struct target *target = ctx;
 
+	set_condition(target, MSG_FINISHING, NULL);
 	if (err < 0)
 		log_disk(&target->who, LOG_LEVEL_ERROR,
 			 "the last flush failed: %s", why);
@@ -347,6 +357,8 @@ static void on_changed(void *ctx, uint32_t layer, const char *commit,
 
 	changes_set(&target->changes, layer, commit, text);
 	renew_notes(target);
+	if (target->link == TARGET_DISCONNECTING)
+		note_finishing(target, text);
 	target->changed(target->ctx);
 }
 
@@ -400,6 +412,7 @@ static void on_died(void *ctx, const char *how)
 	finish_resume(target, -EIO, "the worker died");
 	finish_resize(target, -EIO, "the worker died");
 	inquiries_fail(&target->inquiries, -EIO, "the worker died");
+	set_condition(target, MSG_FINISHING, NULL);
 	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)

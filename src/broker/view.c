@@ -19,6 +19,7 @@ static const char *const condition_words[MSG_NR_CONDITIONS] = {
 	[MSG_PAUSED] = "paused",
 	[MSG_POISONED] = "poisoned",
 	[MSG_RECOVERING] = "recovering",
+	[MSG_FINISHING] = "finishing",
 };
 
 static json_t *view_conditions(const struct vbd_view *view)

@@ -21,11 +21,44 @@
 #define DEFAULT_TIMEOUT_S 10
 #define MAX_TIMEOUT_S	  3600
 #define CLOSE_TIMEOUT_S	  38
-#define VERSION_TIMEOUT_S 2
+#define SHOW_TIMEOUT_S	  2
 
 static bool is_ours_alone(const struct device *device)
 {
 	return strstr(device->backend, "/backend/xendisk/") != NULL;
+}
+
+/* What its worker still has to do before the disk is closed, or NULL: nothing that
+ * would be told.  To be freed.  ret_status: of the daemon's answer. */
+static char *find_unfinished(const struct detach *d, enum status *ret_status,
+			     char **ret_why)
+{
+	json_t *params = json_pack("{s:I, s:I}", "domid",
+				   (json_int_t)d->device.domid, "devid",
+				   (json_int_t)d->device.devid);
+	json_t *reply = NULL, *disk, *condition;
+	const char *reason = NULL;
+	char *copy;
+	size_t i;
+
+	*ret_status = client_try(d->call, "Show", params, SHOW_TIMEOUT_S,
+				 &reply, ret_why);
+	disk = json_object_get(reply, "disk");
+	json_array_foreach(json_object_get(disk, "conditions"), i,
+			   condition) if (strcmp(json_string_value(condition),
+						 "finishing") == 0)
+		reason = json_string_value(json_object_get(disk, "reason"));
+	copy = reason ? strdup(reason) : NULL;
+	json_decref(reply);
+	return copy;
+}
+
+static enum status not_finished(const struct detach *d, const char *what)
+{
+	return fail(STATUS_REFUSED,
+		    "%s: the disk is not closed yet: %s; it closes when that "
+		    "has ended, and then detach takes it away",
+		    d->call->verb->name, what);
 }
 
 static enum status detach_by_xl(const struct detach *d)
@@ -36,8 +69,13 @@ static enum status detach_by_xl(const struct detach *d)
 		"xl", "block-detach", domid, devid, d->force ? "--force" : NULL,
 		NULL
 	};
+	cleanup_free char *what = NULL, *why = NULL;
+	enum status status = xl_run(d->call, argv), asked;
 
-	return xl_run(d->call, argv);
+	/* libxl waits 10 s, whatever the disk is waiting for. */
+	if (status != STATUS_DONE)
+		what = find_unfinished(d, &asked, &why);
+	return what ? not_finished(d, what) : status;
 }
 
 static bool is_closed(void *ctx)
@@ -66,12 +104,12 @@ static void hotplug_remove(const struct detach *d)
 /* Time is over: because of the guest, or because nobody asks it. */
 static enum status not_closed(const struct detach *d)
 {
-	json_t *reply = NULL;
 	cleanup_free char *why = NULL;
-	enum status status = client_try(d->call, "Version", NULL,
-					VERSION_TIMEOUT_S, &reply, &why);
+	enum status status;
+	cleanup_free char *what = find_unfinished(d, &status, &why);
 
-	json_decref(reply);
+	if (what)
+		return not_finished(d, what);
 	if (status == STATUS_NO_DAEMON)
 		return fail(status,
 			    "%s: %s; it will close the disk when it runs",

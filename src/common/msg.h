@@ -202,6 +202,7 @@ enum msg_condition_kind {
 	MSG_PAUSED,
 	MSG_POISONED,
 	MSG_RECOVERING,
+	MSG_FINISHING, /* DISCONNECT takes long, and goes on: the broker's own */
 	MSG_NR_CONDITIONS
 };
 

@@ -18,6 +18,7 @@
 #include <event2/event.h>
 
 #include "broker/poison.h"
+#include "broker/supervise-private.h"
 #include "supervise-fixture.h"
 
 /* --- The fake worker --------------------------------------------------------- */
@@ -195,6 +196,20 @@ static void fake_resumed(uint32_t seq, const char *behaviour)
 		(void)fake_hear(&fd);
 }
 
+/* Says what it is at, and ends when it is told something; anything. */
+static void fake_finish(const char *behaviour)
+{
+	struct msg_changed msg = { .text = "half of it" };
+	int fd;
+
+	if (strcmp(behaviour, "finish") != 0)
+		return;
+	fake_say(&msg, sizeof(msg), MSG_CHANGED, 0);
+	(void)fake_hear(&fd);
+	fake_say(&msg, sizeof(msg), MSG_CHANGED, 0);
+	(void)fake_hear(&fd);
+}
+
 static void fake_answer(const struct msg_header *header, const char *behaviour)
 {
 	struct msg_header plain = { .type = 0 };
@@ -236,6 +251,7 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 			fake_say(&plain, sizeof(plain), MSG_CONNECTED, seq);
 		break;
 	case MSG_DISCONNECT:
+		fake_finish(behaviour);
 		fake_say_text(MSG_DISCONNECTED, seq, -EIO, "the last flush");
 		break;
 	case MSG_RESUME:
@@ -291,6 +307,57 @@ static void test_life(void **state)
 	assert_int_equal(worker_connect(seen->worker, &connect), 0);
 	expect(seen, "connected", 0);
 	assert_int_equal(worker_restarts(seen->worker), 0);
+}
+
+static void run_shortly(struct fixture *fixture)
+{
+	struct timeval tick = { .tv_usec = 100000 };
+
+	(void)event_base_loopexit(fixture->broker.base, &tick);
+	(void)event_base_loop(fixture->broker.base, EVLOOP_ONCE);
+}
+
+/* When it will be killed, ms: good to one of them. */
+static uint64_t end_of(struct worker *worker)
+{
+	struct timeval tv = { .tv_sec = 0 };
+
+	assert_true(evtimer_pending(worker->timer, &tv));
+	return (uint64_t)tv.tv_sec * 1000 + (uint64_t)tv.tv_usec / 1000;
+}
+
+static void hear_change(struct seen *seen)
+{
+	unsigned int so_far = seen->changes;
+
+	(void)usleep(50000);
+	for (int i = 0; i < 300 && seen->changes == so_far; i++)
+		run_shortly(seen->fixture);
+	assert_int_equal(seen->changes, so_far + 1);
+}
+
+/* One that has something to finish has more time each time that it says so, but not
+ * for ever.  (The limits themselves are too long for a test.) */
+static void test_finishing(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = start(state, "fake(finish)");
+	uint64_t end;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "connected", 0);
+	assert_int_equal(worker_disconnect(seen->worker), 0);
+	end = end_of(seen->worker);
+	hear_change(seen);
+	assert_true(end_of(seen->worker) > end + 10);
+	end = end_of(seen->worker);
+	seen->worker->asked_at -= 3601 * 1000000000ull;
+	assert_int_equal(worker_resume(seen->worker, false), 0);
+	hear_change(seen);
+	assert_true(end_of(seen->worker) <= end + 10);
+	assert_int_equal(worker_resize(seen->worker, 0), 0);
+	expect(seen, "disconnected", -EIO);
 }
 
 static void test_command_line(void **state)
@@ -349,14 +416,6 @@ static bool has_children(void)
 	siginfo_t info;
 
 	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
-static void run_shortly(struct fixture *fixture)
-{
-	struct timeval tick = { .tv_usec = 100000 };
-
-	(void)event_base_loopexit(fixture->broker.base, &tick);
-	(void)event_base_loop(fixture->broker.base, EVLOOP_ONCE);
 }
 
 /* RUNDIR is full: a process that cannot be noted is ended, and reaped. */
@@ -676,6 +735,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_life),
+		TEST(test_finishing),
 		TEST(test_command_line),
 		TEST(test_failed_open),
 		TEST(test_crash_while_opening),
