@@ -29,6 +29,7 @@ mkdir "$tmp/known"
 cat > "$tmp/known/xendisk-git" << 'END'
 #!/bin/sh
 echo $$ > "$COMPANION"
+echo $$ >> "$COMPANION.all"
 exec "$REAL" "$@"
 END
 chmod +x "$tmp/known/xendisk-git"
@@ -49,6 +50,16 @@ serve "$disk" --run "$put; kill -STOP \$(cat $tmp/hung)" 2> "$tmp/hung.said"
 echo "status $?" >> "$tmp/hung.said") &
 hung=$!
 
+# Another one hangs over what is left from the last time, while the disk is opened.
+git clone -q --bare . "$tmp/slow.git"
+slow_disk="gitfs($tmp/slow.git, rev=main, rw=yes, commit=edits, size=40M)"
+(disk=$slow_disk state=$tmp/slow.state
+serve "$disk" --run "$put; kill -9 \$PPID" 2> /dev/null
+COMPANION=$tmp/slow REAL=$faulty XENDISK_LIBEXEC_DIR=$tmp/known XENDISK_COMMIT_POINT=trees_added:stop \
+	XENDISK_FAT_SILENCE=8 serve "$disk" --run "nbdcopy \"\$uri\" $tmp/slow.img; kill -9 \$PPID" \
+	2> "$tmp/slow.said") &
+slow=$!
+
 # --- Killed ---------------------------------------------------------------------------
 edits=$'M\tchanged.txt\nA\tnew.txt'
 is_committed()
@@ -65,13 +76,13 @@ is_clean()
 	! find "$repo" \( -name '*.keep' -o -name '*tmp*' -o -name '*.lock' \) |
 		grep .
 }
-# is_dead PID: whether or not anybody has waited for it.
-is_dead() { ! grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
-was_killed() { is_dead "$(cat "$tmp/companion")" && grep -q 'does not answer' "$tmp/said"; }
+# died POINT [TIMES]: there, and so often.
+died() { [ "$(grep -c "here it ends: $1\$" "$tmp/said")" = "${2:-1}" ]; }
+# Another one takes its place.
 sweep()
 {
-	begin && hurt "$1" put_changes
-	was_killed || { echo "it lives:"; cat "$tmp/said"; return 1; }
+	begin && hurt "$1" put_changes && is_committed || return
+	died "$1" || { echo "it lives:"; cat "$tmp/said"; return 1; }
 	serve "$disk" --run true && is_committed && is_clean
 }
 all=$(XENDISK_COMMIT_POINT=list "$faulty")
@@ -85,20 +96,32 @@ for point in $all; do
 done
 ok "a point that is not passed is noticed" fails 1 'it lives' sweep thinned
 
-begin
-no_guest_gets_it() { ! hurt pinned put_changes && was_killed; }
-ok "killed before there is a guest: the disk does not open" no_guest_gets_it
 nothing() { ! g rev-parse -q --verify edits; }
+begin
+each_time() { hurt trees_added:0 put_changes; died trees_added 3; }
+ok "killed each time: nobody tries for ever" each_time
+ok "... the operator is told" grep -q 'has died of signal 9' "$tmp/said"
+ok "... nothing is committed" nothing
+ok "... the next one does" serve "$disk" --run true
+ok "... all of it" is_committed
+
+begin
+no_guest_gets_it() { ! hurt pinned:0 put_changes && died pinned 3; }
+ok "killed before there is a guest: the disk does not open" no_guest_gets_it
 ok "... nothing was written" nothing
-ok "... the next one is well" put_changes
+ok "... killed once, it does" hurt pinned put_changes
+ok "... one of them has died" died pinned
 ok "... and commits" is_committed
-next_dies() { ! hurt pins_released serve "$disk" --run true 2> "$tmp/said" && was_killed; }
+next_dies() { hurt pins_released serve "$disk" --run true 2> "$tmp/said" && died pins_released; }
 ok "killed when the overlay begins anew" next_dies
-ok "... the next one is well" serve "$disk" --run true
 ok "... nothing is there twice" is_committed
 ok "... one pin" eval '[ "$(g for-each-ref refs/xendisk/base | wc -l)" = 1 ]'
 begin
 ok "killed once it has answered" hurt answered put_changes
+ok "... which is no answer to the next question" is_committed
+begin
+ok "killed once it has answered that" hurt answered:2 put_changes
+ok "... one of them has died" died answered
 ok "... that is a commit" is_committed
 ok "... and no other is made" serve "$disk" --run true
 ok "... of the same" is_committed
@@ -111,8 +134,20 @@ ok "one that hangs is not waited for for ever" grep -q 'does not answer (Connect
 ok "... it does hang" grep -q '^State:.T' "/proc/$(cat "$tmp/hung")/status"
 ok "... nothing is committed" nothing
 kill -CONT "$(cat "$tmp/hung")"
+# Whether or not anybody has waited for it.
+is_dead() { ! grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
 gone() { is_dead "$(cat "$tmp/hung")"; }
 ok "it goes on, and ends" eventually 30 gone
 ok "... and commits nothing for a worker that is gone" nothing
 ok "the next one does" serve "$disk" --run true
+ok "... all of it" is_committed
+
+wait $slow
+repo=$tmp/slow.git
+disk=$slow_disk state=$tmp/slow.state
+ok "what is left from the last time hangs: the disk opens" grep -q 'here it ends: trees_added' "$tmp/slow.said"
+ok "... with all of it" cmp "$img" "$tmp/slow.img"
+ok "... and nothing is committed" nothing
+while read -r p; do kill -KILL -- "-$p" 2> /dev/null; done < "$tmp/slow.all"
+ok "... but the next time" serve "$disk" --run true
 ok "... all of it" is_committed

@@ -6,7 +6,7 @@
  * COMMIT_POINT(name) stands behind each step that can be seen outside of the
  * process, and is nothing at all in the program that is installed.  In the one
  * that the tests build (tests/faults) XENDISK_COMMIT_POINT=NAME[:N] kills the
- * process when it passes there for the Nth time.
+ * process when it passes there for the Nth time (tests/faults/commit-point.c).
  */
 #ifndef XENDISK_GIT_COMMIT_POINTS_H
 #define XENDISK_GIT_COMMIT_POINTS_H

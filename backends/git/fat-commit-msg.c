@@ -38,7 +38,8 @@ int fc_send(int sock, struct fc_header *msg, enum fc_type type, const int *fds,
 
 	*msg = (struct fc_header){ .type = (uint16_t)type,
 				   .version = FC_VERSION,
-				   .length = (uint32_t)length };
+				   .length = (uint32_t)length,
+				   .seq = msg->seq };
 	return fds_send(sock, msg, length, fds, nr_fds, 0);
 }
 
@@ -112,17 +113,18 @@ static int wait_message(int sock, uint64_t last, union fc_any *ret)
 	return r < 0 ? r : fc_receive(sock, ret, none);
 }
 
-int fc_wait(int sock, const struct fc_patience *patience, struct fc_answer *ret)
+int fc_wait(int sock, uint32_t seq, const struct fc_patience *patience,
+	    struct fc_answer *ret)
 {
-	uint64_t last = patience->most ? now_ns() + patience->most : UINT64_MAX;
 	union fc_any any;
 	int r;
 
 	do {
-		r = wait_message(sock, last, &any);
+		r = wait_message(sock, patience->until, &any);
 		if (r == 0 && any.h.type == FC_PROGRESS && patience->progress)
 			patience->progress(patience->ctx);
-	} while (r == 0 && any.h.type == FC_PROGRESS);
+	} while (r == 0 && (any.h.type == FC_PROGRESS ||
+			    (any.h.type == FC_ANSWER && any.h.seq != seq)));
 	if (r == 0 && any.h.type != FC_ANSWER)
 		r = -EPROTO;
 	if (r == 0)

@@ -5,8 +5,12 @@
  *
  * Theory of operation
  *
- * It waits, and holds nothing but the repository.  When it is asked for a commit it
- * lays the base out once more, which gives the same disk as in the worker, puts the
+ * It waits, and holds nothing but the repository.  Each question is answered by a
+ * child, for what a guest has written is read there: one that dies of it is followed by
+ * another when the worker asks again, as often as that wants (fat-commit.h).  The parent
+ * looks into nothing.
+ *
+ * When it is asked for a commit it lays the base out once more, which gives the same disk as in the worker, puts the
  * layer that was written over it, and reads the FAT of that, of which nothing is
  * believed (fat-read.c).  What is sound becomes a tree (fat-tree.c), in packs of our
  * own, and a commit on the branch; all else an answer that says what is wrong, and
@@ -23,10 +27,12 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "chunk-map.h" /* odb_source */
 #include "commit-place.h"
 #include "commit-points.h"
+#include "common/fds.h"
 #include "common/util.h"
 #include "fat-commit.h"
 #include "fat-tree.h"
@@ -461,36 +467,6 @@ static int on_stand(const struct companion *c, const struct fc_stand *stand,
 	return r;
 }
 
-static int answer_next(struct companion *c)
-{
-	struct fc_answer answer = { .result = 0 };
-	union fc_any ask;
-	int fds[2] = { -1, -1 };
-	int r = fc_receive(FC_FD_SOCKET, &ask, fds);
-
-	if (r < 0)
-		return r;
-	switch (ask.h.type) {
-	case FC_OPEN:
-		answer.result = on_open(c, &ask.open, answer.text);
-		break;
-	case FC_STAND:
-		answer.result = on_stand(c, &ask.stand, answer.text);
-		break;
-	case FC_COMMIT:
-		answer.result = on_commit(c, &ask.commit, fds, &answer);
-		(void)close(fds[0]);
-		(void)close(fds[1]);
-		break;
-	default:
-		return -EPROTO;
-	}
-	r = fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
-	if (ask.h.type == FC_COMMIT)
-		COMMIT_POINT(answered);
-	return r;
-}
-
 /* As the owner of the repository, and in it only. */
 static int open_repository(struct companion *c, char *ret_why)
 {
@@ -513,31 +489,112 @@ static int open_repository(struct companion *c, char *ret_why)
 	return r;
 }
 
-/* Why it cannot be is the answer to the first question. */
-static void refuse(int err, const char *reason)
-{
-	struct fc_answer answer = { .result = err };
-	union fc_any ask;
-	int fds[2];
+/* --- One question, in a child ------------------------------------------------------------ */
 
-	(void)snprintf(answer.text, sizeof(answer.text), "%s", reason);
-	if (fc_receive(FC_FD_SOCKET, &ask, fds) == 0)
-		(void)fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+static int find_answer(struct companion *c, const union fc_any *ask,
+		       const int fds[2], struct fc_answer *answer)
+{
+	int r = open_repository(c, answer->text);
+
+	if (r < 0)
+		return r;
+	switch (ask->h.type) {
+	case FC_OPEN:
+		return on_open(c, &ask->open, answer->text);
+	case FC_STAND:
+		return on_stand(c, &ask->stand, answer->text);
+	case FC_COMMIT:
+		return on_commit(c, &ask->commit, fds, answer);
+	default:
+		return why(answer->text, -EPROTO, "that is no question");
+	}
+}
+
+enum {
+	ANSWERED, /* ... that it is done */
+	NOBODY_THERE,
+	REFUSED,
+	NOT_STARTED = 127,
+};
+
+static int answer_one(const struct fc_open *open, const union fc_any *ask,
+		      const int fds[2])
+{
+	struct companion c = { .open = *open };
+	struct fc_answer answer = { .h.seq = ask->h.seq };
+	int r;
+
+	answer.result = find_answer(&c, ask, fds, &answer);
+	refs_close(c.repo);
+	r = fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+	if (ask->h.type != FC_OPEN)
+		COMMIT_POINT(answered);
+	return r < 0 ? NOBODY_THERE : answer.result < 0 ? REFUSED : ANSWERED;
+}
+
+/* --- The parent ---------------------------------------------------------------------------- */
+
+static void tell_death(const union fc_any *ask, int status)
+{
+	struct fc_answer answer = { .h.seq = ask->h.seq,
+				    .result = -EIO,
+				    .flags = FC_DIED };
+
+	if (WIFSIGNALED(status))
+		(void)why(answer.text, 0,
+			  "the process that makes commits has died of signal "
+			  "%d",
+			  WTERMSIG(status));
+	else
+		(void)why(answer.text, 0,
+			  "the process that makes commits has ended with "
+			  "status %d",
+			  WEXITSTATUS(status));
+	(void)fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
+}
+
+/* Returns how the child has ended, as waitpid() tells it. */
+static int run_child(const struct fc_open *open, const union fc_any *ask,
+		     const int fds[2])
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid == 0)
+		_exit(answer_one(open, ask, fds));
+	if (pid < 0)
+		return W_EXITCODE(NOT_STARTED, 0);
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return W_EXITCODE(NOT_STARTED, 0);
+	return status;
+}
+
+/* The branch is the first one that was named and found good. */
+static int take_question(struct fc_open *open)
+{
+	union fc_any ask;
+	int fds[2] = { -1, -1 };
+	int r = fc_receive(FC_FD_SOCKET, &ask, fds), status;
+
+	if (r < 0)
+		return r;
+	status = run_child(open, &ask, fds);
+	fds_close(fds, ask.h.type == FC_COMMIT ? 2 : 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) > REFUSED)
+		tell_death(&ask, status);
+	else if (WEXITSTATUS(status) == ANSWERED && ask.h.type == FC_OPEN)
+		*open = ask.open;
+	return 0;
 }
 
 int fat_commit_main(void)
 {
-	struct companion c = { .repo = NULL };
-	char reason[WHY_MAX] = "";
-	int r = open_repository(&c, reason);
+	struct fc_open open = { .branch = "" };
+	int r;
 
-	if (r < 0) {
-		refuse(r, reason);
-		return 1;
-	}
 	do
-		r = answer_next(&c);
+		r = take_question(&open);
 	while (r == 0);
-	refs_close(c.repo);
 	return r != -ECONNRESET;
 }

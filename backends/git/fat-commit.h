@@ -16,6 +16,11 @@
  *			       layer, which is durable and stays as it is until the
  *			       answer
  *
+ * A question has a number, which its answer repeats.  Each is answered by a child of
+ * the companion's: if that dies the answer is FC_DIED, and the question may be asked
+ * again, for all that it wants done can be done twice.  What a dead one had said before
+ * is known by its number.
+ *
  * As long as a commit takes, FC_PROGRESS comes in front of its answer, from what the
  * work is made of: a companion that says nothing for FC_SILENCE_S hangs, on storage
  * for instance, and the worker closes the socket.
@@ -32,7 +37,7 @@
 #include "odb.h"
 #include "refs.h"
 
-#define FC_VERSION 1
+#define FC_VERSION 2
 
 #define FC_PATH_MAX    256 /* as struct revision has it */
 #define FC_LABEL_MAX   12
@@ -57,6 +62,8 @@ struct fc_header {
 	uint16_t type;
 	uint16_t version;
 	uint32_t length; /* of the whole message, bytes */
+	uint32_t seq; /* of the question */
+	uint32_t zero;
 };
 
 /* Texts end with a NUL. */
@@ -97,6 +104,10 @@ struct fc_commit {
 #define FC_UNCHANGED (1u << 0)
 /* Somebody has moved the branch: the commit is in `ref`, beside it. */
 #define FC_DIVERGED (1u << 1)
+/* Who was to answer has died; `result` is an error. */
+#define FC_DIED (1u << 2)
+
+#define FC_TRIES 3 /* of a question, each of which somebody has died of */
 
 struct fc_answer {
 	struct fc_header h;
@@ -122,7 +133,7 @@ int fat_commit_main(void);
 
 /* --- fat-commit-msg.c: both sides ------------------------------------------------ */
 
-/* Version and length are set here; the descriptors stay the caller's.  -ECONNRESET:
+/* Type, version and length are set here; the descriptors stay the caller's.  -ECONNRESET:
  * the peer is gone. */
 int fc_send(int sock, struct fc_header *msg, enum fc_type type, const int *fds,
 	    unsigned int nr_fds);
@@ -134,13 +145,13 @@ int fc_send(int sock, struct fc_header *msg, enum fc_type type, const int *fds,
 int fc_receive(int sock, union fc_any *ret, int ret_fds[2]);
 /* How long an answer is waited for. */
 struct fc_patience {
-	uint64_t most; /* ns; 0: as long as FC_PROGRESS comes */
+	uint64_t until; /* now_ns(), whatever comes; UINT64_MAX: no end */
 	void (*progress)(void *ctx); /* each time that it does */
 	void *ctx;
 };
-/* The answer to what was sent.  -ETIMEDOUT: nothing came for FC_SILENCE_S, or no
- * answer in time. */
-int fc_wait(int sock, const struct fc_patience *patience,
+/* The answer to the question of that number.  -ETIMEDOUT: nothing came for
+ * FC_SILENCE_S, or no answer in time. */
+int fc_wait(int sock, uint32_t seq, const struct fc_patience *patience,
 	    struct fc_answer *ret);
 /* FC_PROGRESS, unless there is no room.  -ECONNRESET: the peer is gone. */
 int fc_progress(int sock);

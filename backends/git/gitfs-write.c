@@ -57,19 +57,33 @@ static void tell_progress(void *ctx)
 
 /* --- The companion ---------------------------------------------------------------- */
 
+static int ask_once(struct write_back *w, struct fc_header *msg,
+		    enum fc_type type, const int *fds, unsigned int nr_fds,
+		    const struct fc_patience *patience, struct fc_answer *ret)
+{
+	int r = -ECONNRESET;
+
+	msg->seq = ++w->seq;
+	if (w->sock >= 0)
+		r = fc_send(w->sock, msg, type, fds, nr_fds);
+	return r < 0 ? r : fc_wait(w->sock, msg->seq, patience, ret);
+}
+
+/* One who dies of it is followed by another. */
 static int ask(struct write_back *w, struct fc_header *msg, enum fc_type type,
 	       const int *fds, unsigned int nr_fds, struct fc_answer *ret)
 {
 	const struct fc_patience patience = {
-		.most = w->ready ? 0 : FC_OPENING_S * 1000000000ull,
+		.until = w->ready ? UINT64_MAX :
+				    now_ns() + FC_OPENING_S * 1000000000ull,
 		.progress = tell_progress,
 		.ctx = w,
 	};
-	int r = w->sock < 0 ? -ECONNRESET :
-			      fc_send(w->sock, msg, type, fds, nr_fds);
+	int tries = 0, r;
 
-	if (r == 0)
-		r = fc_wait(w->sock, &patience, ret);
+	do
+		r = ask_once(w, msg, type, fds, nr_fds, &patience, ret);
+	while (r == 0 && ret->flags & FC_DIED && ++tries < FC_TRIES);
 	if (r == 0)
 		return ret->result;
 	/* What it would say later is no answer to another question. */

@@ -23,6 +23,7 @@ struct write_back {
 	int state; /* its folder */
 	int sock; /* of the companion; -1: it is gone, or hangs */
 	bool ready; /* the disk is open; until then nothing may take long */
+	uint32_t seq; /* of the last question */
 	uint64_t since; /* ns: when the commit was asked for that is being made */
 	char repo[OVERLAY_REPO_MAX]; /* its path */
 	struct fc_open open;

@@ -2,7 +2,8 @@
 /*
  * commit-point.c - kills a committer at a point of commit-points.def that
  * XENDISK_COMMIT_POINT=NAME[:N] names, when it is passed for the Nth time; once,
- * also when its parent starts another one.  NAME may be `list`: prints them.
+ * also when its parent starts another one.  N 0: each time; N `stop`: stops it, the
+ * first time, in place of killing it.  NAME may be `list`: prints them.
  */
 #include "config.h"
 
@@ -24,7 +25,8 @@ static const char *const points[] = {
 
 static struct orders {
 	char name[64];
-	unsigned int nth;
+	unsigned int nth; /* 0: each time */
+	int signal;
 	unsigned int passed; /* atomic */
 } * orders; /* shared by parent and children */
 
@@ -47,7 +49,10 @@ __attribute__((constructor)) static void commit_point_init(void)
 	nth = strchr(text, ':');
 	(void)snprintf(orders->name, sizeof(orders->name), "%.*s",
 		       (int)strcspn(text, ":"), text);
-	orders->nth = nth ? (unsigned int)strtoul(nth + 1, NULL, 10) : 1;
+	orders->signal = nth && strcmp(nth, ":stop") == 0 ? SIGSTOP : SIGKILL;
+	orders->nth = nth && orders->signal == SIGKILL ?
+			      (unsigned int)strtoul(nth + 1, NULL, 10) :
+			      1;
 }
 
 void commit_point(const char *name)
@@ -55,6 +60,9 @@ void commit_point(const char *name)
 	if (!orders || strcmp(orders->name, name) != 0)
 		return;
 	if (__atomic_add_fetch(&orders->passed, 1, __ATOMIC_SEQ_CST) ==
-	    orders->nth)
-		(void)kill(getpid(), SIGKILL);
+		    orders->nth ||
+	    orders->nth == 0) {
+		(void)dprintf(STDERR_FILENO, "here it ends: %s\n", name);
+		(void)kill(getpid(), orders->signal);
+	}
 }
