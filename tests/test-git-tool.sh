@@ -108,6 +108,26 @@ ok "export: a revision that is none" fails 4 "git export: nothing: " \
 	xgit export "$repo" nothing -o "$tmp/none.img"
 ok "export: a repository that is none" fails 1 "git export: $tmp: " \
 	xgit export "$tmp" web -o "$tmp/none.img"
+ok "... nothing is left of it" eval '! ls "$tmp/none.img"'
+# It fails, and removes what it has made; but not what has taken its place.
+replaced()
+{
+	local try pid
+	for ((try = 0; try < 50; try++)); do
+		rm -f "$tmp/none.img"
+		echo mine > "$tmp/mine"
+		"$top_builddir/xendisk-git" export "$repo" nothing -o "$tmp/none.img" 2> /dev/null & pid=$!
+		until [ -e "$tmp/none.img" ] || is_gone $pid; do :; done
+		kill -STOP $pid 2> /dev/null
+		[ -e "$tmp/none.img" ] && mv "$tmp/mine" "$tmp/none.img"
+		kill -CONT $pid 2> /dev/null
+		wait $pid
+		[ -e "$tmp/mine" ] || break # else it was too fast for us
+	done
+	[ -e "$tmp/mine" ] || grep -qx mine "$tmp/none.img"
+}
+ok "export: it fails, and somebody else's file is there by then" replaced
+rm -f "$tmp/none.img"
 ok "export: no folder" fails 4 "git export: $tmp/nowhere: " \
 	xgit export "$tmp/nowhere" web -o "$tmp/none.img"
 ok "... and no image" [ ! -e "$tmp/none.img" ]

@@ -336,6 +336,16 @@ static enum status export_to(void *ctx)
 	return status;
 }
 
+/* Not what somebody else has put in its place. */
+static void remove_output(int fd, const char *path)
+{
+	struct stat made, there;
+
+	if (fstat(fd, &made) == 0 && lstat(path, &there) == 0 &&
+	    made.st_dev == there.st_dev && made.st_ino == there.st_ino)
+		(void)unlink(path);
+}
+
 /* The image is made, and removed when it has not become one, with the rights of who
  * calls. */
 enum status verb_export(const struct invocation *call)
@@ -352,8 +362,8 @@ enum status verb_export(const struct invocation *call)
 	if (output.fd < 0)
 		return tool_fail(call, output.fd, path, reason);
 	status = tool_in_child(call, export_to, &output);
-	(void)close(output.fd);
 	if (status != STATUS_DONE && !force)
-		(void)unlink(path);
+		remove_output(output.fd, path);
+	(void)close(output.fd);
 	return status;
 }
