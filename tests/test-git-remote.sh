@@ -75,6 +75,29 @@ ok "of two at the same moment one is refused" fails 5 "somebody else has pushed"
 ok "... the other one has the lease" says "^holder $(git -C "$a" config xendisk.holder)\$" lease
 ok "... both took part" test -e "$tmp/raced"
 
+# What is refused for other reasons is no race, and git's reason is told.
+cat > "$hub/hooks/pre-receive" <<'END'
+#!/bin/sh
+echo not today >&2
+exit 1
+END
+chmod +x "$hub/hooks/pre-receive"
+refused() { local said; said=$(xgit push --take "$a" "$hub" web 2>&1) && return 1; echo "$said"; grep -q "$1" <<< "$said" && ! grep -q 'somebody else' <<< "$said"; }
+ok "a hook refuses: so it is told" refused 'it was refused: refs/[^ ]* \[remote rejected\] (pre-receive hook declined)'
+ok "... and what it says" refused 'not today'
+rm "$hub/hooks/pre-receive"
+git -C "$hub" config transfer.hideRefs refs/xendisk
+ok "a server that takes no such reference" refused 'it was refused: refs/xendisk/lease/web \[remote rejected\]'
+git -C "$hub" config --unset transfer.hideRefs
+ok "the server cannot be reached" fails 1 'git ls-remote has failed' xgit push "$a" "$tmp/nowhere.git" web
+own=$(git -C "$a" config xendisk.holder)
+for wrong in "$own 7" 0123456789ABCDEF $'0123456789abcd\nx' short; do
+	git -C "$a" config xendisk.holder "$wrong"
+	ok "a holder that is none: ${wrong//$'\n'/ }" fails 1 "a.git/config: xendisk.holder is \"" xgit push --take "$a" "$hub" web
+done
+git -C "$a" config xendisk.holder "$own"
+ok "... with its own again" xgit push --take "$a" "$hub" web
+
 # --- What is refused -----------------------------------------------------------------
 git -C "$hub" update-ref refs/xendisk/lease/web "$(echo rubbish | git -C "$hub" hash-object -w --stdin)"
 ok "a lease that is none" fails 1 "is no lease" xgit push "$a" "$hub" web

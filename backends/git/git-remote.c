@@ -80,28 +80,56 @@ static int read_git(struct remote *remote, const char *const *args, char *ret,
 
 /* --- The lease -------------------------------------------------------------------- */
 
-/* Of this repository, the same for ever. */
+static int new_holder(struct remote *remote, git_config *own,
+		      char ret[LEASE_HOLDER])
+{
+	uint64_t random;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return why(remote->why, -EIO, "no random numbers");
+	(void)snprintf(ret, LEASE_HOLDER, "%016" PRIx64, random);
+	return git_config_set_string(own, HOLDER_KEY, ret) < 0 ?
+		       why(remote->why, -EIO, "config: %s cannot be set",
+			   HOLDER_KEY) :
+		       0;
+}
+
+/* It becomes a line of the lease. */
+static int take_holder(struct remote *remote, const char *value,
+		       char ret[LEASE_HOLDER])
+{
+	if (!lease_is_holder(value))
+		return why(remote->why, -EBADMSG,
+			   "%.200s/config: %s is \"%.40s\", not 16 digits of "
+			   "0-9 and a-f; without it a new one is made",
+			   remote->call->args[0], HOLDER_KEY, value);
+	memcpy(ret, value, LEASE_HOLDER);
+	return 0;
+}
+
+/* Of this repository, not of a user or a machine; the same for ever. */
 static int own_holder(struct remote *remote, char ret[LEASE_HOLDER])
 {
-	git_config *config = NULL;
+	git_config *all = NULL, *own = NULL;
 	git_buf value = { 0 };
-	uint64_t random;
 	int r;
 
-	if (git_repository_config(&config, remote->repo->git) < 0)
+	if (git_repository_config(&all, remote->repo->git) < 0 ||
+	    git_config_open_level(&own, all, GIT_CONFIG_LEVEL_LOCAL) < 0) {
+		git_config_free(all);
 		return why(remote->why, -EIO, "the repository's config");
-	r = git_config_get_string_buf(&value, config, HOLDER_KEY);
-	if (r == 0 && strlen(value.ptr) == LEASE_HOLDER - 1) {
-		memcpy(ret, value.ptr, LEASE_HOLDER);
-	} else if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
-		r = -1;
-	} else {
-		(void)snprintf(ret, LEASE_HOLDER, "%016" PRIx64, random);
-		r = git_config_set_string(config, HOLDER_KEY, ret);
 	}
+	r = git_config_get_string_buf(&value, own, HOLDER_KEY);
+	if (r == 0)
+		r = take_holder(remote, value.ptr, ret);
+	else if (r == GIT_ENOTFOUND)
+		r = new_holder(remote, own, ret);
+	else
+		r = why(remote->why, -EIO, "config: %s", HOLDER_KEY);
 	git_buf_dispose(&value);
-	git_config_free(config);
-	return r < 0 ? why(remote->why, -EIO, "config: %s", HOLDER_KEY) : 0;
+	git_config_free(own);
+	git_config_free(all);
+	return r;
 }
 
 /* "OID<tab>REF\n", or nothing: there is none. */
@@ -216,6 +244,87 @@ static int lease_seconds(struct remote *remote, uint64_t *ret)
 	return 0;
 }
 
+/* "!<tab>FROM:TO<tab>[rejected] (stale info)": a reference that was not taken, and why;
+ * line is cut in two.  What is only in the company of another has no reason of its
+ * own. */
+static const char *find_refusal(char *line, const char **ret_ref)
+{
+	char *to = strncmp(line, "!\t", 2) == 0 ? strchr(line, ':') : NULL;
+	char *reason = to ? strchr(to, '\t') : NULL;
+
+	if (!reason || strstr(reason, "(atomic push fail"))
+		return NULL;
+	*reason++ = '\0';
+	reason[strcspn(reason, "\n")] = '\0';
+	*ret_ref = to + 1;
+	return reason;
+}
+
+/* As git has it, on this side: somebody has been there since it was looked at. */
+static bool is_race(const char *reason)
+{
+	static const char *const races[] = { "(stale info)",
+					     "(non-fast-forward)",
+					     "(fetch first)" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(races); i++)
+		if (strstr(reason, races[i]))
+			return true;
+	return false;
+}
+
+/* On the other side it has no name, but then somebody else has the lease. */
+static bool lease_has_moved(struct remote *remote)
+{
+	char before[OID_HEX + 1], reason[WHY_MAX];
+	int r;
+
+	memcpy(before, remote->old, sizeof(before));
+	memcpy(reason, remote->why, sizeof(reason));
+	r = look_at_lease(remote);
+	memcpy(remote->why, reason, sizeof(reason));
+	return r >= 0 && strcmp(before, remote->old) != 0;
+}
+
+/* What git has written with --porcelain.  Without a reference that was refused it has
+ * not come so far, and has said why. */
+static int judge_push(struct remote *remote, FILE *said)
+{
+	const char *ref = NULL, *reason = NULL;
+	cleanup_free char *line = NULL;
+	size_t room = 0;
+
+	while (!reason && getline(&line, &room, said) > 0)
+		reason = find_refusal(line, &ref);
+	if (!reason)
+		return -EREMOTEIO;
+	if (is_race(reason))
+		return why(remote->why, -ESTALE,
+			   "it was refused: somebody else has pushed: %.200s "
+			   "%.100s",
+			   ref, reason);
+	(void)why(remote->why, -EACCES, "it was refused: %.200s %.200s", ref,
+		  reason);
+	return lease_has_moved(remote) ?
+		       why(remote->why, -ESTALE,
+			   "it was refused: somebody else has pushed") :
+		       -EACCES;
+}
+
+static int run_push(struct remote *remote, const char *const *args)
+{
+	cleanup_close int out = memfd_create("stdout", MFD_CLOEXEC);
+	cleanup_file FILE *said = out < 0 ? NULL : fdopen(out, "r");
+	int r;
+
+	if (!said)
+		return why(remote->why, -errno, "git: %s", strerror(errno));
+	(void)TAKE_FD(out);
+	r = run_git(remote, args, fileno(said));
+	rewind(said);
+	return r == -EREMOTEIO ? judge_push(remote, said) : r;
+}
+
 /* refspec: "refs/heads/web:refs/heads/web", or NULL: the lease alone. */
 static int push_with(struct remote *remote, const char *lease,
 		     const char *refspec)
@@ -224,10 +333,10 @@ static int push_with(struct remote *remote, const char *lease,
 		to[REF_NAME_MAX + OID_HEX + 8];
 	char intervals[2 * REF_NAME_MAX + 64];
 	const char *args[ARGS_MAX] = {
-		"-c", "pack.window=0", "push", "--atomic", "--no-follow-tags",
+		"-c",	    "pack.window=0", "push",
+		"--atomic", "--porcelain",   "--no-follow-tags",
 	};
-	size_t n = 5;
-	int r;
+	size_t n = 6;
 
 	(void)snprintf(expect, sizeof(expect), "--force-with-lease=%s:%s",
 		       remote->lease_ref, remote->old);
@@ -244,12 +353,7 @@ static int push_with(struct remote *remote, const char *lease,
 		args[n++] = refspec;
 	if (refspec && option(remote->call, "auto"))
 		args[n++] = intervals;
-	r = run_git(remote, args, -1);
-	if (r != -EREMOTEIO)
-		return r;
-	return why(remote->why, -ESTALE,
-		   "it was refused: somebody else has pushed, or it cannot be "
-		   "reached");
+	return run_push(remote, args);
 }
 
 static int take_lease(struct remote *remote, const char *refspec,

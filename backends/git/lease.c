@@ -33,9 +33,14 @@ static bool is_name(const char *text, const char *allowed, size_t size)
 	       text[strspn(text, allowed)] == '\0';
 }
 
+bool lease_is_holder(const char *text)
+{
+	return strlen(text) == LEASE_HOLDER - 1 &&
+	       is_name(text, "0123456789abcdef", LEASE_HOLDER);
+}
+
 int lease_parse(const char *text, size_t n, struct lease *ret)
 {
-	static const char hex[] = "0123456789abcdef";
 	static const char host_bytes[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 		"0123456789-";
@@ -54,8 +59,7 @@ int lease_parse(const char *text, size_t n, struct lease *ret)
 	sequence = host ? take_line(&at, "sequence") : NULL;
 	expires = sequence ? take_line(&at, "expires") : NULL;
 	if (!expires || *at || strcmp(magic, "1") != 0 ||
-	    strlen(holder) != LEASE_HOLDER - 1 ||
-	    !is_name(holder, hex, LEASE_HOLDER) ||
+	    !lease_is_holder(holder) ||
 	    !is_name(host, host_bytes, sizeof(lease.host)) ||
 	    parse_u64(sequence, UINT64_MAX - 1, &lease.sequence) < 0 ||
 	    parse_u64(expires, INT64_MAX, &lease.expires) < 0)

@@ -17,6 +17,7 @@
 #ifndef XENDISK_GIT_LEASE_H
 #define XENDISK_GIT_LEASE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ struct lease {
 	uint64_t expires; /* Unix; 0: it has been given up */
 };
 
+bool lease_is_holder(const char *text);
 /* -EBADMSG: it is none. */
 int lease_parse(const char *text, size_t n, struct lease *ret);
 /* Returns the bytes, without the NUL. */
