@@ -215,7 +215,7 @@ sweep()
 			passed_since "$tmp/before" > "$tmp/passed"
 			while read -r place n; do
 				is_place "$place" || continue
-				[ "$deed" = again ] && ! is_recovery "$place" && continue
+				is_for "$place" "$deed" || continue
 				try "$disk" "$place" "$deed" 1
 				[ "$n" -lt 8 ] || [ "$deed" = again ] ||
 					try "$disk" "$place" "$deed" $((n / 4))
@@ -231,7 +231,16 @@ sweep()
 		try raw_cached $place bad_flush
 	done
 }
-is_recovery() { points | grep -qE "^$1 raw/(again|reopen)"; }
+# A worker that starts after the death before may do so in the middle of any deed:
+# its places are swept where a worker surely starts.
+is_for()
+{
+	if [ "$2" = again ]; then
+		points | grep -qE "^$1 raw/(again|reopen)"
+	else
+		[ "$(points | grep -c "^$1 raw/reopen")" = 0 ]
+	fi
+}
 
 # --- Broken on purpose ------------------------------------------------------------------
 # fresh DISK: a domain with a disk of its own on an IMAGE of its own:
