@@ -228,8 +228,8 @@ sweep()
 			done < "$tmp/passed"
 		done
 	done
+	try raw piece_done long_discard # the others are the mapped kinds' alone
 	for place in piece_done discard_marked discard_freed blocks_marked; do
-		try raw $place long_discard
 		try mem $place long_discard
 	done
 	for place in failure_noted mark_made mark_noted; do
