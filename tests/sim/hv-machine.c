@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -372,21 +373,6 @@ static int handle_open(struct hv *hv, enum hv_kind kind, uint32_t slot,
 	return 0;
 }
 
-int hv_device_open(struct hv *hv, enum hv_kind kind, uint32_t slot,
-		   struct hv_device *ret_dev)
-{
-	struct hv_device dev;
-	int r;
-
-	hv_reap(hv);
-	hv_lock(hv);
-	r = handle_open(hv, kind, slot, &dev);
-	hv_unlock(hv);
-	if (r == 0)
-		*ret_dev = dev;
-	return r;
-}
-
 int hv_device_adopt(struct hv *hv, int fd, struct hv_device *ret_dev)
 {
 	struct hv_shared *s = hv->shared;
@@ -524,6 +510,47 @@ void hv_reap(struct hv *hv)
 		while (s->handles[i].kind != HV_FREE && !hv_handle_alive(hv, i))
 			handle_reap(hv, i);
 	hv_unlock(hv);
+}
+
+/*
+ * Locked.  What hv_reap() does, but only for those whose process is not there any
+ * more, not even as a zombie.  To look at every lock takes milliseconds where there
+ * are a thousand handles, and who starts a backend process has waited for the last.
+ */
+static void reap_gone(struct hv *hv)
+{
+	struct hv_shared *s = hv->shared;
+	pid_t alive = 0;
+
+	for (uint32_t i = 0; i < s->nr_handles; i++) {
+		struct hv_handle *h = &s->handles[i];
+
+		if (h->kind != HV_EVENTS_CLOSED) {
+			if (h->kind == HV_FREE || h->pid == alive)
+				continue;
+			if (kill(h->pid, 0) == 0 || errno != ESRCH) {
+				alive = h->pid;
+				continue;
+			}
+		}
+		while (h->kind != HV_FREE && !hv_handle_alive(hv, i))
+			handle_reap(hv, i);
+	}
+}
+
+int hv_device_open(struct hv *hv, enum hv_kind kind, uint32_t slot,
+		   struct hv_device *ret_dev)
+{
+	struct hv_device dev;
+	int r;
+
+	hv_lock(hv);
+	reap_gone(hv);
+	r = handle_open(hv, kind, slot, &dev);
+	hv_unlock(hv);
+	if (r == 0)
+		*ret_dev = dev;
+	return r;
 }
 
 /* --- The server's bell -------------------------------------------------------- */
