@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "simguest.h"
 #include "simio.h"
@@ -65,7 +66,7 @@ struct load {
 	unsigned int part_pages, nr_parts; /* what the disk takes at once */
 	uint64_t places; /* on the disk, of that size */
 	unsigned int depth, queues;
-	int64_t end;
+	int64_t begin, end;
 };
 
 static unsigned int bucket(uint64_t ns)
@@ -347,6 +348,17 @@ static bool take_size(struct load *load)
 	return false;
 }
 
+/* Guests that are to be at work at the same time are let go together. */
+static void await_gate(void)
+{
+	char byte;
+
+	printf("ready\n");
+	fflush(stdout);
+	while (read(STDIN_FILENO, &byte, 1) > 0)
+		;
+}
+
 static int run_lanes(struct load *load, struct lane *lanes)
 {
 	unsigned int started = 0;
@@ -354,8 +366,11 @@ static int run_lanes(struct load *load, struct lane *lanes)
 
 	for (unsigned int i = 0; r == 0 && i < load->queues; i++)
 		r = init_lane(load, i, &lanes[i]);
+	if (load->guest->opt.gate)
+		await_gate();
+	load->begin = simio_now_ns();
 	load->end =
-		simio_now_ns() + (int64_t)load->guest->opt.seconds * 1000000000;
+		load->begin + (int64_t)load->guest->opt.seconds * 1000000000;
 	while (r == 0 && started < load->queues) {
 		r = -pthread_create(&lanes[started].thread, NULL, lane_main,
 				    &lanes[started]);
@@ -399,7 +414,6 @@ int simguest_load(struct simguest *guest, int argc, char **argv)
 		.queues = simfront_shape(guest->front)->queues,
 	};
 	struct lane lanes[SIMFRONT_MAX_QUEUES] = { 0 };
-	int64_t begin = simio_now_ns();
 	int code, r;
 
 	(void)argc;
@@ -411,7 +425,8 @@ int simguest_load(struct simguest *guest, int argc, char **argv)
 		simguest_complain("load: %s", strerror(-r));
 		return SIMGUEST_FAULT;
 	}
-	code = sum_up(&load, lanes, (double)(simio_now_ns() - begin) / 1e9);
+	code = sum_up(&load, lanes,
+		      (double)(simio_now_ns() - load.begin) / 1e9);
 	for (unsigned int i = 0; i < load.queues; i++)
 		free_lane(&lanes[i]);
 	return code;

@@ -71,6 +71,8 @@ static const struct option_row rows[] = {
 	    "verify: the time between two answers, ms, where it is over 10"),
 	ROW("rw", TEXT, rw, "MODE", "load: read, write, randread or randwrite"),
 	ROW("json", FLAG, json, NULL, "load: the result as JSON"),
+	ROW("gate", FLAG, gate, NULL,
+	    "load: say \"ready\", and begin when stdin ends"),
 	ROW("socket", TEXT, socket, "PATH", "nbd: where to listen"),
 	ROW("run", TEXT, run, "COMMAND",
 	    "nbd: run it with $uri and $socket set, exit as it does"),

@@ -31,7 +31,7 @@ struct simguest_options {
 
 	const char *gaps;
 	const char *rw;
-	bool json;
+	bool json, gate;
 
 	const char *socket, *run;
 	bool list;

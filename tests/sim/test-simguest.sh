@@ -59,6 +59,17 @@ ok "verify, five connections" says "verify: ok" verify --queues 4 --order 3 --re
 ok "a guest that just stops" says "verify: ok" verify --queues 2 --stay
 ok "the next one takes the disk over" says "verify: ok" verify
 ok "load" says '"errors":0' disk load --seconds 1 --depth 32 --json
+# Of no seconds, it would be over at once.
+waits_and_works()
+{
+	mkfifo "$tmp/gate" && exec 9<> "$tmp/gate" || return
+	disk load --seconds 0 --gate --json < "$tmp/gate" > "$tmp/load" 9>&- &
+	eventually 10 grep -q ready "$tmp/load" && sleep 0.3 &&
+		! grep iops "$tmp/load" || return
+	exec 9>&-
+	wait $! && grep '"errors":0' "$tmp/load"
+}
+ok "load that waits until it is let go" waits_and_works
 
 start_detach() { (sleep 0.5; xenstore-write "/local/domain/0/backend/minibackend/$dom/51728/state" 5) & }
 if command -v xenstore-write >/dev/null; then
