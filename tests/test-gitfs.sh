@@ -267,13 +267,13 @@ mv "$tmp/packed-refs" "$evil/packed-refs"
 part=objects/${blob:0:2}
 mv "$evil/$part" "$tmp/part"
 ln -s "$tmp/part" "$evil/$part"
-ok "some objects elsewhere" no "object $blob: " \
+ok "some objects elsewhere" no "$part is no plain file" \
 	"gitfs($evil, rev=$(tree 100644 linked "$blob"))"
 rm "$evil/$part"
 mv "$tmp/part" "$evil/$part"
 mv "$evil/objects" "$tmp/objects"
 ln -s "$tmp/objects" "$evil/objects"
-ok "objects elsewhere" no 'objects: ' "gitfs($evil, rev=main)"
+ok "objects elsewhere" no 'objects is no plain file' "gitfs($evil, rev=main)"
 rm "$evil/objects"
 mv "$tmp/objects" "$evil/objects"
 if [ "$(id -u)" = 0 ]; then

@@ -16,6 +16,7 @@
 
 #define LOOSE_MOST 4096u /* bytes of a reference: an id, or another's name */
 #define DEPTH_MOST 64u
+#define ANY_SIZE   ((uint64_t)INT64_MAX)
 
 /* Bytes; 0: it must not be there. */
 static const struct {
@@ -78,12 +79,15 @@ struct walk {
 static int check_folder(struct walk *walk, int at, const char *entry,
 			char *ret_why);
 
-/* What goes away meanwhile is not there. */
+/* What goes away meanwhile is not there.  type: as in struct dirent; there may be many
+ * loose objects, and no more has to be known of them. */
 static int check_entry(struct walk *walk, int at, const char *entry,
-		       char *ret_why)
+		       unsigned char type, char *ret_why)
 {
 	struct stat st;
 
+	if (type == DT_REG && walk->most == ANY_SIZE)
+		return 0;
 	if (fstatat(at, entry, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	if (S_ISDIR(st.st_mode))
@@ -107,7 +111,8 @@ static int check_entries(struct walk *walk, DIR *dir, char *ret_why)
 			r = why(ret_why, -ENAMETOOLONG,
 				"%.300s...: the name is too long", walk->name);
 		else
-			r = check_entry(walk, dirfd(dir), name, ret_why);
+			r = check_entry(walk, dirfd(dir), name, entry->d_type,
+					ret_why);
 		walk->name[n] = '\0';
 	}
 	return r;
@@ -140,7 +145,7 @@ static int check_tree(int dir, const char *name, uint64_t most, char *ret_why)
 	struct walk walk = { .most = most };
 
 	(void)snprintf(walk.name, sizeof(walk.name), "%s", name);
-	return check_entry(&walk, dir, name, ret_why);
+	return check_entry(&walk, dir, name, DT_UNKNOWN, ret_why);
 }
 
 int repo_check_files(int dir, char *ret_why)
@@ -149,19 +154,54 @@ int repo_check_files(int dir, char *ret_why)
 
 	if (r == 0)
 		r = check_tree(dir, "refs", LOOSE_MOST, ret_why);
-	return r < 0 ? r : check_tree(dir, "objects/pack", INT64_MAX, ret_why);
+	if (r == 0)
+		r = check_tree(dir, "logs", ANY_SIZE, ret_why);
+	return r < 0 ? r : check_tree(dir, "objects", ANY_SIZE, ret_why);
+}
+
+/* The folders on the way to it. */
+static int check_way(int dir, char *name, char *ret_why)
+{
+	struct stat st;
+
+	for (char *p = strchr(name, '/'); p; p = strchr(p + 1, '/')) {
+		int r;
+
+		*p = '\0';
+		r = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW);
+		if (r == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+			return why(ret_why, -EBADMSG, "%.300s is no folder",
+				   name);
+		*p = '/';
+	}
+	return 0;
+}
+
+/* A reference, or all that begin with it, and what git notes of their changes. */
+static int check_place(int dir, char name[PATH_MAX], uint64_t most,
+		       char *ret_why)
+{
+	int r = check_way(dir, name, ret_why);
+
+	return r < 0 ? r : check_tree(dir, name, most, ret_why);
 }
 
 int repo_check_refs(const char *base, const char *name, char *ret_why)
 {
 	cleanup_close int dir = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	char folder[PATH_MAX];
+	char folder[PATH_MAX], log[PATH_MAX];
 	size_t n = strlen(name);
+	int r;
 
-	if (dir < 0 || n >= sizeof(folder))
+	if (dir < 0 || n + sizeof("logs/") > sizeof(folder))
 		return 0; /* libgit2 will say so */
 	memcpy(folder, name, n + 1);
 	if (n > 0 && folder[n - 1] == '/')
 		folder[n - 1] = '\0';
-	return check_tree(dir, folder, LOOSE_MOST, ret_why);
+	(void)snprintf(log, sizeof(log), "logs/%.*s",
+		       (int)(sizeof(log) - sizeof("logs/")), folder);
+	r = check_place(dir, folder, LOOSE_MOST, ret_why);
+	if (r == 0)
+		r = check_place(dir, log, ANY_SIZE, ret_why);
+	return r < 0 ? r : check_tree(dir, "logs/HEAD", ANY_SIZE, ret_why);
 }

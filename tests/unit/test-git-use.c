@@ -457,6 +457,12 @@ static const struct {
 	{ "truncate -s 1G", "HEAD" },
 	{ "mkfifo", "packed-refs" },
 	{ "mkfifo", "objects/pack/pack-x.idx" },
+	{ "mkfifo", "objects/ab/cdef" },
+	{ "ln -s /dev", "objects/ab" },
+	{ "mkfifo", "objects/info/commit-graph" },
+	{ "mkfifo", "logs/HEAD" },
+	{ "mkfifo", "logs/refs/heads/main" },
+	{ "ln -s ../tags", "refs/heads/folder" },
 };
 
 static void a_trap_is_named(void **state)
@@ -469,8 +475,9 @@ static void a_trap_is_named(void **state)
 	for (unsigned int i = 0; i < ARRAY_SIZE(traps); i++) {
 		cleanup_free char *script =
 			xasprintf("rm -rf r.git; cp -a r r.git; cd r.git;"
-				  "rm -f %s; %s %s",
-				  traps[i].name, traps[i].make, traps[i].name);
+				  "rm -rf %s; mkdir -p $(dirname %s); %s %s",
+				  traps[i].name, traps[i].name, traps[i].make,
+				  traps[i].name);
 
 		git_shell(&rig, script);
 		assert_true(rig_open(&rig, 1, READ_ONLY) < 0);
