@@ -193,8 +193,46 @@ if command -v qemu-img > /dev/null; then
 	ok "import: with a backing file" fails 5 "backing file" \
 		xgit import "$own" over "$tmp/over.qcow2" --format qcow2
 	printf '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 2049 FLAT "model.img" 0\n' > "$tmp/flat.vmdk"
-	ok "import: whose data is elsewhere" fails 5 "other files" \
+	ok "import: whose data is elsewhere" fails 1 "other files" \
 		xgit import "$own" over "$tmp/flat.vmdk" --format vmdk
+	mkfifo "$tmp/fifo.qcow2"
+	ok "import: a FIFO" fails 1 "it is no file" \
+		xgit import "$own" over "$tmp/fifo.qcow2" --format qcow2
+
+	# Somebody who may write there waits until it has been looked at.
+	mkdir "$tmp/slow"
+	cat > "$tmp/slow/qemu-img" <<-END
+		#!/bin/sh
+		[ "\$1" != convert ] || { echo now >&2; sleep 0.5; }
+		exec '$(command -v qemu-img)' "\$@"
+	END
+	chmod +x "$tmp/slow/qemu-img"
+	# meanwhile DISK FORMAT COMMAND...: of the image $tmp/swap
+	meanwhile()
+	(
+		set -o pipefail
+		PATH=$tmp/slow:$PATH xgit import "$own" "$1" "$tmp/swap" --format "$2" 2>&1 |
+			while read -r line; do
+				echo "$line"
+				[ "$line" != now ] || "${@:3}"
+			done
+	)
+	cp "$tmp/model.qcow2" "$tmp/swap"
+	qemu-img create -q -f qcow2 "$tmp/other.qcow2" 1M
+	ok "import: another image takes its place" meanwhile swapped qcow2 mv "$tmp/other.qcow2" "$tmp/swap"
+	ok "... too late" is_model "$own" swapped
+	ok "... it did" eval '! [ -e "$tmp/other.qcow2" ]'
+	qemu-img convert -f raw -O vmdk "$tmp/model.img" "$tmp/model.vmdk"
+	cp "$tmp/model.vmdk" "$tmp/swap"
+	ok "import: vmdk" meanwhile vmdk vmdk :
+	ok "... is the same" is_model "$own" vmdk
+	if perl -e 'exit(syscall(444, 0, 0, 1) < 1)'; then # Landlock
+		sed "s,model.img,$tmp/model.img," "$tmp/flat.vmdk" > "$tmp/absolute.vmdk"
+		ok "import: it names another file when it was looked at" \
+			fails 1 "convert fails" meanwhile leaks vmdk cp "$tmp/absolute.vmdk" "$tmp/swap"
+	else
+		skipped "import: it names another file when it was looked at" "no Landlock"
+	fi
 else
 	skipped "import: qcow2, vmdk" "qemu-img is not installed"
 fi

@@ -3,7 +3,12 @@
  * git-image.c - what is not raw is unpacked by qemu-img, into a file without a name.
  *
  * The format is said by whoever calls, never found out: a raw image may begin with
- * what looks like another one's header.  Files that an image names are not read.
+ * what looks like another one's header.
+ *
+ * Files that an image names are not read.  It is refused if it names some; and since
+ * whoever may write to it, or to its folder, may change that when we have looked, it is
+ * opened once, and qemu-img can open nothing but that file (Landlock), and what it takes
+ * to run.
  */
 #include "config.h"
 
@@ -12,13 +17,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <linux/fs.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "common/confine.h"
 #include "common/util.h"
 
 #define INFO_MAX (1u << 20) /* bytes of what qemu-img says of an image */
@@ -53,27 +60,90 @@ static int open_raw(const char *path, char *ret_why)
 
 /* --- qemu-img -------------------------------------------------------------------- */
 
-/* Its stdin is empty, its stderr ours; out: its stdout, or -1 for stderr. */
-static int start(const char *const *argv, int out, pid_t *ret_pid,
-		 char *ret_why)
-{
-	posix_spawn_file_actions_t actions;
-	int r = posix_spawn_file_actions_init(&actions);
+#define PROGRAM "qemu-img"
 
-	if (r == 0)
-		r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO,
-						     "/dev/null", O_RDONLY, 0);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(
-			&actions, out < 0 ? STDERR_FILENO : out, STDOUT_FILENO);
-	if (r == 0)
-		r = posix_spawnp(ret_pid, argv[0], &actions, NULL,
-				 (char *const *)(uintptr_t)argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	if (r == ENOENT)
-		return why(ret_why, -EOPNOTSUPP, "%s is not installed",
-			   argv[0]);
-	return r ? why(ret_why, -r, "%s: %s", argv[0], strerror(r)) : 0;
+/* What it may open, and which program it is. */
+static const char *const readable[] = { "/usr", "/bin", "/lib", "/lib64",
+					"/etc/ld.so.cache" };
+
+struct job {
+	int image; /* the only file that it reads */
+	int out; /* ... and writes; or -1 */
+	char name[32]; /* of the image, for it */
+	char program[PATH_MAX];
+};
+
+enum { CANNOT_CONFINE = 126, CANNOT_START };
+
+static int find_program(char ret[PATH_MAX], char *ret_why)
+{
+	const char *path = getenv("PATH");
+
+	for (path = path ? path : "/usr/bin"; *path;
+	     path += strspn(path, ":")) {
+		int n = (int)strcspn(path, ":");
+
+		if (snprintf(ret, PATH_MAX, "%.*s/" PROGRAM, n, path) <
+			    PATH_MAX &&
+		    access(ret, X_OK) == 0)
+			return 0;
+		path += n;
+	}
+	return why(ret_why, -EOPNOTSUPP, PROGRAM " is not installed");
+}
+
+/* What is not there needs no rule. */
+static void add_path(struct confine_path *paths, size_t *nr, const char *path,
+		     enum confine_rights rights)
+{
+	int fd = open(path, O_PATH | O_CLOEXEC);
+
+	if (fd >= 0)
+		paths[(*nr)++] = (struct confine_path){ fd, rights };
+}
+
+static int confine(const struct job *job)
+{
+	struct confine_path paths[ARRAY_SIZE(readable) + 4] = {
+		{ job->image, CONFINE_READ }, { job->out, CONFINE_ALL }
+	};
+	size_t nr = job->out < 0 ? 1 : 2;
+
+	for (size_t i = 0; i < ARRAY_SIZE(readable); i++)
+		add_path(paths, &nr, readable[i], CONFINE_READ);
+	add_path(paths, &nr, job->program, CONFINE_READ);
+	add_path(paths, &nr, "/dev/null", CONFINE_ALL); /* tries locks there */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return confine_paths(paths, nr);
+}
+
+/* In the child.  Its stdin is empty, its stderr ours; out: its stdout, or -1 for
+ * stderr. */
+static _Noreturn void become(const struct job *job, const char *const *argv,
+			     int out)
+{
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 ||
+	    dup2(out < 0 ? STDERR_FILENO : out, STDOUT_FILENO) < 0 ||
+	    confine(job) < 0)
+		_exit(CANNOT_CONFINE);
+	(void)execv(job->program, (char *const *)(uintptr_t)argv);
+	_exit(CANNOT_START);
+}
+
+static int start(const struct job *job, const char *const *argv, int out,
+		 pid_t *ret_pid, char *ret_why)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		become(job, argv, out);
+	if (pid < 0)
+		return why(ret_why, -errno, "%s: %s", argv[0], strerror(errno));
+	*ret_pid = pid;
+	return 0;
 }
 
 static int finish(const char *const *argv, pid_t pid, char *ret_why)
@@ -87,15 +157,19 @@ static int finish(const char *const *argv, pid_t pid, char *ret_why)
 	if (WIFSIGNALED(status))
 		return why(ret_why, -EIO, "%s %s ended by signal %d", argv[0],
 			   argv[1], WTERMSIG(status));
+	if (WEXITSTATUS(status) == CANNOT_CONFINE)
+		return why(ret_why, -EIO, "%s: giving up rights", argv[0]);
+	if (WEXITSTATUS(status) == CANNOT_START)
+		return why(ret_why, -EIO, "%s cannot be started", argv[0]);
 	if (WEXITSTATUS(status) != 0)
 		return why(ret_why, -EIO, "%s %s fails", argv[0], argv[1]);
 	return 0;
 }
 
-static int run(const char *const *argv, char *ret_why)
+static int run(const struct job *job, const char *const *argv, char *ret_why)
 {
 	pid_t pid;
-	int r = start(argv, -1, &pid, ret_why);
+	int r = start(job, argv, -1, &pid, ret_why);
 
 	return r < 0 ? r : finish(argv, pid, ret_why);
 }
@@ -116,8 +190,8 @@ static int read_text(int fd, char *text, size_t max, char *ret_why)
 	return 0;
 }
 
-static int run_read(const char *const *argv, size_t max, char **ret,
-		    char *ret_why)
+static int run_read(const struct job *job, const char *const *argv, size_t max,
+		    char **ret, char *ret_why)
 {
 	cleanup_free char *text = malloc(max + 1);
 	char ignored[WHY_MAX];
@@ -127,7 +201,7 @@ static int run_read(const char *const *argv, size_t max, char **ret,
 
 	if (!text || pipe2(pipe, O_CLOEXEC) < 0)
 		return why(ret_why, -ENOMEM, "%s: no memory", argv[0]);
-	r = start(argv, pipe[1], &pid, ret_why);
+	r = start(job, argv, pipe[1], &pid, ret_why);
 	(void)close(pipe[1]);
 	if (r < 0) {
 		(void)close(pipe[0]);
@@ -199,53 +273,91 @@ static const char *find_others(json_t *info, const char *path)
 }
 
 /* An image that names others would have files of its maker's choice read. */
-static int check_alone(const char *path, const char *driver, char *ret_why)
+static int check_alone(const struct job *job, const char *driver, char *ret_why)
 {
-	const char *const argv[] = { "qemu-img", "info", "--output=json",
-				     "-U",	 "-f",	 driver,
-				     "--",	 path,	 NULL };
+	const char *const argv[] = { PROGRAM, "info", "--output=json",
+				     "-U",    "-f",   driver,
+				     "--",    NULL,   NULL };
+	const char *args[ARRAY_SIZE(argv)];
 	cleanup_free char *text = NULL;
+	char reason[WHY_MAX];
 	const char *fault;
 	json_t *info;
-	int r = run_read(argv, INFO_MAX, &text, ret_why);
+	int r;
 
+	memcpy(args, argv, sizeof(argv));
+	args[ARRAY_SIZE(argv) - 2] = job->name;
+	r = run_read(job, args, INFO_MAX, &text, reason);
+	if (r == -EIO)
+		return why(ret_why, r,
+			   "%.300s: it is no image of that format, or its data "
+			   "is in other files",
+			   reason);
 	if (r < 0)
-		return r;
+		return why(ret_why, r, "%s", reason);
 	info = json_loads(text, 0, NULL);
-	fault = info ? find_others(info, path) : "qemu-img info makes no sense";
+	fault = info ? find_others(info, job->name) :
+		       "qemu-img info makes no sense";
 	json_decref(info);
 	return fault ? why(ret_why, -EXDEV, "%s", fault) : 0;
 }
 
+/* qemu-img inherits it.  A FIFO would keep us for ever. */
+static int open_image(const char *path, char *ret_why)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return why(ret_why, -errno, "%s", strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return why(ret_why, -EBADF, "it is no file");
+	return TAKE_FD(fd);
+}
+
 /* Beside other large temporary files: it may be as large as what is in it. */
-static int unpack(const char *name, const char *driver, char *ret_why)
+static int open_temporary(char *ret_why)
 {
 	const char *folder = getenv("TMPDIR");
-	/* Without a colon that QEMU could take for a protocol's. */
-	cleanup_free char *path = realpath(name, NULL);
-	cleanup_free char *from = NULL;
-	cleanup_close int fd = -1;
-	char to[40];
-	int r;
+	int fd;
 
-	if (!path)
-		return why(ret_why, -errno, "%s", strerror(errno));
-	from = image_json(path, driver);
-	r = check_alone(path, driver, ret_why);
-	if (r < 0)
-		return r;
 	folder = folder && *folder ? folder : "/var/tmp";
-	/* qemu-img inherits it. */
+	/* qemu-img inherits it, too. */
 	fd = open(folder, O_TMPFILE | O_RDWR, 0600);
-	if (fd < 0)
-		return why(ret_why, -errno, "%s: a temporary file: %s", folder,
-			   strerror(errno));
-	(void)snprintf(to, sizeof(to), "/dev/fd/%d", fd);
+	return fd < 0 ? why(ret_why, -errno, "%s: a temporary file: %s", folder,
+			    strerror(errno)) :
+			fd;
+}
+
+static int convert(struct job *job, const char *driver, char *ret_why)
+{
+	cleanup_free char *from = image_json(job->name, driver);
+	char to[32];
+
 	if (!from)
 		return why(ret_why, -ENOMEM, "no memory");
-	r = run((const char *const[]){ "qemu-img", "convert", "-O", "raw", "--",
-				       from, to, NULL },
-		ret_why);
+	(void)snprintf(to, sizeof(to), "/dev/fd/%d", job->out);
+	return run(job,
+		   (const char *const[]){ PROGRAM, "convert", "-O", "raw", "--",
+					  from, to, NULL },
+		   ret_why);
+}
+
+static int unpack(const char *path, const char *driver, char *ret_why)
+{
+	cleanup_close int image = open_image(path, ret_why);
+	cleanup_close int fd = -1;
+	struct job job = { .image = image, .out = -1 };
+	int r = image < 0 ? image : find_program(job.program, ret_why);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(job.name, sizeof(job.name), "/dev/fd/%d", image);
+	r = check_alone(&job, driver, ret_why);
+	if (r == 0)
+		r = job.out = fd = open_temporary(ret_why);
+	if (r >= 0)
+		r = convert(&job, driver, ret_why);
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
