@@ -104,6 +104,27 @@ for options in "-t ext2" "-O inline_data -b 4096" "-O ^64bit,^metadata_csum" "-b
 $changes"
 	ok "... of the same one: nothing" nothing b b
 done
+# A file with many names is read once: all the disk has is enough for that.
+mkdir "$tmp/links"
+seq 500000 > "$tmp/links/a"
+for ((i = 0; i < 12; i++)); do ln "$tmp/links/a" "$tmp/links/a$i"; done
+# links NAME BLOCK: with blocks of that size, so that all lies elsewhere.
+links()
+{
+	rm -f "$tmp/links.img"
+	truncate -s 16M "$tmp/links.img"
+	mkfs.ext4 -q -F -b "$2" -d "$tmp/links" "$tmp/links.img" && disk "$1" "$tmp/links.img"
+}
+ok "a file with many names" links links1 1024
+ok "... at another place" links links2 4096
+ok "... is the same" nothing links1 links2
+# No more memory than that: it is said, and is no list.
+little() { XENDISK_DIFF_MEMORY=100000 xgit diff --files "$repo" a b; }
+if little 2>&1 | grep -q '^added '; then
+	skipped "a limit on memory" "built with a sanitizer"
+else
+	ok "a limit on memory" fails 1 'memory' little
+fi
 ok "the other way" says "^renamed  /usr/dir -> /moved/" xgit diff "$repo" b a
 ok "... beside the bytes" says "^ *1024 *[0-9]*$" xgit diff "$repo" b a
 ok "--bytes: no files" eval '! xgit diff --bytes "$repo" a b | grep -q [a-z]'

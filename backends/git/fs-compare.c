@@ -12,8 +12,9 @@
  * those that lie at the same place in a chunk that is the same object, which is
  * most of them.  The others are read and compared.
  *
- * A file system that somebody hostile has made could have any number of files share
- * the same bytes: what is read for all of them is no more than the two disks have.
+ * A file may have many names (hard links), and is compared once.  A file system that
+ * somebody hostile has made could have any number of files share the same bytes, too:
+ * what is read for all of them is no more than the two disks have.
  */
 #include "config.h"
 
@@ -25,6 +26,13 @@
 
 #define PIECE 65536u
 
+/* What is known of two files with other names. */
+struct known {
+	uint64_t a, b; /* as fs_node.handle */
+	enum { NOTHING, SAME, OTHER } is;
+};
+#define NR_KNOWN 65536u /* the last ones; each has one place */
+
 struct comparing {
 	struct fs_volume *a, *b;
 	uint32_t *by_identity; /* nodes of a */
@@ -33,6 +41,7 @@ struct comparing {
 	uint32_t *taken;
 	uint32_t nr_identities;
 	struct fs_runs runs_a, runs_b;
+	struct known *known; /* NR_KNOWN */
 	uint64_t left; /* bytes that may still be read */
 	uint8_t *buf_a, *buf_b; /* PIECE each */
 	char *why;
@@ -139,12 +148,43 @@ static int same_runs(struct comparing *c, uint64_t size)
 	return r;
 }
 
+static int read_both(struct comparing *c, uint32_t in_a, uint32_t in_b)
+{
+	int r;
+
+	c->runs_a.nr = 0;
+	c->runs_b.nr = 0;
+	r = c->a->ops->runs(c->a, in_a, &c->runs_a, c->why);
+	if (r == 0)
+		r = c->b->ops->runs(c->b, in_b, &c->runs_b, c->why);
+	return r < 0 ? r : same_runs(c, c->a->tree.nodes[in_a].size);
+}
+
+static struct known *known_of(struct comparing *c, uint64_t a, uint64_t b)
+{
+	return &c->known[(a * 0x9e3779b1u + b) % NR_KNOWN];
+}
+
+static int same_files(struct comparing *c, uint32_t in_a, uint32_t in_b)
+{
+	uint64_t a = c->a->tree.nodes[in_a].handle;
+	uint64_t b = c->b->tree.nodes[in_b].handle;
+	struct known *known = known_of(c, a, b);
+	int r;
+
+	if (known->is != NOTHING && known->a == a && known->b == b)
+		return known->is == SAME;
+	r = read_both(c, in_a, in_b);
+	if (r >= 0)
+		*known = (struct known){ a, b, r ? SAME : OTHER };
+	return r;
+}
+
 /* 1: they have the same content; 0: they have not. */
 static int same_content(struct comparing *c, uint32_t in_a, uint32_t in_b)
 {
 	const struct fs_node *a = &c->a->tree.nodes[in_a];
 	const struct fs_node *b = &c->b->tree.nodes[in_b];
-	int r;
 
 	if (S_ISDIR(a->mode))
 		return 1;
@@ -156,12 +196,7 @@ static int same_content(struct comparing *c, uint32_t in_a, uint32_t in_b)
 		return a->text != FS_NONE && b->text != FS_NONE &&
 		       memcmp(c->a->tree.names + a->text,
 			      c->b->tree.names + b->text, a->size) == 0;
-	c->runs_a.nr = 0;
-	c->runs_b.nr = 0;
-	r = c->a->ops->runs(c->a, in_a, &c->runs_a, c->why);
-	if (r == 0)
-		r = c->b->ops->runs(c->b, in_b, &c->runs_b, c->why);
-	return r < 0 ? r : same_runs(c, a->size);
+	return same_files(c, in_a, in_b);
 }
 
 /* --- Partners -------------------------------------------------------------------- */
@@ -351,9 +386,11 @@ int fs_compare(struct fs_volume *a, struct fs_volume *b,
 			       .left = 2 * MAX(a->size, b->size),
 			       .buf_a = malloc(PIECE),
 			       .buf_b = malloc(PIECE),
+			       .known = calloc(NR_KNOWN, sizeof(*c.known)),
 			       .why = ret_why };
-	int r = c.buf_a && c.buf_b ? find_partners(&c) :
-				     why(ret_why, -ENOMEM, "no memory");
+	int r = c.buf_a && c.buf_b && c.known ?
+			find_partners(&c) :
+			why(ret_why, -ENOMEM, "no memory");
 
 	if (r == 0)
 		r = tell_changes(&c, fn, ctx);
@@ -363,5 +400,6 @@ int fs_compare(struct fs_volume *a, struct fs_volume *b,
 	free(c.runs_b.runs);
 	free(c.buf_a);
 	free(c.buf_b);
+	free(c.known);
 	return r;
 }

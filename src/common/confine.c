@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "common/sanitized.h"
 #include "common/util.h"
 
 /* --- The user ----------------------------------------------------------------- */
@@ -32,6 +34,19 @@ void confine_ordinary(void)
 
 	if (fd >= 0)
 		(void)!write(fd, "0", 1);
+}
+
+int confine_memory(uint64_t bytes)
+{
+	struct rlimit limit;
+
+	if (SANITIZED)
+		return 0;
+	if (getrlimit(RLIMIT_DATA, &limit) < 0)
+		return -errno;
+	limit.rlim_max = MIN(limit.rlim_max, (rlim_t)bytes);
+	limit.rlim_cur = MIN(limit.rlim_cur, limit.rlim_max);
+	return setrlimit(RLIMIT_DATA, &limit) < 0 ? -errno : 0;
 }
 
 int confine_become(uint32_t uid, uint32_t gid)

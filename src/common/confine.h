@@ -21,6 +21,10 @@ int confine_become(uint32_t uid, uint32_t gid);
  * inherit that; whoever calls this is as any other process. */
 void confine_ordinary(void);
 
+/* So many bytes of memory of its own, all in all, and no more; fewer, if that is the
+ * limit already.  Not under a sanitizer, which has its own there. */
+int confine_memory(uint64_t bytes);
+
 enum confine_rights {
 	CONFINE_READ, /* and execute, of files; list, of folders */
 	CONFINE_ALL,

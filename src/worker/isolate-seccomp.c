@@ -34,6 +34,7 @@
 #include <xen/sys/evtchn.h>
 #include <xen/sys/gntdev.h>
 
+#include "common/sanitized.h"
 #include "common/util.h"
 #include "worker/isolate-files.h"
 
@@ -44,18 +45,6 @@
 #endif
 #ifndef RUNNING_ON_VALGRIND
 #define RUNNING_ON_VALGRIND 0
-#endif
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
-	__has_feature(memory_sanitizer)
-#define SANITIZED 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
 #endif
 
 #ifndef BLKGETDISKSEQ
