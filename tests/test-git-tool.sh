@@ -415,7 +415,23 @@ flock 7
 ok "rollback: not while a guest has the disk" fails 5 "git rollback: vm: " rollback "$one"
 exec 7<&-
 ok "... nothing has changed" commits 2
+# What holds commits for the overlay, and would be left if rollback were killed.
+pins() { git -C "$back" for-each-ref --format='%(refname) %(objectname)' refs/xendisk/base; }
+lost() { xgit doctor "$back" --state-dir "$tmp/state" "$@" | grep '^refs/xendisk/base'; }
+pins > "$tmp/pins"
+ok "an overlay has its pin" test -s "$tmp/pins"
+ok "... which the doctor leaves alone" eval '! lost --fix'
+ok "... and it is there" eval '[ "$(pins)" = "$(cat "$tmp/pins")" ]'
 ok "rollback" rollback "$one"
+ok "... they are gone" eval '! pins | grep -Ff "$tmp/pins"'
+pins > "$tmp/pins.now"
+while read -r name id; do git -C "$back" update-ref "$name" "$id"; done < "$tmp/pins"
+git -C "$back" update-ref refs/xendisk/base/vm/other.01234567/1 "$one"
+ok "doctor: what is held for an overlay that was" says "held for an overlay that is no more (--fix" lost
+ok "... is let go" says "(mended)" lost --fix
+ok "... and not another host's" eval '[ "$(pins)" = "$(echo "refs/xendisk/base/vm/other.01234567/1 $one"; cat "$tmp/pins.now")" ]'
+git -C "$back" update-ref -d refs/xendisk/base/vm/other.01234567/1
+ok "doctor: no such state directory" fails 4 "No such file" xgit doctor "$back" --state-dir "$tmp/nowhere"
 ok "... is what it was" is_image vm "$tmp/one.img"
 ok "... two commits later" commits 4
 ok "... and before it there is what was not committed" is_image vm~1 "$tmp/two.img"

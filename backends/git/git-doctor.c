@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "command/tables.h"
+#include "git-lost-pins.h"
 #include "git-tool.h"
 #include "pack-write.h"
 #include "pins.h"
@@ -27,6 +28,7 @@ struct doctor {
 	unsigned int found, left; /* faults; that are still there */
 	json_t *list; /* NULL: lines are printed */
 	uint32_t chunk; /* the smallest one */
+	char *lost; /* pins; or NULL */
 };
 
 enum cure { NOTHING, CAN_FIX, FIXED };
@@ -142,6 +144,26 @@ static int look_at_pins(struct doctor *doctor, char *ret_why)
 	return 0;
 }
 
+static int look_at_lost_pins(struct doctor *doctor, char *ret_why)
+{
+	const char *names = doctor->lost ? doctor->lost : "";
+	cleanup_free char *text = NULL;
+	unsigned int nr = 0;
+	int r = doctor->fix ?
+			lost_pins_remove(doctor->repo.git, names, ret_why) :
+			0;
+
+	for (; *names; names++)
+		nr += *names == '\n';
+	if (r < 0 || nr == 0)
+		return r;
+	text = xasprintf("%u commit%s held for an overlay that is no more", nr,
+			 nr == 1 ? "" : "s");
+	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "refs/xendisk/base",
+	     text ? text : "?");
+	return 0;
+}
+
 /* Of writers that were killed. */
 static int look_at_packs(struct doctor *doctor, char *ret_why)
 {
@@ -218,6 +240,8 @@ static int examine(struct doctor *doctor, char *ret_why)
 	if (r == 0)
 		r = look_at_pins(doctor, ret_why);
 	if (r == 0)
+		r = look_at_lost_pins(doctor, ret_why);
+	if (r == 0)
 		r = look_at_packs(doctor, ret_why);
 	look_at_number(doctor);
 	return r < 0 ? r : look_at_locks(doctor, ret_why);
@@ -239,17 +263,25 @@ static enum status report(const struct invocation *call, struct doctor *doctor)
 enum status verb_doctor(const struct invocation *call)
 {
 	struct doctor doctor = { .fix = option(call, "fix") != NULL };
+	const char *state_dir = option(call, "state-dir");
 	char reason[WHY_MAX];
-	enum status status = tool_open(call, call->args[0], &doctor.repo);
+	enum status status = STATUS_DONE;
 	int r;
 
-	if (status != STATUS_DONE)
+	if (state_dir)
+		status = lost_pins_find(call, state_dir, &doctor.lost);
+	if (status == STATUS_DONE)
+		status = tool_open(call, call->args[0], &doctor.repo);
+	if (status != STATUS_DONE) {
+		free(doctor.lost);
 		return status;
+	}
 	doctor.list = call->json ? json_array() : NULL;
 	r = examine(&doctor, reason);
 	status = r < 0 ? tool_fail(call, r, call->args[0], reason) :
 			 report(call, &doctor);
 	json_decref(doctor.list);
+	free(doctor.lost);
 	tool_close(&doctor.repo);
 	return status;
 }
