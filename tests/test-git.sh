@@ -67,6 +67,9 @@ clean()
 # says_status KEY VALUE
 says_status() { xendisk status "$dom" xvdb | grep -qE "^$1:? +$2\$"; }
 
+# status_is KEY PATTERN DOM: the same, of another guest's, whoever is there.
+status_is() { xendisk status "$3" xvdb > "$tmp/status" && grep -qE "^$1:? +$2\$" "$tmp/status" || { cat "$tmp/status"; return 1; }; }
+
 # --- A disk, and its first snapshot -------------------------------------------------
 ok "a disk of a branch" toolstack attach "$dom" xvdb "git:$repo?branch=web"
 ok "a guest writes, and reads what it wrote" clean --seconds 1
@@ -171,6 +174,8 @@ at_end()
 }
 ok "attached, and no guest is there yet" \
 	toolstack attach "$third" xvdb "git:$repo?branch=shared"
+ok "... its status: nothing was written" status_is dirty 0 "$third"
+ok "... at which commit the branch is" status_is head "$(git -C "$repo" rev-parse shared)" "$third"
 ok "somebody else writes, and it becomes a commit" at_end "$tmp/x"
 finds() { guest "$third" xvdb read 0 1M > "$tmp/found" && cmp "$tmp/found" "$1"; }
 ok "the guest that comes then finds it" finds "$tmp/x"
@@ -181,9 +186,14 @@ ok "its snapshot" says '^[0-9a-f]\{40\}$' shared
 ok "the disk grows under it" says '^2M$' xendisk resize "$third" xvdb 2M
 tell "size 2097152" "write 2093056 4K 0x33"
 ended_well "it has seen that, writes there, and goes"
+ok "... of which its status knows" status_is dirty '[1-9][0-9]*[KM]' "$third"
+ok "... and that it takes space" status_is space '[1-9][0-9]*[KM]' "$third"
 ok "a snapshot of a disk whose guest has gone" says '^[0-9a-f]\{40\}$' shared
 stands_on() { xendisk status "$third" xvdb | grep -q "^base *$(git -C "$repo" rev-parse "$1")\$"; }
 ok "... is what status says that it stands on" stands_on shared
+ok "... there is nothing else" status_is dirty 0 "$third"
+ok "... nor is anything pending" status_is pending 0 "$third"
+ok "... and where the branch is" status_is head "$(git -C "$repo" rev-parse shared)" "$third"
 size_in() { git -C "$repo" show "$1:disk" | grep -qx "size $2"; }
 ok "... has what it wrote, and the size" size_in shared 2097152
 ok "... the one before has its own" size_in shared~1 1048576

@@ -257,6 +257,31 @@ void client_leave(struct client *client)
 	(void)deactivate(client, ignored);
 }
 
+static bool is_there(const struct client *client)
+{
+	static const uint8_t none[sizeof(client->facts.uuid)];
+
+	return memcmp(client->facts.uuid, none, sizeof(none)) != 0;
+}
+
+/* One that is not there is not made. */
+int client_peek(struct client *client, char *ret_why)
+{
+	struct overlay_facts facts = client->facts;
+	int r = is_there(client) ? -ESTALE : -ENOENT;
+
+	for (unsigned int i = 0; i < TRIES && r == -ESTALE; i++)
+		r = overlay_lock(client->overlay, &facts, false, ret_why);
+	return r;
+}
+
+void client_unpeek(struct client *client)
+{
+	char ignored[WHY_MAX];
+
+	(void)overlay_unlock(client->overlay, ignored);
+}
+
 /* --- It becomes larger ------------------------------------------------------------- */
 
 /* Chunks have numbers of so many digits; and there is what a committer takes. */

@@ -155,6 +155,9 @@ int client_renew_store(struct client *client, char *ret_why);
  * worker's.  Then client_run(), without the mutex. */
 int client_visit(struct client *client, char *ret_why);
 void client_leave(struct client *client);
+/* The same, only to look at it: the committer is not asked for anything. */
+int client_peek(struct client *client, char *ret_why);
+void client_unpeek(struct client *client);
 
 /* --- snapshot.c; with the mutex ------------------------------------------------------ */
 

@@ -597,11 +597,66 @@ static int snapshot_status(struct client *client, uint64_t gen, char *text,
 	return -ENOENT;
 }
 
+/* It has become a commit while nobody had the overlay, which is still to be told. */
+static bool is_late(const struct client *client, uint64_t gen)
+{
+	for (unsigned int i = 0; i < client->nr_late; i++)
+		if (client->late[i].generation == gen)
+			return true;
+	return false;
+}
+
+/* What is in no commit yet, in bytes and snapshots. */
+static void add_uncommitted(const struct client *client, char *text,
+			    size_t size)
+{
+	struct overlay_layer layers[OVERLAY_SLOTS];
+	unsigned int n = overlay_layers(client->overlay, layers);
+	uint64_t dirty = 0, pending = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (layers[i].state == LAYER_CLEAN ||
+		    is_late(client, layers[i].generation))
+			continue;
+		pending += layers[i].state == LAYER_FROZEN;
+		dirty += layer_sectors(layers[i].layer) * LAYER_SECTOR;
+	}
+	add_number(text, size, "dirty", dirty);
+	add_number(text, size, "pending", pending);
+	add_number(text, size, "space", space_of(client));
+}
+
+/* The overlay, which another worker may have; then only it knows. */
+static void add_overlay(struct client *client, char *text, size_t size)
+{
+	char ignored[WHY_MAX];
+	int r = 0;
+
+	if (!client->overlay)
+		return;
+	if (!client->active)
+		r = client_peek(client, ignored);
+	if (r == -ENOENT) { /* nothing was ever written */
+		add_id(text, size, "head", client->facts.head);
+		add_number(text, size, "dirty", 0);
+		add_number(text, size, "pending", 0);
+		add_number(text, size, "space", 0);
+	}
+	if (r < 0)
+		return;
+	add_id(text, size, "head",
+	       client->nr_late > 0 ? client->late[client->nr_late - 1].commit :
+				     overlay_facts(client->overlay)->head);
+	add_uncommitted(client, text, size);
+	if (!client->active)
+		client_unpeek(client);
+}
+
 static int status(struct client *client, const char *asked, char *text,
 		  size_t size)
 {
-	uint64_t dirty = 0, frozen = 0, gen;
 	char value[32];
+	uint64_t gen;
 
 	if (client->open.branch[0])
 		add(text, size, "branch", client->open.branch);
@@ -610,15 +665,7 @@ static int status(struct client *client, const char *asked, char *text,
 	       client->active || client->nr_late == 0 ?
 		       base_commit(client->base) :
 		       client->late[client->nr_late - 1].commit);
-	if (client->active) {
-		(void)count_layers(client, LAYER_ACTIVE, &dirty);
-		add_id(text, size, "head",
-		       overlay_facts(client->overlay)->head);
-		gen = count_layers(client, LAYER_FROZEN, &frozen);
-		add_number(text, size, "dirty", dirty + frozen);
-		add_number(text, size, "pending", gen);
-		add_number(text, size, "space", space_of(client));
-	}
+	add_overlay(client, text, size);
 	if (*client->failed)
 		add(text, size, "failed", client->failed);
 	if (*client->note)
