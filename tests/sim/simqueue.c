@@ -385,7 +385,7 @@ static int64_t now_ms(void)
 
 int simqueue_reap(struct simqueue *queue, int timeout_ms)
 {
-	int64_t end = now_ms() + timeout_ms;
+	int64_t end = timeout_ms > 0 ? now_ms() + timeout_ms : 0;
 	int left = timeout_ms;
 	int r;
 

@@ -101,6 +101,8 @@ caught overrun-read 1 "bytes outside of the segments"
 caught stay-mapped 1 "still mapped"
 caught keep-ring 1 "still maps our pages"
 caught never-answer 1 "no answer" --timeout 2
+start_backend --fault never-answer
+ok "caught: never-answer, under load" fails 1 "no answer" disk load --timeout 1
 caught fail-write 3 "status -1"
 
 start_backend
