@@ -42,8 +42,9 @@
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
 
-/* A look is a few reads of memory; the guest is on another CPU, or quick. */
-static const struct spin_how how_to_spin = { .looks = 16, .turn_ns = 5000 };
+/* A look is a few reads of memory; the guest is on another CPU, or quick: on a
+ * machine on which two switches between processes take 2 us, its turn takes 4. */
+static const struct spin_how how_to_spin = { .looks = 16, .turn_ns = 20000 };
 
 /* When the kernel could not unmask a port. */
 #define UNMASK_AGAIN_NS 1000000ull

@@ -22,21 +22,26 @@ bool spin_look(struct spin *spin, const struct spin_how *how,
 	       bool (*look)(void *ctx), void *ctx)
 {
 	uint64_t begin = now_ns(), now = begin, away = 0, others = 0;
-	bool good = false;
+	bool offer = spin->offer_first, good = false;
 
+	spin->offer_first = false;
 	do {
-		for (unsigned int i = 0; i < how->looks && !good; i++) {
+		for (unsigned int i = 0; !offer && i < how->looks && !good;
+		     i++) {
 			relax();
 			good = look(ctx);
 		}
 		if (good)
 			break;
+		offer = false;
 		(void)sched_yield();
 		good = look(ctx);
 		away = now_ns() - now;
 		now += away;
-		if (away > TAKEN_NS)
-			others += away;
+		if (away <= TAKEN_NS)
+			continue;
+		others += away;
+		spin->offer_first = good;
 	} while (!good && now - begin < SPIN_NS);
 	spin_used(spin, now - begin - others);
 	if (away >= how->turn_ns)

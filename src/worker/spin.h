@@ -8,10 +8,17 @@
  * than the wait.  But a guest that has nothing to send, or needs this CPU to send
  * it, is waited for in vain.  So a try is only made while more than two of three
  * are good; else the next sleeps go without, twice as many after each try that
- * fails.  And where others want the CPU no more is made for long: to offer it is
- * to stand behind them.  And a lane whose CPU others can use better allows itself
- * only a share of its time for all tries together, for what it takes less of a CPU
- * a request then, and a try that pays in time still costs more CPU than sleeping.
+ * fails.  And where others want the CPU the next sleeps go without as well: to
+ * offer it is to stand behind them.  Once in a thousand tries that is a kernel
+ * thread or an interrupt, and costs few sleeps; a neighbour that computes takes the
+ * CPU again and again, and then it is twice as many each time.
+ *
+ * Who is waited for on this very CPU does nothing while we look.  So where an offer
+ * was what helped last time, the next try begins with one.
+ *
+ * A lane whose CPU others can use better allows itself only a share of its time for
+ * all tries together, for what it takes less of a CPU a request then, and a try that
+ * pays in time still costs more CPU than sleeping.
  * Pure: no time but what it is told.
  */
 #ifndef XENDISK_SPIN_H
@@ -23,12 +30,18 @@
 #define SPIN_CREDIT    8u
 #define SPIN_SKIP      16u
 #define SPIN_SKIP_MOST 1024u
+/* So many good tries between two times that somebody else took the CPU: those had
+ * nothing to do with each other. */
+#define SPIN_SELDOM 1024u
 
 /* Of a lane; zeroed at first. */
 struct spin {
 	unsigned int credit; /* a good try gives one, a bad one takes two */
 	unsigned int skip; /* sleeps that go without */
 	unsigned int last_skip;
+	unsigned int good; /* tries, since the CPU was taken last */
+	unsigned int taken_skip; /* what that cost */
+	bool offer_first; /* it helped last time */
 	int64_t allowed_ns; /* of tries; below 0: too much was used already */
 	uint64_t asked_ns; /* when that was reckoned last */
 };
@@ -47,6 +60,8 @@ static inline void spin_tried(struct spin *spin, bool good)
 		if (spin->credit < SPIN_CREDIT)
 			spin->credit++;
 		spin->last_skip = 0;
+		if (spin->good < SPIN_SELDOM)
+			spin->good++;
 		return;
 	}
 	spin->credit = spin->credit > 2 ? spin->credit - 2 : 0;
@@ -62,9 +77,14 @@ static inline void spin_tried(struct spin *spin, bool good)
 /* Somebody else had the CPU meanwhile, for longer than a guest's turn. */
 static inline void spin_taken(struct spin *spin)
 {
+	if (spin->taken_skip == 0 || spin->good >= SPIN_SELDOM)
+		spin->taken_skip = SPIN_SKIP;
+	else if (spin->taken_skip < SPIN_SKIP_MOST)
+		spin->taken_skip *= 2;
+	spin->good = 0;
 	spin->credit = 0;
-	spin->last_skip = SPIN_SKIP_MOST;
-	spin->skip = SPIN_SKIP_MOST;
+	spin->last_skip = spin->taken_skip;
+	spin->skip = spin->taken_skip;
 }
 
 /* Not saved up for longer than this. */

@@ -2,10 +2,13 @@
 /* When a lane looks at its rings before sleeping: spin.h. */
 #include "config.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "worker/spin.h"
@@ -81,16 +84,133 @@ static void test_changes(void **state)
 	assert_int_equal(tries(&spin, 1, never), 1);
 }
 
-/* One that was away too long is none too many: the next comes much later. */
+/* Tries that are good, up to the next that was away too long; returns the sleeps
+ * that go without after it. */
+static unsigned int taken_after(struct spin *spin, unsigned int good)
+{
+	unsigned int skipped = 0;
+
+	assert_int_equal(tries(spin, good, always), good);
+	spin_taken(spin);
+	while (!spin_wanted(spin))
+		skipped++;
+	return skipped;
+}
+
 static void test_taken(void **state)
 {
 	struct spin spin = { 0 };
 
 	(void)state;
-	(void)tries(&spin, 100, always);
-	spin_taken(&spin);
-	assert_int_equal(tries(&spin, SPIN_SKIP_MOST, always), 0);
-	assert_int_equal(tries(&spin, 100, always), 100);
+	/* A neighbour that is there again soon has the CPU for itself ... */
+	for (unsigned int n = SPIN_SKIP; n < SPIN_SKIP_MOST; n *= 2)
+		assert_int_equal(taken_after(&spin, 20), n);
+	assert_int_equal(taken_after(&spin, 20), SPIN_SKIP_MOST);
+	assert_int_equal(taken_after(&spin, SPIN_SELDOM - 1), SPIN_SKIP_MOST);
+	/* ... and what comes once in a while costs little, however often. */
+	assert_int_equal(taken_after(&spin, SPIN_SELDOM), SPIN_SKIP);
+	assert_int_equal(taken_after(&spin, SPIN_SELDOM), SPIN_SKIP);
+	assert_int_equal(taken_after(&spin, 0), 2 * SPIN_SKIP);
+}
+
+/* --- A try, on a clock of the test's ---------------------------------------- */
+
+static struct {
+	uint64_t now;
+	uint64_t turn_ns; /* what an offer takes */
+	unsigned int offers, looks;
+	unsigned int good_after; /* so many offers */
+	char order[64]; /* what was done: l, o */
+} fake;
+
+/* In place of the C library's. */
+int clock_gettime(clockid_t id, struct timespec *ret)
+{
+	(void)id;
+	ret->tv_sec = (time_t)(fake.now / 1000000000);
+	ret->tv_nsec = (long)(fake.now % 1000000000);
+	return 0;
+}
+
+static void note(char what)
+{
+	size_t n = strlen(fake.order);
+
+	if (n < sizeof(fake.order) - 1)
+		fake.order[n] = what;
+}
+
+int sched_yield(void)
+{
+	fake.offers++;
+	fake.now += fake.turn_ns;
+	note('o');
+	return 0;
+}
+
+static bool look(void *ctx)
+{
+	(void)ctx;
+	fake.looks++;
+	fake.now += 30;
+	note('l');
+	return fake.offers >= fake.good_after;
+}
+
+static const struct spin_how how = { .looks = 3, .turn_ns = 20000 };
+
+static bool try(struct spin *spin, uint64_t turn_ns, unsigned int good_after)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.now = 1000000000;
+	fake.turn_ns = turn_ns;
+	fake.good_after = good_after;
+	return spin_look(spin, &how, look, NULL);
+}
+
+static void test_offer(void **state)
+{
+	struct spin spin = { 0 };
+
+	(void)state;
+	/* On another CPU he needs no offer. */
+	assert_true(try(&spin, 400, 0));
+	assert_string_equal(fake.order, "l");
+	assert_true(try(&spin, 400, 1));
+	assert_string_equal(fake.order, "lllol");
+	assert_true(try(&spin, 400, 2));
+	assert_string_equal(fake.order, "lllollllol");
+	/* Who took the offer gets one at once, as long as that helps. */
+	assert_true(try(&spin, 4000, 1));
+	assert_string_equal(fake.order, "lllol");
+	assert_true(try(&spin, 4000, 1));
+	assert_string_equal(fake.order, "ol");
+	assert_true(try(&spin, 400, 1));
+	assert_string_equal(fake.order, "ol");
+	assert_true(try(&spin, 400, 1));
+	assert_string_equal(fake.order, "lllol");
+}
+
+static void test_try_ends(void **state)
+{
+	struct spin spin = { 0 };
+
+	(void)state;
+	/* Nothing comes: it costs what was looked, not what others had. */
+	assert_false(try(&spin, 400, UINT32_MAX));
+	assert_in_range(fake.now - 1000000000, 20000, 21000);
+	assert_int_equal(spin.skip, SPIN_SKIP);
+	assert_in_range(-spin.allowed_ns, 20000, 21000);
+	spin = (struct spin){ 0 };
+	assert_false(try(&spin, 15000, UINT32_MAX));
+	assert_int_equal(fake.offers, 2);
+	assert_int_equal(spin.taken_skip, 0);
+	assert_true(-spin.allowed_ns < 1000);
+	/* What came meanwhile does not make it a good one. */
+	spin = (struct spin){ .credit = SPIN_CREDIT };
+	assert_true(try(&spin, 3000000, 1));
+	assert_int_equal(spin.credit, 0);
+	assert_int_equal(spin.skip, SPIN_SKIP);
 }
 
 /* Turns of work and a try each; a turn that may have no try sleeps instead.  Returns
@@ -135,6 +255,8 @@ int main(void)
 		cmocka_unit_test(test_does_not_pay),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_taken),
+		cmocka_unit_test(test_offer),
+		cmocka_unit_test(test_try_ends),
 		cmocka_unit_test(test_allowed),
 	};
 
