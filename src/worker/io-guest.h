@@ -29,7 +29,11 @@ static inline struct guest_io *guest_of(struct io *io)
 	return container_of(io, struct guest_io, io);
 }
 
-/* Takes what is on the ring and begins it. */
+/* Of a ring's data, taken in one round: see guest_take(). */
+#define GUEST_ROUND_BYTES (512u << 10)
+
+/* Takes what is on the ring and begins it; of a lot of data a part, the rest in the
+ * next round. */
 void guest_take(struct io_ring *ring);
 /* Publishes all answers that are ready. */
 void guest_publish(struct io_ring *ring);

@@ -2,9 +2,10 @@
 /*
  * io-round.c - the work of a lane, round by round.
  *
- * Work is done in rounds (io_pump()) so that it comes in bursts: all of a ring
- * is taken, one batch of copies moves all their data, the stack is kicked once,
- * all answers are published together and the guest is notified once.
+ * Work is done in rounds (io_pump()) so that it comes in bursts: all of a ring is
+ * taken (of large requests some, see io-guest.c), one batch of copies moves all
+ * their data, the stack is kicked once, all answers are published together and the
+ * guest is notified once.
  *
  * Runs on the lane's thread.
  */
