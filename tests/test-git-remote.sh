@@ -141,6 +141,8 @@ if command -v script > /dev/null; then
 	shown='Writing objects \[#*\.*\]  *[1-5]0 %  [0-9]* MiB/s  [0-9]*:[0-9][0-9] left'
 	ok "push on a terminal: a bar" says "$shown" on_terminal "$git_tool" push "$a" "$hub" web
 	ok "... and what the hub says" says 'remote: a word of the hub' on_terminal "$git_tool" push "$a" "$hub" web
+	bare() { local out; out=$(PATH=$tmp:$PATH xgit push "$a" "$hub" web 2>&1) && ! grep '\[' <<< "$out"; }
+	ok "no terminal: no bar" bare
 	ok "gc on a terminal: a bar" says "$shown" on_terminal "$git_tool" gc "$a"
 	touch "$tmp/git.fails"
 	ok "... that fails" fails 1 'git gc: .*fatal: it is so' on_terminal "$git_tool" gc "$a"
@@ -157,8 +159,6 @@ if command -v script > /dev/null; then
 		[ "$rc" = 1 ] && grep -q 'interrupted' "$tmp/words"
 	}
 	ok "gc that is interrupted" interrupted
-	bare() { ! PATH=$tmp:$PATH xgit push "$a" "$hub" web 2>&1 | grep -q '\['; }
-	ok "no terminal: no bar" bare
 else
 	skipped "bars" "script is not installed"
 fi
