@@ -44,8 +44,18 @@ in_flight() {
 		's/.*goes on after a worker died: \([0-9]*\) requests.*/\1/p'
 }
 
+# A load that has begun.
+has_come() {
+	[ "$(stat -c %b "$1")" -gt 0 ]
+}
+
+flying() {
+	in_flight "$1" | awk '{n += $1} END {print n + 0}'
+}
+
+# Four, or as many as it takes: a load has moments with nothing in flight.
 kills() {
-	local i before sum n=8 words=(worker daemon worker both)
+	local i=0 before n=4 words=(worker daemon worker both)
 	[ -z "${XENLAB_ALL:-}" ] || n=20
 	guest pv
 	slow_new /srv/slow.img
@@ -55,17 +65,21 @@ kills() {
 	# The guest has seen disks that failed, in cases before this one.
 	gx pv 'dmesg -c >/dev/null'
 	load_start pv xvdb
-	for ((i = 0; i < n; i++)); do
+	within 60 has_come /srv/slow/d.img
+	until [ $i -ge $n ] && {
+		[ $i -ge 20 ] || [ "$(flying "$before")" -ge $((n / 2)) ]
+	}; do
 		kill_one "${words[i % 4]}"
+		i=$((i + 1))
 		sleep "0.$((RANDOM % 9 + 1))"
 	done
 	load_end pv xvdb
 	refuse gx pv 'dmesg | grep -E "I/O error|wrong operation|further use"'
 	[ "$(in_flight "$before" | wc -l)" -ge $((n * 3 / 4)) ] ||
 		fail "fewer workers have gone on than were killed"
-	sum=$(in_flight "$before" | awk '{n += $1} END {print n}')
-	echo "$sum requests were in flight when workers died"
-	[ "$sum" -ge $((n / 2)) ] || fail "too few to show anything"
+	echo "$(flying "$before") requests were in flight when workers died"
+	[ "$(flying "$before")" -ge $((n / 2)) ] ||
+		fail "too few to show anything"
 	detach pv xvdb
 	rm /srv/slow/d.img
 	slow_gone /srv/slow.img

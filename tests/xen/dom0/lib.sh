@@ -250,16 +250,22 @@ settings() {
 }
 
 # root_image PATH: the guests' own files, for one that is made with lab.root=xvda.
+# What was made once is copied.
 root_image() {
-	rm -rf /srv/root
-	mkdir /srv/root
-	(cd /srv/root && busybox cpio -id </boot/guest.cpio)
-	touch /srv/root/etc/lab-root
-	image "$1" 256M
-	mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000003 \
-		-E hash_seed=6e646b73-0000-4000-8000-000000000003 \
-		-d /srv/root "$1"
-	rm -rf /srv/root
+	local made=/srv/root.img
+	if [ ! -e $made ]; then
+		rm -rf /srv/root
+		mkdir /srv/root
+		(cd /srv/root && busybox cpio -id </boot/guest.cpio)
+		touch /srv/root/etc/lab-root
+		image $made.new 256M
+		mkfs.ext4 -q -F -U 6e646b73-0000-4000-8000-000000000003 \
+			-E hash_seed=6e646b73-0000-4000-8000-000000000003 \
+			-d /srv/root $made.new
+		rm -rf /srv/root
+		mv $made.new $made
+	fi
+	cp --sparse=always $made "$1"
 }
 
 ### A disk that fails on command ##############################################
