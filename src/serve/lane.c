@@ -199,9 +199,12 @@ static bool is_pending(const struct serve_lane *lane)
  * second for CPU that others may want; tests/bench/nbd has the point. */
 #define SPIN_PERCENT 30u
 
-/* A look is a system call; the kernel likes to put a client on the CPU of who
- * answers it. */
-static const struct spin_how how_to_spin = { .looks = 1, .turn_ns = 50000 };
+/* The kernel likes to put a client on the CPU of who answers it: so that is offered
+ * first.  A look is a system call, and takes locks that the client needs to send
+ * from another one. */
+static const struct spin_how how_to_spin = { .looks = 0,
+					     .rest_ns = 500,
+					     .turn_ns = 50000 };
 
 static bool is_more(void *ctx)
 {

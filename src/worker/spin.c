@@ -18,6 +18,12 @@ static inline void relax(void)
 #endif
 }
 
+static void rest(uint64_t until)
+{
+	while (now_ns() < until)
+		relax();
+}
+
 bool spin_look(struct spin *spin, const struct spin_how *how,
 	       bool (*look)(void *ctx), void *ctx)
 {
@@ -38,10 +44,12 @@ bool spin_look(struct spin *spin, const struct spin_how *how,
 		good = look(ctx);
 		away = now_ns() - now;
 		now += away;
-		if (away <= TAKEN_NS)
-			continue;
-		others += away;
-		spin->offer_first = good;
+		if (away > TAKEN_NS) {
+			others += away;
+			spin->offer_first = good;
+		} else if (!good) {
+			rest(now + how->rest_ns);
+		}
 	} while (!good && now - begin < SPIN_NS);
 	spin_used(spin, now - begin - others);
 	if (away >= how->turn_ns)

@@ -114,6 +114,9 @@ static inline void spin_used(struct spin *spin, uint64_t ns)
 
 struct spin_how {
 	unsigned int looks; /* between two offers of the CPU to others */
+	/* After an offer that nobody took: looks that cost more than a glance at
+	 * memory slow down the one who is waited for. */
+	uint64_t rest_ns;
 	/* What the one who is waited for takes until there is something to do;
 	 * an offer that takes longer was taken by somebody else. */
 	uint64_t turn_ns;
