@@ -18,10 +18,16 @@ static inline void relax(void)
 #endif
 }
 
-static void rest(uint64_t until)
+/* Returns when it ended. */
+static uint64_t rest(uint64_t now, uint64_t ns)
 {
-	while (now_ns() < until)
+	uint64_t until = now + ns;
+
+	while (now < until) {
 		relax();
+		now = now_ns();
+	}
+	return now;
 }
 
 bool spin_look(struct spin *spin, const struct spin_how *how,
@@ -48,7 +54,7 @@ bool spin_look(struct spin *spin, const struct spin_how *how,
 			others += away;
 			spin->offer_first = good;
 		} else if (!good) {
-			rest(now + how->rest_ns);
+			now = rest(now, how->rest_ns);
 		}
 	} while (!good && now - begin < SPIN_NS);
 	spin_used(spin, now - begin - others);

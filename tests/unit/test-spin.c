@@ -118,6 +118,7 @@ static void test_taken(void **state)
 static struct {
 	uint64_t now;
 	uint64_t turn_ns; /* what an offer takes */
+	uint64_t tick_ns; /* what asking for the time takes */
 	unsigned int offers, looks;
 	unsigned int good_after; /* so many offers */
 	char order[64]; /* what was done: l, o */
@@ -127,6 +128,7 @@ static struct {
 int clock_gettime(clockid_t id, struct timespec *ret)
 {
 	(void)id;
+	fake.now += fake.tick_ns;
 	ret->tv_sec = (time_t)(fake.now / 1000000000);
 	ret->tv_nsec = (long)(fake.now % 1000000000);
 	return 0;
@@ -213,6 +215,29 @@ static void test_try_ends(void **state)
 	assert_int_equal(spin.skip, SPIN_SKIP);
 }
 
+/* A rest is time of ours, and none that somebody took. */
+static void test_rest(void **state)
+{
+	const struct spin_how rests = { .rest_ns = 1700, .turn_ns = 20000 };
+	struct spin spin = { 0 };
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.now = 1000000000;
+	fake.turn_ns = 400;
+	fake.tick_ns = 10;
+	fake.good_after = UINT32_MAX;
+	assert_false(spin_look(&spin, &rests, look, NULL));
+	assert_in_range(fake.offers, 8, 10);
+	assert_int_equal(fake.offers, fake.looks);
+	assert_in_range(-spin.allowed_ns, 20000, 23000);
+	/* What came at the end of one was not brought by the offer. */
+	fake.offers = 0;
+	fake.good_after = 2;
+	assert_true(spin_look(&spin, &rests, look, NULL));
+	assert_false(spin.offer_first);
+}
+
 /* Turns of work and a try each; a turn that may have no try sleeps instead.  Returns
  * the tries' share of the time, in percent. */
 static unsigned int share(struct spin *spin, unsigned int percent,
@@ -257,6 +282,7 @@ int main(void)
 		cmocka_unit_test(test_taken),
 		cmocka_unit_test(test_offer),
 		cmocka_unit_test(test_try_ends),
+		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_allowed),
 	};
 
