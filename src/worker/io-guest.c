@@ -120,7 +120,8 @@ void guest_take(struct io_ring *ring)
 		break_ring(ring);
 		return;
 	}
-	while (count-- > 0 && !ring->barrier && bytes < GUEST_ROUND_BYTES) {
+	for (; count > 0 && !ring->barrier && bytes < GUEST_ROUND_BYTES;
+	     count--) {
 		uint16_t entry;
 
 		assert(ring->nr_free > 0);
@@ -139,7 +140,7 @@ void guest_take(struct io_ring *ring)
 		return;
 	inflight_taken(&ring->log, ring->ring.req_cons);
 	CRASH_POINT(cons_stored);
-	meter_taken(ring->stats, ring->ring.nr_slots - ring->nr_free);
+	meter_taken(ring->stats, ring->ring.nr_slots - ring->nr_free, count);
 	now = now_ns();
 	while ((io = io_pop(&taken))) {
 		guest_of(io)->taken_ns = now;

@@ -23,13 +23,16 @@ void meter_begin(struct stats_file *stats, unsigned int nr_rings);
 
 /* --- Lane ----------------------------------------------------------------- */
 
-/* After a burst was taken, and after answers were published: so many requests
- * are in flight. */
-static inline void meter_taken(struct stats_queue *queue, uint32_t in_flight)
+/* A burst was taken: so many requests are in flight now, and so many the guest has
+ * sent that were left on the ring. */
+static inline void meter_taken(struct stats_queue *queue, uint32_t in_flight,
+			       uint32_t left)
 {
+	uint32_t unanswered = in_flight + left;
+
 	queue->in_flight = in_flight;
-	if (in_flight < sizeof(queue->ring_occupancy) / sizeof(uint64_t))
-		queue->ring_occupancy[in_flight]++;
+	if (unanswered < sizeof(queue->ring_occupancy) / sizeof(uint64_t))
+		queue->ring_occupancy[unanswered]++;
 }
 
 /* Its answer is published.  ns: since it was taken. */

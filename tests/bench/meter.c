@@ -25,7 +25,7 @@ static uint64_t run(struct stats_queue *queue, unsigned int burst)
 	for (unsigned int n = 0; n < REQUESTS; n += burst) {
 		uint64_t taken, now;
 
-		meter_taken(queue, burst);
+		meter_taken(queue, burst, 0);
 		taken = now_ns();
 		now = now_ns();
 		for (unsigned int i = 0; i < burst; i++)

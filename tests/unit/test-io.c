@@ -135,6 +135,10 @@ static void test_rounds(void **state)
 	assert_true(io_pump(&fix.lane));
 	assert_int_equal(fix.ring->ring.req_cons, 2 * some);
 	assert_int_equal(fix.ring->ring.rsp_published, some);
+	/* The guest waits for those that were left as well. */
+	assert_int_equal(fix.stats.ring_occupancy[32], 1);
+	assert_int_equal(fix.stats.ring_occupancy[32 - some], 1);
+	assert_int_equal(fix.stats.in_flight, some);
 	fix_die_and_recover();
 	complete_all();
 	for (unsigned int i = 0; i < 32; i++)
