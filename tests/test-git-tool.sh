@@ -431,6 +431,14 @@ ok "doctor: what is held for an overlay that was" says "held for an overlay that
 ok "... is let go" says "(mended)" lost --fix
 ok "... and not another host's" eval '[ "$(pins)" = "$(echo "refs/xendisk/base/vm/other.01234567/1 $one"; cat "$tmp/pins.now")" ]'
 git -C "$back" update-ref -d refs/xendisk/base/vm/other.01234567/1
+# Whoever has another state directory has disks, or a path of them, that are not here.
+read -r name id < "$tmp/pins"
+elsewhere() { git -C "$back" update-ref "$1" "$id" && ! lost --fix && git -C "$back" rev-parse -q --verify "$1" && git -C "$back" update-ref -d "$1"; }
+ok "... nor that of a disk that has no overlay there" elsewhere "${name/base\/vm/base\/v}"
+ok "... whatever its name ends with" elsewhere "${name/base\/vm/base\/x\/vm}"
+cp -a "$back" "$tmp/back-copy.git"
+git -C "$tmp/back-copy.git" update-ref "$name" "$id"
+ok "... nor that of another repository" eval '! xgit doctor "$tmp/back-copy.git" --state-dir "$tmp/state" | grep "^refs/xendisk/base"'
 ok "doctor: no such state directory" fails 4 "No such file" xgit doctor "$back" --state-dir "$tmp/nowhere"
 ok "... is what it was" is_image vm "$tmp/one.img"
 ok "... two commits later" commits 4

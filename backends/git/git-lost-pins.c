@@ -9,6 +9,10 @@
  * An overlay is durable before it has a pin.  So the pins are listed first, by a child
  * that becomes the owner of the repository, and then the overlays, which are root's:
  * one that is made meanwhile is not taken for lost.
+ *
+ * There may be other state directories, of xendisk serve or of a machine that has the
+ * same name, and their pins look the same.  rollback leaves an overlay of the branch
+ * behind: a pin is lost only if there is one here, of this repository, with another id.
  */
 #include "config.h"
 
@@ -16,6 +20,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -27,7 +32,9 @@
 struct search {
 	const struct invocation *call;
 	int list; /* file of names */
+	char repo[PATH_MAX]; /* its path */
 	char *ids; /* of the overlays: "deadbeef " each */
+	char *folders; /* of pins of their branches: "\nrefs/.../web/\n" each */
 	char reason[WHY_MAX];
 };
 
@@ -73,8 +80,23 @@ static const char *find_id(const char *name, const char *host)
 
 /* --- Overlays ------------------------------------------------------------------- */
 
-static int put_id(const char *text, int folder, const char *name, FILE *ids,
-		  char *ret_why)
+struct lists {
+	FILE *ids, *folders; /* of struct search */
+	const char *repo;
+};
+
+static void put_overlay(const struct lists *lists, const struct meta *meta)
+{
+	for (unsigned int i = 0; i < ID_DIGITS / 2; i++)
+		fprintf(lists->ids, "%02x", meta->uuid[i]);
+	fputc(' ', lists->ids);
+	if (strncmp(meta->repo, lists->repo, sizeof(meta->repo)) == 0)
+		fprintf(lists->folders, "\n" REFS_PINS "%.*s/\n",
+			(int)sizeof(meta->branch), meta->branch);
+}
+
+static int look_at(const char *text, int folder, const char *name,
+		   const struct lists *lists, char *ret_why)
 {
 	cleanup_free char *path = xasprintf("%s/meta", name);
 	cleanup_close int fd = -1;
@@ -98,13 +120,12 @@ static int put_id(const char *text, int folder, const char *name, FILE *ids,
 	if (r < 0)
 		return why(ret_why, r, "%.100s/%.100s: %.200s", text, path,
 			   reason);
-	for (unsigned int i = 0; i < ID_DIGITS / 2; i++)
-		fprintf(ids, "%02x", meta.uuid[i]);
-	fputc(' ', ids);
+	put_overlay(lists, &meta);
 	return 0;
 }
 
-static int read_ids(const char *text, FILE *ids, char *ret_why)
+static int read_overlays(const char *text, const struct lists *lists,
+			 char *ret_why)
 {
 	const struct dirent *entry;
 	DIR *folder = opendir(text);
@@ -112,24 +133,34 @@ static int read_ids(const char *text, FILE *ids, char *ret_why)
 
 	if (!folder)
 		return why(ret_why, -errno, "%s: %s", text, strerror(errno));
-	while (r == 0 && (entry = readdir(folder)))
+	while (r == 0 && (errno = 0, entry = readdir(folder)))
 		if (entry->d_name[0] != '.')
-			r = put_id(text, dirfd(folder), entry->d_name, ids,
-				   ret_why);
+			r = look_at(text, dirfd(folder), entry->d_name, lists,
+				    ret_why);
+	/* What has not been seen would be taken for lost. */
+	if (r == 0 && errno)
+		r = why(ret_why, -errno, "%s: %s", text, strerror(errno));
 	(void)closedir(folder);
 	return r;
 }
 
-static int list_ids(struct search *s, const char *state_dir)
+static int list_overlays(struct search *s, const char *state_dir)
 {
 	cleanup_free char *text = xasprintf("%s/git", state_dir);
-	size_t size;
-	FILE *ids = open_memstream(&s->ids, &size);
-	int r = ids && text ? read_ids(text, ids, s->reason) :
-			      why(s->reason, -ENOMEM, "no memory");
+	size_t ids_size, folders_size;
+	const struct lists lists = {
+		.ids = open_memstream(&s->ids, &ids_size),
+		.folders = open_memstream(&s->folders, &folders_size),
+		.repo = s->repo,
+	};
+	int r = -ENOMEM;
 
-	if (ids && fclose(ids) != 0 && r == 0)
-		r = why(s->reason, -ENOMEM, "no memory");
+	if (lists.ids && lists.folders && text)
+		r = read_overlays(text, &lists, s->reason);
+	if (lists.ids && fclose(lists.ids) != 0 && r == 0)
+		r = -ENOMEM;
+	if (lists.folders && fclose(lists.folders) != 0 && r == 0)
+		r = -ENOMEM;
 	return r;
 }
 
@@ -138,12 +169,14 @@ static int list_ids(struct search *s, const char *state_dir)
 static bool is_lost(const struct search *s, const char *name, const char *host)
 {
 	const char *id = find_id(name, host);
-	char word[ID_DIGITS + 2];
+	char word[ID_DIGITS + 2], folder[REF_NAME_MAX + 2];
 
 	if (!id)
 		return false;
 	(void)snprintf(word, sizeof(word), "%.*s ", (int)ID_DIGITS, id);
-	return !strstr(s->ids, word);
+	(void)snprintf(folder, sizeof(folder), "\n%.*s\n",
+		       (int)(id - name - strlen(host) - 1), name);
+	return !strstr(s->ids, word) && strstr(s->folders, folder);
 }
 
 static int choose(struct search *s, FILE *list, char **ret)
@@ -165,6 +198,25 @@ static int choose(struct search *s, FILE *list, char **ret)
 	return fclose(lost) == 0 ? 0 : -ENOMEM;
 }
 
+/* As an overlay has it. */
+static enum status find_path(struct search *s)
+{
+	struct tool_repo repo;
+	enum status status = tool_open_folder(s->call, s->call->args[0], &repo);
+	char link[32];
+	ssize_t n;
+
+	if (status != STATUS_DONE)
+		return status;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", repo.dir);
+	n = readlink(link, s->repo, sizeof(s->repo) - 1);
+	if (n < 0)
+		status = tool_fail(s->call, -errno, s->call->args[0],
+				   strerror(errno));
+	tool_close(&repo);
+	return status;
+}
+
 enum status lost_pins_find(const struct invocation *call, const char *state_dir,
 			   char **ret)
 {
@@ -177,9 +229,11 @@ enum status lost_pins_find(const struct invocation *call, const char *state_dir,
 	list = s.list < 0 ? NULL : fdopen(s.list, "r");
 	if (!list)
 		return tool_fail(call, -errno, "pins", strerror(errno));
-	status = tool_in_child(call, list_pins, &s);
+	status = find_path(&s);
+	if (status == STATUS_DONE)
+		status = tool_in_child(call, list_pins, &s);
 	if (status == STATUS_DONE) {
-		r = list_ids(&s, state_dir);
+		r = list_overlays(&s, state_dir);
 		rewind(list);
 		if (r == 0)
 			r = choose(&s, list, ret);
@@ -188,6 +242,7 @@ enum status lost_pins_find(const struct invocation *call, const char *state_dir,
 					   *s.reason ? s.reason : strerror(-r));
 	}
 	free(s.ids);
+	free(s.folders);
 	(void)fclose(list);
 	return status;
 }
