@@ -10,11 +10,11 @@
  * another when the worker asks again, as often as that wants (fat-commit.h).  The parent
  * looks into nothing.
  *
- * When it is asked for a commit it lays the base out once more, which gives the same disk as in the worker, puts the
- * layer that was written over it, and reads the FAT of that, of which nothing is
- * believed (fat-read.c).  What is sound becomes a tree (fat-tree.c), in packs of our
- * own, and a commit on the branch; all else an answer that says what is wrong, and
- * nothing was changed.
+ * When it is asked for a commit it lays the base out once more, which gives the same
+ * disk as in the worker, puts the layer that was written over it, and reads the FAT of
+ * that, of which nothing is believed (fat-read.c).  What is sound becomes a tree
+ * (fat-tree.c), in packs of our own, and a commit on the branch; all else an answer
+ * that says what is wrong, and nothing was changed.
  *
  * A commit that was made, but whose answer nobody heard, is not made again: it is
  * the head of the branch, with that parent and that tree.

@@ -9,8 +9,9 @@
 
 /*
  * Those of this host for which there is another overlay of the repository and branch
- * in the state directory: *ret has their names, a line each, to be freed.  Before root becomes the owner of the repository
- * (tool_open()), in a process without threads.  Says itself what is wrong.
+ * in the state directory: *ret has their names, a line each, to be freed.  Before root
+ * becomes the owner of the repository (tool_open()), in a process without threads.
+ * Says itself what is wrong.
  */
 enum status lost_pins_find(const struct invocation *call, const char *state_dir,
 			   char **ret);
