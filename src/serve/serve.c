@@ -29,6 +29,7 @@
 #include "serve/complain.h"
 #include "serve/lane.h"
 #include "serve/listen.h"
+#include "serve/run.h"
 
 #define MAX_DISKS   64
 #define MAX_LANES   8
@@ -236,28 +237,14 @@ static void accept_one(const struct server *server, int listener)
 
 /* --- --run ---------------------------------------------------------------- */
 
-/* Runs it with $uri and $socket set, as nbdkit's --run does. */
 static int start_command(struct server *server)
 {
-	pid_t pid = fork();
+	int r = run_command(server->run, server->listeners.uri,
+			    server->listeners.path, &server->child);
 
-	if (pid < 0) {
-		complain("--run: %s", strerror(errno));
-		return -errno;
-	}
-	if (pid == 0) {
-		sigset_t none;
-
-		(void)sigemptyset(&none);
-		(void)sigprocmask(SIG_SETMASK, &none, NULL);
-		(void)setenv("uri", server->listeners.uri, 1);
-		if (server->listeners.path)
-			(void)setenv("socket", server->listeners.path, 1);
-		(void)execl("/bin/sh", "sh", "-c", server->run, NULL);
-		_exit(127);
-	}
-	server->child = pid;
-	return 0;
+	if (r < 0)
+		complain("--run: %s", strerror(-r));
+	return r;
 }
 
 static int status_of(int status)
