@@ -74,7 +74,7 @@ unharmed()
 guest_runs()
 {
 	guest "$dom" xvdb verify --size 1M --queues 2 --depth 8 --requests 60 \
-		--seconds 60 --timeout "${patience:-20}" --seed 7 --bs 512-64K \
+		--seconds 60 --timeout "${patience:-20}" --seed "${seed:-7}" --bs 512-64K \
 		--ops read=35,write=40,flush=10,discard=15 --expect-errors
 }
 # Nothing wrong; at connect it may be refused, which is no fault.
@@ -117,6 +117,17 @@ fails_well()
 	echo "there was no such call"
 	return 2
 }
+# A guest's requests may be such that nobody makes the call: another guest's are not.
+fails_at_last()
+{
+	local rc seed
+	for seed in 7 8 9 10 11; do
+		rc=0
+		fails_well "$@" || rc=$?
+		[ $rc = 2 ] || break
+	done
+	return $rc
+}
 # While the disk is opened: it may be refused, with a reason, but no more.
 opens_well()
 {
@@ -152,7 +163,7 @@ once()
 			opens_well "fail:$2:$4:$3" "${disks[$disk]}"
 	elif ready "$disk"; then
 		ok "$disk, $phase, $2: $3, call $4" \
-			fails_well "$phase" "$2" "$4" "$3"
+			fails_at_last "$phase" "$2" "$4" "$3"
 	else
 		ok "attach $disk" attach_failed
 	fi
