@@ -25,7 +25,7 @@ static bool is_ours(const char *variable)
 	       strncmp(variable, "socket=", 7) == 0;
 }
 
-/* Our own environment and these two; "" is left out.  The array is to be freed, the
+/* Our own environment and these two; path may be NULL.  The array is to be freed, the
  * strings are others'. */
 static char **make_env(char *uri, char *path)
 {
@@ -41,8 +41,7 @@ static char **make_env(char *uri, char *path)
 		if (!is_ours(environ[i]))
 			env[n++] = environ[i];
 	env[n++] = uri;
-	if (*path)
-		env[n++] = path;
+	env[n] = path;
 	return env;
 }
 
@@ -71,13 +70,12 @@ static int spawn(char *command, char *const *env, pid_t *ret_pid)
 int run_command(const char *command, const char *uri, const char *path,
 		pid_t *ret_pid)
 {
-	cleanup_free char *text = xasprintf("%s", command);
+	cleanup_free char *text = strdup(command);
 	cleanup_free char *uri_is = xasprintf("uri=%s", uri);
-	cleanup_free char *path_is = path ? xasprintf("socket=%s", path) :
-					    xasprintf("%s", "");
+	cleanup_free char *path_is = path ? xasprintf("socket=%s", path) : NULL;
 	cleanup_free char **env = NULL;
 
-	if (!text || !uri_is || !path_is)
+	if (!text || !uri_is || (path && !path_is))
 		return -ENOMEM;
 	env = make_env(uri_is, path_is);
 	return env ? spawn(text, env, ret_pid) : -ENOMEM;
