@@ -42,8 +42,10 @@
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
 
-/* A look is a few reads of memory; the guest is on another CPU, or quick: on a
- * machine on which two switches between processes take 2 us, its turn takes 4. */
+/* A look is a few reads of memory; the guest is on another CPU, or quick: two
+ * switches between processes and what it does in between take 4 us or so.  A tick of
+ * the kernel in the middle of that is nobody who wants the CPU; who has it for as long
+ * as a whole try takes is. */
 static const struct spin_how how_to_spin = { .looks = 16, .turn_ns = 20000 };
 
 /* When the kernel could not unmask a port. */
