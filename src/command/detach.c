@@ -28,6 +28,13 @@ static bool is_ours_alone(const struct device *device)
 	return strstr(device->backend, "/backend/xendisk/") != NULL;
 }
 
+static bool is_text(const json_t *value, const char *text)
+{
+	const char *is = json_string_value(value);
+
+	return is && strcmp(is, text) == 0;
+}
+
 /* What its worker still has to do before the disk is closed, or NULL: nothing that
  * would be told.  To be freed.  ret_status: of the daemon's answer. */
 static char *find_unfinished(const struct detach *d, enum status *ret_status,
@@ -36,18 +43,18 @@ static char *find_unfinished(const struct detach *d, enum status *ret_status,
 	json_t *params = json_pack("{s:I, s:I}", "domid",
 				   (json_int_t)d->device.domid, "devid",
 				   (json_int_t)d->device.devid);
-	json_t *reply = NULL, *disk, *condition;
+	json_t *reply = NULL, *disk, *conditions;
 	const char *reason = NULL;
 	char *copy;
-	size_t i;
 
 	*ret_status = client_try(d->call, "Show", params, SHOW_TIMEOUT_S,
 				 &reply, ret_why);
 	disk = json_object_get(reply, "disk");
-	json_array_foreach(json_object_get(disk, "conditions"), i,
-			   condition) if (strcmp(json_string_value(condition),
-						 "finishing") == 0)
-		reason = json_string_value(json_object_get(disk, "reason"));
+	conditions = json_object_get(disk, "conditions");
+	for (size_t i = 0; i < json_array_size(conditions); i++)
+		if (is_text(json_array_get(conditions, i), "finishing"))
+			reason = json_string_value(
+				json_object_get(disk, "reason"));
 	copy = reason ? strdup(reason) : NULL;
 	json_decref(reply);
 	return copy;
