@@ -129,25 +129,32 @@ static void look_at_number(struct doctor *doctor)
 	tell(doctor, NOTHING, "objects/pack", text ? text : "?");
 }
 
-static int look_at_pins(struct doctor *doctor, char *ret_why)
+/* "NR WHATs WHY", which a dead process has left, and --fix has removed. */
+static void tell_left(struct doctor *doctor, const char *where, unsigned int nr,
+		      const char *what, const char *reason)
 {
 	cleanup_free char *text = NULL;
-	unsigned int nr;
+
+	if (nr == 0)
+		return;
+	text = xasprintf("%u %s%s %s", nr, what, nr == 1 ? "" : "s", reason);
+	tell(doctor, doctor->fix ? FIXED : CAN_FIX, where, text ? text : "?");
+}
+
+static int look_at_pins(struct doctor *doctor, char *ret_why)
+{
+	unsigned int nr = 0;
 	int r = pin_clean(doctor->repo.git, !doctor->fix, &nr, ret_why);
 
-	if (r < 0 || nr == 0)
-		return r;
-	text = xasprintf("%u commit%s held for a dead process", nr,
-			 nr == 1 ? "" : "s");
-	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "refs/xendisk/open",
-	     text ? text : "?");
-	return 0;
+	if (r == 0)
+		tell_left(doctor, "refs/xendisk/open", nr, "commit",
+			  "held for a dead process");
+	return r;
 }
 
 static int look_at_lost_pins(struct doctor *doctor, char *ret_why)
 {
 	const char *names = doctor->lost ? doctor->lost : "";
-	cleanup_free char *text = NULL;
 	unsigned int nr = 0;
 	int r = doctor->fix ?
 			lost_pins_remove(doctor->repo.git, names, ret_why) :
@@ -155,30 +162,23 @@ static int look_at_lost_pins(struct doctor *doctor, char *ret_why)
 
 	for (; *names; names++)
 		nr += *names == '\n';
-	if (r < 0 || nr == 0)
-		return r;
-	text = xasprintf("%u commit%s held for an overlay that is no more", nr,
-			 nr == 1 ? "" : "s");
-	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "refs/xendisk/base",
-	     text ? text : "?");
-	return 0;
+	if (r == 0)
+		tell_left(doctor, "refs/xendisk/base", nr, "commit",
+			  "held for an overlay that is no more");
+	return r;
 }
 
 /* Of writers that were killed. */
 static int look_at_packs(struct doctor *doctor, char *ret_why)
 {
-	cleanup_free char *text = NULL;
 	unsigned int nr = 0;
 	int r = doctor->fix ? pack_clean(doctor->repo.packs, &nr, ret_why) :
 			      pack_clean_look(doctor->repo.packs, &nr, ret_why);
 
-	if (r < 0 || nr == 0)
-		return r;
-	text = xasprintf("%u file%s that a dead process has left behind", nr,
-			 nr == 1 ? "" : "s");
-	tell(doctor, doctor->fix ? FIXED : CAN_FIX, "objects/pack",
-	     text ? text : "?");
-	return 0;
+	if (r == 0)
+		tell_left(doctor, "objects/pack", nr, "file",
+			  "that a dead process has left behind");
+	return r;
 }
 
 static bool is_lock(const FTSENT *entry)
