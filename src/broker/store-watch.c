@@ -9,6 +9,10 @@
  * the broker's loop.  However often a guest writes, this costs the same.  A mark
  * may remember a few places as well, and that there were too many.
  *
+ * Each event costs its reader a wake-up, and libxenstore's own thread, and the loop.
+ * In a storm the thread rests for some milliseconds each time it has caught up, so
+ * that those come for many events at once.
+ *
  * The thread touches nothing but the table of marks, under `lock`.  A watch's
  * token says which mark it belongs to: "SLOT.GENERATION.WATCH"; the generation
  * tells an event that was on its way when a mark was freed from one for the mark
@@ -21,6 +25,7 @@
  */
 #include <string.h>
 
+#include "broker/pace.h"
 #include "broker/store-private.h"
 
 #define WATCHES_PER_MARK 4
@@ -175,13 +180,27 @@ static void fold(struct store *store, const char *path, const char *token)
 		wake(store);
 }
 
+static char **next_event(struct store *store, struct pace *pace)
+{
+	static const struct timespec rest = { .tv_nsec = PACE_REST_NS };
+	char **event = xs_check_watch(store->events);
+	unsigned int nr;
+
+	if (!event && pace_is_stormy(pace, now_ns()))
+		(void)nanosleep(&rest, NULL);
+	if (!event)
+		event = xs_read_watch(store->events, &nr);
+	pace->events++;
+	return event;
+}
+
 static void *drain(void *arg)
 {
 	struct store *store = arg;
+	struct pace pace = { .since = now_ns() };
 
 	for (;;) {
-		unsigned int nr;
-		cleanup_free char **event = xs_read_watch(store->events, &nr);
+		cleanup_free char **event = next_event(store, &pace);
 
 		if (!event) {
 			if (errno == EINTR)

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * pace.h - is there a storm of watch events, so that it pays to rest before looking
+ * for more?
+ *
+ * An attach is some dozen events, a guest that writes in a loop ten thousand a second.
+ * Who rests for some milliseconds takes many at once afterwards, and whatever is done
+ * for each wake-up is done once for all of them.  It takes many in little time until a
+ * storm is one, and few of them end it.
+ * Pure: no time but what it is told.
+ */
+#ifndef XENDISK_PACE_H
+#define XENDISK_PACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PACE_EVENTS	  64u /* in PACE_NS: a storm */
+#define PACE_STILL_EVENTS 16u /* the same, when there was one before */
+#define PACE_NS		  20000000u
+#define PACE_REST_NS	  5000000u /* what xenstored sends in it is kept in memory */
+
+/* Zeroed at first. */
+struct pace {
+	unsigned int events; /* the caller counts them */
+	uint64_t since; /* ns */
+	bool stormy;
+};
+
+/* All events are taken.  True: it is time to rest. */
+static inline bool pace_is_stormy(struct pace *pace, uint64_t now)
+{
+	unsigned int many = pace->stormy ? PACE_STILL_EVENTS : PACE_EVENTS;
+	bool in_time = now - pace->since < PACE_NS;
+
+	if (in_time && pace->events < many)
+		return false;
+	pace->stormy = in_time;
+	pace->events = 0;
+	pace->since = now;
+	return pace->stormy;
+}
+
+#endif
