@@ -157,7 +157,7 @@ mend() { ! committer_is_gone || { dies "$(worker)"; sleep 0.5; }; }
 # asked for it.
 snap_at_last()
 {
-	for _ in {1..200}; do
+	for _ in {1..400}; do # a lock that was left may take a minute
 		timeout 100 "$top_builddir/xendisk" --run-dir "$tmp/run" \
 			snapshot "$dom" xvdb -m "known" --wait && return
 		mend
@@ -225,7 +225,7 @@ one_layer()
 {
 	[ "$(du -ck "$tmp"/state/git/web-*/data* | tail -1 | cut -f1)" -le 64 ]
 }
-ok "no layer takes space any more" eventually 30 one_layer
+ok "no layer takes space any more" eventually 90 one_layer
 ended_well "the guest goes"
 ok "detached" toolstack detach "$dom" xvdb
 no_committers() { [ -z "$(committers)" ]; }

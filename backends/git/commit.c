@@ -38,6 +38,7 @@
 #include "layer-commit.h"
 #include "pack-twins.h"
 #include "pins.h"
+#include "ref-lock.h"
 #include "repo-confine.h"
 
 #define THREADS_MAX 4
@@ -293,6 +294,7 @@ static int take_lock(struct committer *c, char *ret_why)
 	if (r < 0)
 		return why(ret_why, -errno, "commit.lock: %s", strerror(errno));
 	c->locked = true;
+	ref_lock_note_in(c->lock_file);
 	return 0;
 }
 
@@ -422,6 +424,7 @@ static void job_ended(struct committer *c)
 	(void)pthread_mutex_unlock(&c->lock);
 	if (!idle || !c->locked)
 		return;
+	ref_lock_note_in(-1);
 	(void)flock(c->lock_file, LOCK_UN);
 	c->locked = false;
 }

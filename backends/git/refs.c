@@ -1,23 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * refs.c - references are locked, compared and written as git does it, so that
- * git and we never overwrite each other's.
- *
- * A process that dies while it holds the lock of a reference leaves a file behind,
- * which git never removes by itself.  The committer may be killed at any moment, and
- * its disk must go on: old locks are removed.
+ * git and we never overwrite each other's.  For the locks see ref-lock.c.
  */
 #include "config.h"
 
 #include "refs.h"
 
-#include <fcntl.h>
 #include <git2.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #include "common/util.h"
+#include "ref-lock.h"
 #include "repo-files.h"
 #include "repo.h"
 
@@ -33,8 +27,6 @@ FREE_AS(git_reference_iterator)
 FREE_AS(git_signature)
 FREE_AS(git_transaction)
 #define CLEANUP(name) __attribute__((cleanup(cleanup_##name)))
-
-#define RETRY_NS 20000000 /* between two looks at a lock */
 
 int refs_open(git_repository **ret, int dir, char *ret_why)
 {
@@ -108,81 +100,6 @@ int refs_read(git_repository *repo, const char *name, uint8_t ret[OID_BYTES],
 	return r < 0 ? r : read_ref(repo, name, ret, ret_why);
 }
 
-/* Was the lock left by somebody dead? */
-static void remove_stale(git_repository *repo, const char *name)
-{
-	cleanup_free char *path =
-		xasprintf("%s%s.lock", git_repository_commondir(repo), name);
-	struct stat st;
-
-	if (path && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-	    time(NULL) - st.st_mtime >= REF_LOCK_STALE_S)
-		(void)unlink(path);
-}
-
-/* The folder of a reference's file, to be freed; NULL: no memory. */
-static char *folder_of(git_repository *repo, const char *name)
-{
-	char *path = xasprintf("%s%s", git_repository_commondir(repo), name);
-
-	if (path)
-		*strrchr(path, '/') = '\0';
-	return path;
-}
-
-/* Made here and not by libgit2, which does not tell why it could not. */
-static int make_folder(git_repository *repo, const char *name, char *ret_why)
-{
-	cleanup_free char *folder = folder_of(repo, name);
-	struct stat st;
-	int r = -ENOMEM;
-
-	if (folder && lstat(folder, &st) == 0)
-		return 0;
-	if (folder)
-		r = make_dirs(folder, 0777);
-	return r < 0 ? why(ret_why, r, "%s: its folder: %s", name,
-			   strerror(-r)) :
-		       0;
-}
-
-/* git pack-refs removes folders that have become empty, maybe between our making
- * one and the lock in it. */
-static bool is_folder_gone(int r, git_repository *repo, const char *name)
-{
-	const git_error *e = git_error_last();
-	cleanup_free char *folder = NULL;
-	struct stat st;
-
-	if (r != GIT_ERROR || !e || e->klass != GIT_ERROR_OS)
-		return false;
-	folder = folder_of(repo, name);
-	return folder && lstat(folder, &st) < 0 && errno == ENOENT;
-}
-
-static int lock_ref(git_transaction *tx, git_repository *repo, const char *name,
-		    char *ret_why)
-{
-	static const struct timespec pause = { .tv_nsec = RETRY_NS };
-	uint64_t end = now_ns() + REF_LOCK_WAIT_S * 1000000000ull;
-	int r = make_folder(repo, name, ret_why);
-
-	if (r < 0)
-		return r;
-	for (;;) {
-		r = git_transaction_lock_ref(tx, name);
-		if ((r != GIT_ELOCKED && !is_folder_gone(r, repo, name)) ||
-		    now_ns() >= end)
-			break;
-		remove_stale(repo, name);
-		(void)nanosleep(&pause, NULL);
-	}
-	if (r == GIT_ELOCKED)
-		return why(ret_why, -EBUSY,
-			   "%s: it is locked by another process", name);
-	return r < 0 ? repo_why(ret_why, -EIO, name, "") : 0;
-}
-
 /* Is it what the caller believes? */
 static int check_old(git_repository *repo, const char *name, const uint8_t *old,
 		     char *ret_why)
@@ -222,7 +139,7 @@ static int commit_ref(git_repository *repo, git_transaction *tx,
 	int r = git_transaction_commit(tx);
 
 	if (r == GIT_ELOCKED) {
-		remove_stale(repo, "packed-refs");
+		ref_lock_remove_old(repo, "packed-refs");
 		return why(ret_why, -EBUSY,
 			   "packed-refs: it is locked by another process");
 	}
@@ -239,7 +156,7 @@ int refs_update(git_repository *repo, const char *name, const uint8_t *old,
 		return r;
 	if (git_transaction_new(&tx, repo) < 0)
 		return repo_why(ret_why, -ENOMEM, name, "");
-	r = lock_ref(tx, repo, name, ret_why);
+	r = ref_lock(tx, repo, name, ret_why);
 	if (r == 0)
 		r = check_old(repo, name, old, ret_why);
 	if (r < 0)

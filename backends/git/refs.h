@@ -36,12 +36,9 @@ int refs_read(struct git_repository *repo, const char *name,
 /*
  * Compare and swap, durable when it returns: old NULL: it must not be there;
  * new NULL: it is removed.  log: a line for the reflog, if the repository has
- * one.  -ESTALE: it has another value; -EBUSY: somebody has it locked, also
- * after REF_LOCK_WAIT_S of trying.  A lock that has been there for REF_LOCK_STALE_S
- * was left by somebody who died, since nobody holds one that long: it is removed.
+ * one.  -ESTALE: it has another value; -EBUSY: somebody has it locked, and not for
+ * so long that he must have died (ref-lock.h).
  */
-#define REF_LOCK_WAIT_S	 2
-#define REF_LOCK_STALE_S 60
 int refs_update(struct git_repository *repo, const char *name,
 		const uint8_t *old, const uint8_t *new_id, const char *log,
 		char *ret_why);

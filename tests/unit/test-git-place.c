@@ -10,10 +10,13 @@
 #include <ftw.h>
 #include <git2.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "commit-place.h"
 #include "common/util.h"
 #include "pins.h"
+#include "ref-lock.h"
 #include "retention.h"
 
 #define TIME 1795392000 /* 20261123T000000Z */
@@ -316,6 +319,57 @@ static void pins_of_processes(void **state)
 	assert_int_equal(pins_now(), 1);
 }
 
+#define LOCKED "refs/heads/locked"
+
+/* A process dies that has it locked. */
+static void die_with_lock(int notes)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		git_transaction *tx;
+
+		ref_lock_note_in(notes);
+		_exit(git_transaction_new(&tx, repo) < 0 ||
+		      ref_lock(tx, repo, LOCKED, reason) < 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void a_lock_is_left(void **state)
+{
+	static const struct timespec tick = { .tv_nsec = 50000000 };
+	cleanup_free char *lock =
+		xasprintf("%s" LOCKED ".lock", git_repository_commondir(repo));
+	char name[] = "/tmp/xendisk-notes.XXXXXX";
+	cleanup_close int notes = mkstemp(name);
+	cleanup_close int file = -1;
+
+	(void)state;
+	assert_true(notes >= 0 && lock);
+	(void)unlink(name);
+	set_ref(LOCKED, a);
+	/* Whoever does not know the notes waits until it is old. */
+	die_with_lock(notes);
+	assert_int_equal(refs_update(repo, LOCKED, a, b, "x", reason), -EBUSY);
+	assert_non_null(strstr(reason, "locked by another process"));
+	ref_lock_note_in(notes);
+	assert_int_equal(refs_update(repo, LOCKED, a, b, "x", reason), 0);
+	assert_ref(LOCKED, b);
+	/* Another one at its place is somebody's who may live. */
+	die_with_lock(notes);
+	(void)unlink(lock);
+	(void)nanosleep(&tick, NULL);
+	file = open(lock, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+	assert_true(file >= 0);
+	assert_int_equal(refs_update(repo, LOCKED, b, c, "x", reason), -EBUSY);
+	(void)unlink(lock);
+	ref_lock_note_in(-1);
+	set_ref(LOCKED, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -328,6 +382,7 @@ int main(void)
 		cmocka_unit_test(thinning),
 		cmocka_unit_test(pins_of_layers),
 		cmocka_unit_test(pins_of_processes),
+		cmocka_unit_test(a_lock_is_left),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);
