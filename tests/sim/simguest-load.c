@@ -172,9 +172,10 @@ static void *lane_main(void *arg)
 			send_job(&lane->jobs[i], now);
 	simqueue_push(lane->queue);
 	while (lane->failure == 0 && simqueue_pending(lane->queue) > 0) {
-		int r = simqueue_reap(lane->queue, -1);
+		int r = simqueue_reap(lane->queue,
+				      load->guest->opt.poll ? 0 : -1);
 
-		if (r == -EINTR && lane->stuck)
+		if ((r == 0 || r == -EINTR) && lane->stuck)
 			r = -ETIMEDOUT;
 		if (r < 0 && r != -EINTR)
 			lane->failure = r;

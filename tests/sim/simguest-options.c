@@ -73,6 +73,8 @@ static const struct option_row rows[] = {
 	ROW("json", FLAG, json, NULL, "load: the result as JSON"),
 	ROW("gate", FLAG, gate, NULL,
 	    "load: say \"ready\", and begin when stdin ends"),
+	ROW("poll", FLAG, poll, NULL,
+	    "load: look for answers all the time, never sleep"),
 	ROW("socket", TEXT, socket, "PATH", "nbd: where to listen"),
 	ROW("run", TEXT, run, "COMMAND",
 	    "nbd: run it with $uri and $socket set, exit as it does"),

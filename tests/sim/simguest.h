@@ -31,7 +31,7 @@ struct simguest_options {
 
 	const char *gaps;
 	const char *rw;
-	bool json, gate;
+	bool json, gate, poll;
 
 	const char *socket, *run;
 	bool list;
