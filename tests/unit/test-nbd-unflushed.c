@@ -17,11 +17,14 @@
 #include "nbd-mutant.h"
 #include "rig.h"
 
-#define SIZE  (4u << 20)
-#define URI   "\"nbd+unix:///?socket=@/sock\", fence=0s"
-#define KEEP  "nbd(" URI ", unflushed=keep, keep-limit=1M)"
-#define CHECK "nbd(" URI ")"
-#define TRUST "nbd(" URI ", unflushed=trust)"
+#define SIZE (4u << 20)
+/* Of fingerprints (nbd-recall.c). */
+#define PLACES 1024u
+#define BLOCK  4096u
+#define URI    "\"nbd+unix:///?socket=@/sock\", fence=0s"
+#define KEEP   "nbd(" URI ", unflushed=keep, keep-limit=1M)"
+#define CHECK  "nbd(" URI ")"
+#define TRUST  "nbd(" URI ", unflushed=trust)"
 
 static unsigned char content[SIZE];
 static unsigned char buf[256u << 10];
@@ -31,11 +34,16 @@ struct test {
 	struct mutant mutant;
 };
 
-static void begin(struct test *t)
+static void begin_with(struct test *t, uint64_t size)
 {
 	rig_new(&t->rig, true);
-	mutant_start(&t->mutant, rig_file(&t->rig, "sock", 0), SIZE);
+	mutant_start(&t->mutant, rig_file(&t->rig, "sock", 0), size);
 	memset(content, 0, SIZE);
+}
+
+static void begin(struct test *t)
+{
+	begin_with(t, SIZE);
 }
 
 static void must_open(struct test *t, unsigned int lanes,
@@ -221,6 +229,39 @@ static void what_one_write_comes_to(void **state)
 	one_write(CHECK, false, false, 'A', 0);
 	one_write(CHECK, true, true, 'A', 0);
 	one_write(TRUST, false, true, 0, 0);
+}
+
+/* Block 0 and the one that has the same place in the table of fingerprints: the other
+ * is written so many times; then one of both is zeroed, and so is remembered no more.
+ * What does the flush say of a server that has forgotten all? */
+static int shared_place(unsigned int writes, bool zero_other)
+{
+	uint64_t other = (uint64_t)PLACES * BLOCK;
+	struct test t;
+	int err;
+
+	begin_with(&t, 2 * other);
+	must_open(&t, 1, CHECK);
+	assert_int_equal(fill(&t, 0, 0, BLOCK, 'A'), 0);
+	for (unsigned int i = 0; i < writes; i++)
+		assert_int_equal(fill(&t, 0, other, BLOCK, 'B'), 0);
+	assert_int_equal(rig_io(&t.rig, 0, XD_ZERO, 0, zero_other ? other : 0,
+				BLOCK, NULL),
+			 0);
+	mutant_restart(&t.mutant, true);
+	err = flush(&t);
+	end(&t);
+	return err;
+}
+
+/* The place is the first one's for some writes, and then the other's. */
+static void one_place_for_two(void **state)
+{
+	(void)state;
+	assert_int_equal(shared_place(1, true), -EREMOTEIO);
+	assert_int_equal(shared_place(1, false), 0);
+	assert_int_equal(shared_place(7, false), -EREMOTEIO);
+	assert_int_equal(shared_place(7, true), 0);
 }
 
 /* What has been changed by others than writes is not missed. */
@@ -492,6 +533,7 @@ int main(void)
 		cmocka_unit_test(trusted_under_load),
 		cmocka_unit_test(no_false_alarm),
 		cmocka_unit_test(what_one_write_comes_to),
+		cmocka_unit_test(one_place_for_two),
 		cmocka_unit_test(changed_since),
 		cmocka_unit_test(keep_order),
 		cmocka_unit_test(keep_discards),
