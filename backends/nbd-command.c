@@ -21,12 +21,30 @@
 /* A command without data may be longer, but its length has 32 bits. */
 #define LONGEST_COMMAND (1u << 30)
 
+/* Of a reply, or of the last chunk of one, without an error: what is not data, at
+ * most.  From the NBD protocol document, "Transmission phase": 20 bytes before a
+ * chunk, 8 before its data, 12 of a hole. */
+#define REPLY_BYTES 32u
+
 /* --- Commands ------------------------------------------------------------- */
+
+/* Hence what the socket has lost by it (see receive() in nbd-link.c). */
+static uint64_t bytes_of_reply(struct nbd_io *io, int error)
+{
+	const struct xd_request *req = nbd_request_of(io);
+
+	if (error || req->op == XD_EXTENTS)
+		return UINT64_MAX;
+	if (req->op == XD_READ || io->filling)
+		return REPLY_BYTES + (io->end - io->begin);
+	return REPLY_BYTES;
+}
 
 static int on_answer(void *data, int *error)
 {
 	struct nbd_io *io = data;
 
+	io->link->took = bytes_of_reply(io, *error);
 	if (*error == ENOTCONN || *error == ESHUTDOWN)
 		io->lost = true;
 	else if (*error && !io->err)

@@ -351,7 +351,6 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 		xd_complete(req, -EAGAIN);
 	else
 		start(link, io);
-	nbd_link_pump(link);
 }
 
 /* --- Up and down ---------------------------------------------------------- */

@@ -22,7 +22,8 @@
  *
  * libnbd takes one reply each time it is told "readable", and must not be told
  * so when it is not: it would wait for the rest of a reply that has not begun,
- * and send nothing meanwhile.  So poll() is asked before each but the first.
+ * and send nothing meanwhile.  So what is in the socket is asked for before each but
+ * the first; of a burst of replies, as many as these bytes must hold are taken then.
  *
  * Mustn't: touch the handle from within a callback; start a poll or timer when
  * the channel is closing.
@@ -33,6 +34,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/util.h"
@@ -342,26 +344,51 @@ static void called(struct nbd_link *link)
 
 /* --- Hearing from it ------------------------------------------------------ */
 
-static bool readable(int fd)
+/* How many bytes are in the socket, at least?  What cannot tell says 1 at its end as
+ * well; of others the poll `in` tells that. */
+static uint64_t readable(int fd)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	int n;
 
+	if (ioctl(fd, FIONREAD, &n) == 0)
+		return n > 0 ? (uint64_t)n : 0;
 	return poll(&pfd, 1, 0) == 1;
+}
+
+/* With a key libnbd reads records, of which one may hold many replies. */
+static bool counts_bytes(const struct nbd_link *link)
+{
+	return !link->nbd->server.tls || link->nbd->certs;
+}
+
+/* Is there another reply?  *io_left: bytes that are in the socket, at least. */
+static bool is_more(struct nbd_link *link, uint64_t *io_left)
+{
+	if (!nbd_aio_is_ready(link->h) ||
+	    !(link->flying || nbd_restore_is_busy(link)))
+		return false;
+	*io_left = *io_left > link->took ? *io_left - link->took : 0;
+	if (*io_left == 0)
+		*io_left = readable(link->fd);
+	return *io_left > 0;
 }
 
 static void receive(struct nbd_link *link)
 {
+	uint64_t left = 0;
+
+	if (!(nbd_aio_get_direction(link->h) & LIBNBD_AIO_DIRECTION_READ))
+		return;
 	do {
-		if (!(nbd_aio_get_direction(link->h) &
-		      LIBNBD_AIO_DIRECTION_READ))
-			return;
+		link->took = UINT64_MAX;
 		if (nbd_aio_notify_read(link->h) < 0) {
 			set_why(link, "%s", nbd_get_error());
 			return;
 		}
-	} while (nbd_aio_is_ready(link->h) &&
-		 (link->flying || nbd_restore_is_busy(link)) &&
-		 readable(link->fd));
+		if (!counts_bytes(link))
+			left = 0;
+	} while (is_more(link, &left));
 }
 
 /* There is a handle that talks. */
@@ -396,6 +423,11 @@ void nbd_link_pump(struct nbd_link *link)
 		arm_in(link);
 	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
 		arm_out(link);
+}
+
+void nbd_link_kick(struct xd_channel *ch)
+{
+	nbd_link_pump(ch->data);
 }
 
 static void on_in(struct xd_sys *sys, int64_t res)

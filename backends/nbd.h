@@ -110,12 +110,13 @@ struct nbd_disk {
 	}
 
 /* And members: of these, name, summary, params, schemes, server and open differ. */
-#define NBD_MEMBERS                                                            \
-	.size = sizeof(struct xd_backend), .version = XD_API_VERSION,          \
-	.close = nbd_close_disk, .activate = nbd_activate,                     \
-	.channel_open = nbd_link_open, .channel_close = nbd_link_close,        \
-	.submit = nbd_io_submit, .resize = nbd_resize, .resized = nbd_resized, \
-	.extents = nbd_io_submit, .stop = nbd_link_stop
+#define NBD_MEMBERS                                                           \
+	.size = sizeof(struct xd_backend), .version = XD_API_VERSION,         \
+	.close = nbd_close_disk, .activate = nbd_activate,                    \
+	.channel_open = nbd_link_open, .channel_close = nbd_link_close,       \
+	.submit = nbd_io_submit, .kick = nbd_link_kick, .resize = nbd_resize, \
+	.resized = nbd_resized, .extents = nbd_io_submit,                     \
+	.stop = nbd_link_stop
 
 /* prepare() says where the server is, before it is asked: sets server or child,
  * and place; identifies the storage.  On failure it has said why. */
@@ -208,6 +209,8 @@ struct nbd_link {
 	struct nbd_handle *h; /* GREETING, RESTORING, UP; else NULL */
 	int fd; /* ours, of the same socket; or the one CALLING waits for */
 	struct nbd_facts facts; /* UP: of this connection */
+	/* Of libnbd's last step: the bytes that it took from the socket, at most. */
+	uint64_t took;
 	struct xd_sys in, out, again, limit, patience;
 	bool in_armed, out_armed, again_armed, limit_armed, patience_armed;
 	bool closing; /* the channel */
@@ -241,6 +244,8 @@ int nbd_link_open(struct xd_channel *ch);
 void nbd_link_close(struct xd_channel *ch);
 /* The guest goes: a server that is away gets little more time. */
 void nbd_link_stop(struct xd_channel *ch);
+/* A burst of requests has ended. */
+void nbd_link_kick(struct xd_channel *ch);
 /* After commands were given to the handle: has it broken, what to poll for? */
 void nbd_link_pump(struct nbd_link *link);
 

@@ -25,6 +25,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -92,7 +93,8 @@ static const struct rule allowed[] = {
 
 	/* A server's socket: ends polls of it (nbd-link.c).  A pair leads
 	 * nowhere but into this process (nbd-tls.c). */
-	CALL(shutdown), CALL_IF(socketpair, 0, UINT32_MAX, AF_UNIX),
+	CALL(shutdown), IOCTL(FIONREAD),
+	CALL_IF(socketpair, 0, UINT32_MAX, AF_UNIX),
 
 	/* What a descriptor is, asked by the descriptor: never by a path.
 	 * With the flag a path that is not empty would still be looked up, but

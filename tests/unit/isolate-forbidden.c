@@ -266,9 +266,9 @@ static int do_raise_limit(void)
 
 static int do_other_ioctl(void)
 {
-	int n;
+	int n = 0;
 
-	return outcome(ioctl(have.pipe[0], FIONREAD, &n));
+	return outcome(ioctl(have.pipe[0], FIOASYNC, &n));
 }
 
 static int do_other_fcntl(void)
