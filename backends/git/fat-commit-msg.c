@@ -81,7 +81,7 @@ int fc_receive(int sock, union fc_any *ret, int ret_fds[2])
 	return 0;
 }
 
-static uint64_t silence_s(void)
+uint64_t fc_silence_s(void)
 {
 	const char *text = secure_getenv("XENDISK_FAT_SILENCE");
 	uint64_t s;
@@ -106,7 +106,7 @@ static int wait_readable(int sock, uint64_t end)
 /* Also -EPROTO. */
 static int wait_message(int sock, uint64_t last, union fc_any *ret)
 {
-	uint64_t silent = now_ns() + silence_s() * 1000000000ull;
+	uint64_t silent = now_ns() + fc_silence_s() * 1000000000ull;
 	int none[2];
 	int r = wait_readable(sock, MIN(silent, last));
 

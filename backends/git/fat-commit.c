@@ -26,7 +26,10 @@
 #include "config.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 #include "chunk-map.h" /* odb_source */
@@ -553,6 +556,29 @@ static void tell_death(const union fc_any *ask, int status)
 	(void)fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
 }
 
+/* Until the child has ended; or the worker has gone, and the child hangs.  Linux
+ * before 5.3 cannot wait for both. */
+static void watch_child(pid_t pid)
+{
+	cleanup_close int child = pidfd_open(pid, 0);
+	struct pollfd fds[] = { { .fd = child, .events = POLLIN },
+				{ .fd = FC_FD_SOCKET /* POLLHUP */ } };
+	int patience = (int)fc_silence_s() * 1000, r;
+
+	if (child < 0)
+		return;
+	do
+		r = poll(fds, 2, -1);
+	while (r < 0 && errno == EINTR);
+	if (r < 0 || fds[0].revents)
+		return;
+	do
+		r = poll(fds, 1, patience);
+	while (r < 0 && errno == EINTR);
+	if (r == 0)
+		(void)kill(pid, SIGKILL);
+}
+
 /* Returns how the child has ended, as waitpid() tells it. */
 static int run_child(const struct fc_open *open, const union fc_any *ask,
 		     const int fds[2])
@@ -564,6 +590,7 @@ static int run_child(const struct fc_open *open, const union fc_any *ask,
 		_exit(answer_one(open, ask, fds));
 	if (pid < 0)
 		return W_EXITCODE(NOT_STARTED, 0);
+	watch_child(pid);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return W_EXITCODE(NOT_STARTED, 0);

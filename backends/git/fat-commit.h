@@ -26,7 +26,8 @@
  * for instance, and the worker closes the socket.
  *
  * The end of the socket ends the companion.  Then nobody promises any more that the
- * layer stays as it is: it makes no commit of it.
+ * layer stays as it is: it makes no commit of it.  A child that is at something gets
+ * FC_SILENCE_S to notice, and is killed.
  */
 #ifndef XENDISK_GIT_FAT_COMMIT_H
 #define XENDISK_GIT_FAT_COMMIT_H
@@ -47,6 +48,7 @@
 /* Less than the broker waits for a worker that says nothing (30 s), so that the reason
  * is told.  Tests wait for less: XENDISK_FAT_SILENCE is read in its place. */
 #define FC_SILENCE_S 20
+uint64_t fc_silence_s(void);
 /* While the disk is opened: the broker waits 30 s for that, whatever is going on, and
  * xl 40 s. */
 #define FC_OPENING_S	 15
