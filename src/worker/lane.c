@@ -158,10 +158,12 @@ static void take_event(struct lane *lane)
 	if (!ring)
 		return;
 	ring->stats->events_in++;
-	if (storm_event(&ring->storm, ring->ring.req_cons, now_ns()))
+	if (storm_event(&ring->storm, ring->ring.req_cons)) {
 		unmask(lane, ring);
-	else
-		lane->nr_masked++;
+		return;
+	}
+	storm_put_off(&ring->storm, now_ns());
+	lane->nr_masked++;
 }
 
 /* Before the rings are looked at, as always. */

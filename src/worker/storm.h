@@ -40,25 +40,25 @@ static inline uint64_t storm_wait(uint32_t n)
 
 /*
  * An event has come, and its requests are not looked at yet.  taken counts the
- * ring's requests so far, and may wrap.  True: unmask the port now; false: at
- * unmask_at.
+ * ring's requests so far, and may wrap.  True: unmask the port now; false: put it
+ * off.  Needs no time, which dom0's kernel may have to be asked for.
  */
-static inline bool storm_event(struct storm *storm, uint32_t taken,
-			       uint64_t now)
+static inline bool storm_event(struct storm *storm, uint32_t taken)
 {
 	if (taken != storm->seen) {
 		storm->seen = taken;
 		storm->idle = 0;
 		return true;
 	}
-	if (storm->idle < STORM_FREE) {
-		storm->idle++;
-		return true;
-	}
-	storm->unmask_at = now + storm_wait(storm->idle - STORM_FREE);
 	if (storm->idle < UINT32_MAX)
 		storm->idle++;
-	return false;
+	return storm->idle <= STORM_FREE;
+}
+
+/* That event came now: the port stays masked until unmask_at. */
+static inline void storm_put_off(struct storm *storm, uint64_t now)
+{
+	storm->unmask_at = now + storm_wait(storm->idle - STORM_FREE - 1);
 }
 
 /* The port is masked: may it be unmasked?  A request that was found meanwhile
