@@ -11,16 +11,8 @@
 #define XENDISK_GIT_FAT_READ_H
 
 #include "fat-entry.h"
+#include "fat-table.h"
 #include "vtree.h"
-
-/* Where the bytes of the disk come from. */
-struct fat_source {
-	/* All n bytes at an offset, both in bytes and inside; or -errno. */
-	int (*read)(void *ctx, uint64_t offset, void *buf, size_t n);
-	void *ctx;
-	/* Also when a guest has it mounted: it is what it is, and never -EBUSY. */
-	bool mounted;
-};
 
 /* Bytes of a file that lie side by side. */
 struct fat_run {
