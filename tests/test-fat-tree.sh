@@ -207,12 +207,16 @@ mmd -i "$img" ::.git
 m copy "$work/.gitmodules" ::.git/config
 ok "a folder that would be git's own" refused 'the name ".git"'
 cp "$tmp/base.img" "$img"
-mkfs.fat -F 32 "$img" > /dev/null 2>&1
 cd "$tmp" || exit 1
 mkdir one
 echo 1 > one/file
-mcopy -i "$img" -s one ::
+# mkfs KIND SECTORS: in the guest; sectors of each cluster.
+mkfs() { mkfs.fat -F "$1" -s "$2" "$img" && mcopy -i "$img" -s one ::; }
 fresh() { taken && [ "$(git -C "$work" ls-tree -r --name-only "$(sed -n 's/^tree //p' "$tmp/taken")")" = one/file ]; }
-ok "mkfs.fat in the guest: only what is there then" fresh
+for kind in "12 32" "16 2" "32 1"; do
+	# shellcheck disable=SC2086
+	ok "mkfs.fat -F ${kind% *} in the guest" mkfs $kind
+	ok "... only what is there then" fresh
+done
 poke 510 '\x00'
-ok "no file system at all" refused 'there is no FAT32'
+ok "no file system at all" refused 'there is no FAT:'

@@ -203,11 +203,13 @@ ok "a superblock in it that cannot be" large_super
 ok "... is refused" says "it cannot be read: 4294967295 blocks, which is more" xgit diff "$repo" a j
 
 # --- FAT, partitions -----------------------------------------------------------------
+# fat KIND: 12, 16 or 32; one that is mounted, as Linux says it.
+declare -A fat_size=([12]=2M [16]=8M [32]=40M) fat_dirty=([12]=37 [16]=37 [32]=65)
 fat()
 {
 	rm -f "$tmp/before.img"
-	truncate -s 40M "$tmp/before.img"
-	mkfs.fat -F 32 -s 1 "$tmp/before.img" > /dev/null &&
+	truncate -s "${fat_size[$1]}" "$tmp/before.img"
+	mkfs.fat -F "$1" -s 1 "$tmp/before.img" > /dev/null &&
 		mcopy -s -i "$tmp/before.img" "$tree"/{etc,usr,keep,gone,old,moved} :: &&
 		cp "$tmp/before.img" "$tmp/after.img" &&
 		mdel -i "$tmp/after.img" ::gone &&
@@ -216,7 +218,7 @@ fat()
 		mmd -i "$tmp/after.img" ::newdir &&
 		mmove -i "$tmp/after.img" ::old ::newdir/old &&
 		mren -i "$tmp/after.img" ::moved ::there &&
-		perl -e 'open(F, "+<", $ARGV[0]); binmode F; seek(F, 65, 0); print F "\1"' "$tmp/after.img" &&
+		perl -e 'open(F, "+<", $ARGV[0]); binmode F; seek(F, $ARGV[1], 0); print F "\1"' "$tmp/after.img" "${fat_dirty[$1]}" &&
 		disk a "$tmp/before.img" && disk b "$tmp/after.img"
 }
 fat_changes='content  /etc/big
@@ -225,10 +227,41 @@ added    /newdir/
 renamed  /moved -> /there/
 renamed  /old -> /newdir/old
 removed  /gone'
-ok "FAT32, that is mounted" fat
-ok "... what has become of the files" files a b "FAT32:
+for kind in 12 16 32; do
+	ok "FAT$kind, that is mounted" fat $kind
+	ok "... what has become of the files" files a b "FAT$kind:
 $fat_changes"
-ok "... of the same one: nothing" nothing a a
+	ok "... of the same one: nothing" nothing a a
+done
+# no_longer KIND TO: where there was that kind of FAT there is another.
+no_longer()
+{
+	cp "$tmp/before.img" "$tmp/other.img" && fat "$1" && disk o "$tmp/other.img" &&
+		xgit diff --files "$repo" a o > "$tmp/lines" && grep -qx "FAT$1:" "$tmp/lines" &&
+		grep -qx "removed  /gone" "$tmp/lines" && grep -qx "added    /gone" "$tmp/lines"
+}
+ok "a FAT16 in the place of a FAT32: all is new" no_longer 16
+# The text in the boot sector is for people.
+text_only()
+{
+	perl -e 'my $s = "\0" x 512; substr($s, 0, 3) = "\xeb\x3c\x90"; substr($s, 54, 8) = "FAT16   ";
+		substr($s, 510, 2) = "\x55\xaa"; print $s, "\0" x 1048064' > "$tmp/text.img" &&
+		disk t "$tmp/text.img" && nothing t t && ! xgit diff --files "$repo" t a 2>&1 | grep -q "before:"
+}
+ok "the text FAT16, and nothing else, is none" text_only
+other_text()
+{
+	perl -e 'open(F, "+<", $ARGV[0]); binmode F; seek(F, 54, 0); print F "FAT12   "' "$tmp/after.img" &&
+		disk b "$tmp/after.img" && files a b "FAT16:
+$fat_changes"
+}
+ok "... and another one makes no difference" other_text
+long_root()
+{
+	perl -e 'open(F, "+<", $ARGV[0]); binmode F; seek(F, 17, 0); print F "\xf1\xff"' "$tmp/after.img" &&
+		disk b "$tmp/after.img" && ! xgit diff --files "$repo" b b 2>&1 | grep .
+}
+ok "... a root folder that cannot be: no FAT" long_root
 # parts KIND FROM TO: an ext2 in partition 2, from before or after; a FAT in 3.
 parts()
 {
@@ -253,7 +286,7 @@ parts()
 }
 both()
 {
-	fat && mv "$tmp/before.img" "$tmp/fat.before" && mv "$tmp/after.img" "$tmp/fat.after" &&
+	fat 32 && mv "$tmp/before.img" "$tmp/fat.before" && mv "$tmp/after.img" "$tmp/fat.after" &&
 		ext -t ext2 && mv "$tmp/before.img" "$tmp/ext.before" && mv "$tmp/after.img" "$tmp/ext.after"
 }
 ok "an ext2 and a FAT" both
@@ -316,10 +349,12 @@ mutated()
 }
 ext_mutants() { ext -b 1024 -O inline_data && mutated "$tmp/after.img"; }
 journal_mutants() { ext -b 1024 && journal "" && disk a "$tmp/before.img" && mutated "$tmp/journal.img"; }
-fat_mutants() { fat && mutated "$tmp/after.img"; }
+fat_mutants() { fat "$1" && mutated "$tmp/after.img"; }
 ok "ext4 of somebody hostile" ext_mutants
 ok "... with a journal" journal_mutants
-ok "FAT of somebody hostile" fat_mutants
+for kind in 12 16 32; do
+	ok "FAT$kind of somebody hostile" fat_mutants $kind
+done
 circle() { ext -b 1024 && debugfs -w -R "ln keep keep/deep/again" "$tmp/after.img" 2> /dev/null && disk b "$tmp/after.img"; }
 ok "a folder in itself" circle
 ok "... is refused" says "/keep/deep/again: inode [0-9]*: a folder that is in two" xgit diff "$repo" a b

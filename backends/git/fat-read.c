@@ -198,19 +198,22 @@ struct reading {
 	bool ended;
 };
 
-static int read_slots(struct fat_volume *v, struct reading *reading)
+/* Of the n bytes in v->buf. */
+static int read_slots(struct fat_volume *v, struct reading *reading, uint32_t n)
 {
 	struct fat_entry entry;
 	const char *fault = "";
 	int r = 0;
 
-	for (uint32_t at = 0;
-	     at < v->table.cluster && !reading->ended && r == 0;
+	for (uint32_t at = 0; at < n && !reading->ended && r == 0;
 	     at += FAT_SLOT) {
 		r = fat_slots_take(&reading->slots, v->buf + at, &entry,
 				   &fault);
 		if (r < 0)
 			return bad(v, reading->folder, "%s", fault);
+		/* The upper half is somebody else's there, OS/2's for one. */
+		if (r == FAT_SLOT_ENTRY && v->table.bits != 32)
+			entry.cluster &= 0xffff;
 		reading->ended = r == FAT_SLOT_END;
 		r = r == FAT_SLOT_ENTRY ? add_entry(v, reading->folder, &entry,
 						    reading->entries++) :
@@ -273,9 +276,24 @@ static int read_chain(struct fat_volume *v, struct reading *reading)
 					   fat_table_offset(&v->table, cluster),
 					   v->buf, v->table.cluster);
 		if (r == 0 && !reading->ended)
-			r = read_slots(v, reading);
+			r = read_slots(v, reading, v->table.cluster);
 		if (r == 0)
 			r = fat_table_next(&v->table, cluster, &cluster);
+	}
+	return r;
+}
+
+/* The root of FAT12 and FAT16, which has its place behind the FATs. */
+static int read_region(struct fat_volume *v, struct reading *reading)
+{
+	uint32_t n = FAT_SECTOR_BYTES;
+	int r = 0;
+
+	for (uint32_t at = 0;
+	     at < v->table.root_bytes && !reading->ended && r == 0; at += n) {
+		r = fat_table_read(&v->table, v->table.root_at + at, v->buf, n);
+		if (r == 0)
+			r = read_slots(v, reading, n);
 	}
 	return r;
 }
@@ -288,7 +306,9 @@ static int read_folder(struct fat_volume *v, uint32_t folder)
 	v->nr_shorts = 0;
 	v->tree.nodes[folder].first = v->tree.nr;
 	if (r == 0)
-		r = read_chain(v, &reading);
+		r = folder == 0 && v->table.root_bytes > 0 ?
+			    read_region(v, &reading) :
+			    read_chain(v, &reading);
 	if (r == 0 && folder != 0 && reading.entries < 2)
 		return bad(v, folder, "it has no \".\" and \"..\"");
 	return r == 0 ? check_names(v, folder) : r;

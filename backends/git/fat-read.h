@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fat-read.h - the files and folders on a FAT32 file system that a guest has
+ * fat-read.h - the files and folders on a FAT12, FAT16 or FAT32 that a guest has
  * written, if it is sound.
  *
  * Nothing on it is believed.  Who reads it gets the whole tree or a sentence
@@ -26,7 +26,7 @@ struct fat_volume;
  * The file system that begins at `start` of a disk of `size` bytes; source is
  * asked later, too.
  *
- *   -EBADMSG  it is damaged, or no FAT32 with sectors of 512 bytes
+ *   -EBADMSG  it is damaged, or no FAT with sectors of 512 bytes
  *   -EBUSY    a guest has it mounted, or did not unmount it
  *   -E2BIG	   more files than VTREE_MAX_NODES, or folders too deep
  *   other	   reading failed, or no memory

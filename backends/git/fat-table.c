@@ -21,18 +21,22 @@
 #include "fat-entry.h"
 #include "why.h"
 
-#define MOST_CLUSTERS 0x0ffffff5u
-#define END_OF_CHAIN  0x0ffffff8u /* and all above */
-#define BAD_CLUSTER   0x0ffffff7u
-#define ENTRY_MASK    0x0fffffffu
+/* How many clusters there are makes it FAT12 or FAT16, and nothing else. */
+#define FAT12_BELOW 4085u
+#define FAT16_BELOW 65525u
+#define FAT32_BELOW 0x0ffffff6u
 
-/* In the second entry of the FAT: set when all is well. */
-#define CLEAN	  0x08000000u
-#define NO_ERRORS 0x04000000u
+/* What an entry says, of as many bits as it has: the largest value is M. */
+#define END_OF_CHAIN(m) ((m)-7) /* and all above */
+#define BAD_CLUSTER(m)	((m)-8)
+/* In the second entry of the FAT, but FAT12: set when all is well. */
+#define CLEAN(m)     (((m) + 1) / 2)
+#define NO_ERRORS(m) (((m) + 1) / 4)
 /* In the boot sector: set when it is not.  Linux has it from 3.10 on. */
 #define DIRTY 0x01u
 
-#define WINDOW	4096u /* bytes of the FAT */
+/* Bytes of the FAT: so many that no entry of 12, 16 or 32 bits is in two windows. */
+#define WINDOW	6144u
 #define WINDOWS 64u
 
 struct fat_window {
@@ -71,70 +75,151 @@ static int load_window(const struct fat_table *t, uint64_t number,
 		return why(t->why, -EBADMSG,
 			   "the two FATs differ, for clusters from %" PRIu64
 			   " on",
-			   at / 4);
+			   at * 8 / t->bits);
 	window->number = number + 1;
 	return 0;
+}
+
+static uint32_t largest_entry(const struct fat_table *t)
+{
+	return t->bits == 12 ? 0xfff : t->bits == 16 ? 0xffff : 0x0fffffff;
 }
 
 /* A cluster that is there, or 0 or 1. */
 static int read_fat(const struct fat_table *t, uint32_t cluster, uint32_t *ret)
 {
-	uint64_t at = 4ull * cluster, number = at / WINDOW;
+	uint64_t at = (uint64_t)cluster * t->bits / 8, number = at / WINDOW;
 	struct fat_window *window = &t->windows[number % WINDOWS];
+	const uint8_t *p = window->bytes + at % WINDOW;
 	int r = window->number == number + 1 ? 0 :
 					       load_window(t, number, window);
 
-	if (r == 0)
-		*ret = get32(window->bytes + at % WINDOW);
-	return r;
+	if (r < 0)
+		return r;
+	*ret = t->bits == 32 ? get32(p) : get16(p);
+	if (t->bits == 12 && cluster % 2 == 1)
+		*ret >>= 4;
+	*ret &= largest_entry(t);
+	return 0;
 }
 
 /* --- The boot sector ------------------------------------------------------------------ */
 
 struct boot {
+	bool is_fat32;
 	uint32_t cluster; /* sectors */
 	uint32_t reserved, fats, fat; /* sectors, number, sectors */
 	uint32_t all; /* sectors */
-	uint32_t flags;
-	uint32_t root;
+	uint32_t entries; /* of the root folder behind the FATs */
+	uint32_t flags, root, version; /* FAT32 */
+	uint8_t state;
 };
+
+/*
+ * FAT32 is what has no 16-bit number of sectors of a FAT: so it is for Linux and
+ * Windows, also if it has fewer clusters than Microsoft's document says.
+ */
+static struct boot parse_boot(const uint8_t *p)
+{
+	uint32_t fat = get16(p + 22), all = get16(p + 19);
+	struct boot boot = { .is_fat32 = fat == 0,
+			     .cluster = p[13],
+			     .reserved = get16(p + 14),
+			     .fats = p[16],
+			     .fat = fat,
+			     .all = all ? all : get32(p + 32),
+			     .entries = get16(p + 17),
+			     .state = p[37] };
+
+	if (!boot.is_fat32)
+		return boot;
+	boot.fat = get32(p + 36);
+	boot.flags = get16(p + 40);
+	boot.version = get16(p + 42);
+	boot.root = get32(p + 44);
+	boot.state = p[65];
+	return boot;
+}
+
+/* Sectors in front of cluster 2. */
+static uint64_t data_of(const struct boot *boot)
+{
+	return boot->reserved + (uint64_t)boot->fats * boot->fat +
+	       boot->entries * FAT_SLOT / FAT_SECTOR_BYTES;
+}
+
+/* There is room for one. */
+static uint64_t clusters_of(const struct boot *boot)
+{
+	return (boot->all - data_of(boot)) / boot->cluster;
+}
+
+static const char *find_fault_of_kind(const uint8_t *p, const struct boot *boot)
+{
+	if (boot->is_fat32 &&
+	    (boot->entries != 0 || get16(p + 19) != 0 || boot->version != 0))
+		return "FAT32 with fields of FAT16, or a version that is not "
+		       "0.0";
+	if (!boot->is_fat32 &&
+	    (boot->entries == 0 ||
+	     boot->entries * FAT_SLOT % FAT_SECTOR_BYTES != 0))
+		return "a root folder of an impossible size";
+	if ((boot->flags & 0x80) && (boot->flags & 0x0f) >= boot->fats)
+		return "a FAT in use that is not there";
+	if (data_of(boot) + boot->cluster > boot->all)
+		return "no room for a cluster";
+	if (clusters_of(boot) >= (boot->is_fat32 ? FAT32_BELOW : FAT16_BELOW))
+		return "more clusters than its FAT can count";
+	return NULL;
+}
 
 static const char *find_fault(const uint8_t *p, const struct boot *boot)
 {
-	uint64_t data = boot->reserved + (uint64_t)boot->fats * boot->fat;
-
 	if (get16(p + 510) != 0xaa55)
 		return "no boot sector";
 	if (get16(p + 11) != FAT_SECTOR_BYTES)
 		return "sectors that are not of 512 bytes";
 	if (boot->cluster == 0 || (boot->cluster & (boot->cluster - 1)) != 0)
 		return "clusters of an impossible size";
-	if (get16(p + 17) != 0 || get16(p + 19) != 0 || get16(p + 22) != 0 ||
-	    get16(p + 42) != 0)
-		return "FAT12, FAT16, or a version of FAT32 that is not 0.0";
 	if (boot->reserved == 0 || boot->fats == 0 || boot->fats > 2 ||
 	    boot->fat == 0)
 		return "a number of FATs or reserved sectors that cannot be";
-	if ((boot->flags & 0x80) && (boot->flags & 0x0f) >= boot->fats)
-		return "a FAT in use that is not there";
-	if (data + boot->cluster > boot->all)
-		return "no room for a cluster";
-	return NULL;
+	return find_fault_of_kind(p, boot);
+}
+
+static unsigned int bits_of(const struct boot *boot)
+{
+	if (boot->is_fat32)
+		return 32;
+	return clusters_of(boot) < FAT12_BELOW ? 12 : 16;
+}
+
+unsigned int fat_table_recognize(const uint8_t sector[FAT_SECTOR_BYTES])
+{
+	struct boot boot = parse_boot(sector);
+	uint8_t medium = sector[21];
+
+	if ((sector[0] != 0xe9 && sector[0] != 0xeb) ||
+	    (medium != 0xf0 && medium < 0xf8) || find_fault(sector, &boot))
+		return 0;
+	return bits_of(&boot);
 }
 
 static int set_geometry(struct fat_table *t, const struct boot *boot)
 {
-	uint64_t data = boot->reserved + (uint64_t)boot->fats * boot->fat;
-	uint64_t clusters = (boot->all - data) / boot->cluster;
+	uint64_t clusters = clusters_of(boot);
 	uint64_t fats = (uint64_t)boot->reserved * FAT_SECTOR_BYTES;
 	bool one = boot->fats == 1 || (boot->flags & 0x80);
 
+	t->bits = bits_of(boot);
 	t->fat_bytes = (uint64_t)boot->fat * FAT_SECTOR_BYTES;
 	t->fat = fats;
 	if (boot->flags & 0x80)
 		t->fat += (boot->flags & 0x0f) * t->fat_bytes;
 	t->copy = one ? 0 : fats + t->fat_bytes;
-	t->data = data * FAT_SECTOR_BYTES;
+	t->data = data_of(boot) * FAT_SECTOR_BYTES;
+	t->root_bytes = boot->entries * FAT_SLOT;
+	t->root_at = t->data - t->root_bytes;
 	t->cluster = boot->cluster * FAT_SECTOR_BYTES;
 	t->root = boot->root;
 	if ((uint64_t)boot->all * FAT_SECTOR_BYTES > t->size)
@@ -142,8 +227,8 @@ static int set_geometry(struct fat_table *t, const struct boot *boot)
 			   "the file system has %u sectors, which is more than "
 			   "the disk",
 			   boot->all);
-	if (clusters > MOST_CLUSTERS ||
-	    (clusters + FAT_FIRST_CLUSTER) * 4 > t->fat_bytes)
+	if (DIV_ROUND_UP((clusters + FAT_FIRST_CLUSTER) * t->bits, 8) >
+	    t->fat_bytes)
 		return why(t->why, -EBADMSG,
 			   "%" PRIu64
 			   " clusters are more than a FAT of %" PRIu64
@@ -165,37 +250,33 @@ static int read_boot(struct fat_table *t, bool *ret_dirty)
 	r = fat_table_read(t, 0, p, sizeof(p));
 	if (r < 0)
 		return r;
-	boot = (struct boot){ .cluster = p[13],
-			      .reserved = get16(p + 14),
-			      .fats = p[16],
-			      .fat = get32(p + 36),
-			      .all = get32(p + 32),
-			      .flags = get16(p + 40),
-			      .root = get32(p + 44) };
+	boot = parse_boot(p);
 	fault = find_fault(p, &boot);
 	if (fault)
-		return why(t->why, -EBADMSG, "there is no FAT32: %s", fault);
-	*ret_dirty = (p[65] & DIRTY) != 0;
+		return why(t->why, -EBADMSG, "there is no FAT: %s", fault);
+	*ret_dirty = (boot.state & DIRTY) != 0;
 	return set_geometry(t, &boot);
 }
 
 static int check_clean(const struct fat_table *t, bool dirty)
 {
-	uint32_t medium, state;
+	uint32_t medium, state, m = largest_entry(t);
 	int r = read_fat(t, 0, &medium);
 
 	if (r == 0)
 		r = read_fat(t, 1, &state);
 	if (r < 0)
 		return r;
-	if ((medium & 0x0fffff00) != 0x0fffff00)
+	if (t->bits == 12)
+		state = m;
+	if ((medium | 0xff) != m)
 		return why(t->why, -EBADMSG,
 			   "the FAT does not begin as one does");
-	if (!t->source.mounted && (dirty || !(state & CLEAN)))
+	if (!t->source.mounted && (dirty || !(state & CLEAN(m))))
 		return why(t->why, -EBUSY,
 			   "the file system is mounted for writing, or was not "
 			   "unmounted");
-	if (!(state & NO_ERRORS))
+	if (!(state & NO_ERRORS(m)))
 		return why(t->why, -EBADMSG,
 			   "a guest has marked the disk: it had I/O errors");
 	return 0;
@@ -210,15 +291,13 @@ int fat_table_next(const struct fat_table *t, uint32_t cluster, uint32_t *ret)
 
 	if (r < 0)
 		return r;
-	entry &= ENTRY_MASK;
-	*ret = entry >= END_OF_CHAIN ? FAT_NONE : entry;
+	*ret = entry >= END_OF_CHAIN(largest_entry(t)) ? FAT_NONE : entry;
 	return 0;
 }
 
 bool fat_table_is_bad(const struct fat_table *t, uint32_t entry)
 {
-	(void)t;
-	return entry == BAD_CLUSTER;
+	return entry == BAD_CLUSTER(largest_entry(t));
 }
 
 int fat_table_open(struct fat_table *t)

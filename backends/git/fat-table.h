@@ -32,7 +32,10 @@ struct fat_window;
 struct fat_table {
 	struct fat_source source;
 	uint64_t start, size; /* of the file system, bytes */
-	uint32_t root;
+	unsigned int bits; /* of an entry: 12, 16 or 32 */
+	uint32_t root; /* FAT32: its first cluster */
+	uint64_t root_at; /* FAT12 and FAT16: where it is, bytes */
+	uint32_t root_bytes; /* ... and its size; FAT32: 0 */
 	uint32_t cluster; /* bytes */
 	uint32_t nr_clusters;
 	uint64_t fat; /* where the one that counts begins, bytes */
@@ -42,6 +45,10 @@ struct fat_table {
 	struct fat_window *windows;
 	char *why; /* where a sentence goes */
 };
+
+/* 12, 16 or 32: what FAT it can be of which this is the boot sector; 0: none.  A text
+ * in it does not count. */
+unsigned int fat_table_recognize(const uint8_t sector[FAT_SECTOR_BYTES]);
 
 /* source, start, size and why are set, all else is zero.  As fat_volume_read(); to be
  * closed, also after a failure. */

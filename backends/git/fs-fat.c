@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fs-fat.c - FAT32, as fat-read.c reads it. */
+/* fs-fat.c - FAT12, FAT16 and FAT32, as fat-read.c reads it. */
 #include "config.h"
 
 #include <string.h>
@@ -105,9 +105,17 @@ static void fat_close(struct fs_volume *volume)
 	fat_volume_free(TAKE_PTR(volume->data));
 }
 
-const struct fs_ops fs_fat_ops = {
-	.name = "FAT32",
-	.read = fat_read,
-	.runs = fat_runs,
-	.close = fat_close,
-};
+#define FAT_OPS(kind)                                             \
+	{                                                         \
+		.name = kind, .read = fat_read, .runs = fat_runs, \
+		.close = fat_close                                \
+	}
+
+const struct fs_ops *fs_fat_ops(unsigned int bits)
+{
+	static const struct fs_ops fat12 = FAT_OPS("FAT12");
+	static const struct fs_ops fat16 = FAT_OPS("FAT16");
+	static const struct fs_ops fat32 = FAT_OPS("FAT32");
+
+	return bits == 12 ? &fat12 : bits == 16 ? &fat16 : &fat32;
+}

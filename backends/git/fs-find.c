@@ -7,10 +7,13 @@
 
 #include "common/util.h"
 #include "fat-entry.h"
+#include "fat-table.h"
 
 #define FRONT	    2048u /* bytes in which all that are known show what they are */
 #define EXT_MAGIC   0xef53u
 #define EXT_AT	    (1024u + 56u)
+#define EXT_SIZE_AT (1024u + 24u) /* of blocks: a power of two, from 1024 on */
+#define EXT_LARGEST 6u
 #define FAT_NAME    82u /* of FAT32: its name in the boot sector */
 #define MBR_FIRST   446u
 #define MBR_BYTES   16u
@@ -30,6 +33,23 @@ struct finding {
 
 /* --- File systems ---------------------------------------------------------------- */
 
+/*
+ * A FAT16 may have in its FAT what looks like the number of an ext4, which then has to
+ * be more likely.  A FAT32 whose boot sector has been damaged is still one.
+ */
+static const struct fs_ops *recognize_front(const uint8_t front[FRONT])
+{
+	unsigned int fat = fat_table_recognize(front);
+
+	if (get16(front + EXT_AT) == EXT_MAGIC &&
+	    (!fat || get32(front + EXT_SIZE_AT) <= EXT_LARGEST))
+		return &fs_ext_ops;
+	if (!fat && get16(front + 510) == 0xaa55 &&
+	    memcmp(front + FAT_NAME, "FAT32   ", 8) == 0)
+		fat = 32;
+	return fat ? fs_fat_ops(fat) : NULL;
+}
+
 static int recognize(struct finding *f, uint64_t start, uint64_t size,
 		     const struct fs_ops **ret)
 {
@@ -40,14 +60,9 @@ static int recognize(struct finding *f, uint64_t start, uint64_t size,
 	if (size < sizeof(front))
 		return 0;
 	r = commit_disk_read(f->disk, start, front, sizeof(front), f->why);
-	if (r < 0)
-		return r;
-	if (get16(front + EXT_AT) == EXT_MAGIC)
-		*ret = &fs_ext_ops;
-	else if (get16(front + 510) == 0xaa55 &&
-		 memcmp(front + FAT_NAME, "FAT32   ", 8) == 0)
-		*ret = &fs_fat_ops;
-	return 0;
+	if (r == 0)
+		*ret = recognize_front(front);
+	return r;
 }
 
 /* --- Partitions ------------------------------------------------------------------- */

@@ -83,7 +83,8 @@ struct fs_volume {
 	char note[WHY_MAX]; /* what the list may lack; or "" */
 };
 
-extern const struct fs_ops fs_fat_ops;
+/* By the bits of an entry of the FAT: 12, 16 or 32. */
+const struct fs_ops *fs_fat_ops(unsigned int bits);
 extern const struct fs_ops fs_ext_ops;
 
 /* Reads it; volume has ops, disk and place, and is freed, also after a failure. */

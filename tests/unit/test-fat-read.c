@@ -269,6 +269,11 @@ static void fat16(struct disk *d)
 	d->bytes[22] = 1;
 }
 
+static void with_a_root(struct disk *d)
+{
+	d->bytes[18] = 2;
+}
+
 static void three_fats(struct disk *d)
 {
 	d->bytes[16] = 3;
@@ -482,7 +487,8 @@ static const struct {
 	{ no_signature, -EBADMSG, "no boot sector" },
 	{ other_sectors, -EBADMSG, "not of 512 bytes" },
 	{ odd_clusters, -EBADMSG, "impossible size" },
-	{ fat16, -EBADMSG, "FAT16" },
+	{ fat16, -EBADMSG, "a root folder of an" },
+	{ with_a_root, -EBADMSG, "FAT32 with fields of FAT16" },
 	{ three_fats, -EBADMSG, "a number of FATs" },
 	{ larger_than_disk, -EBADMSG, "more than the disk" },
 	{ short_fat, -EBADMSG, "has room for" },
