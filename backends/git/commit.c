@@ -365,6 +365,9 @@ static int run_release(struct committer *c, const struct cm_release *ask,
 		return why(ret_why, -ESTALE,
 			   "RELEASE: layer %" PRIu64 " is in no commit",
 			   ask->generation);
+	r = take_lock(c, ret_why);
+	if (r < 0)
+		return r;
 	r = pin_release(c->commit_repo, c->chain.pins, ask->generation,
 			ret_why);
 	if (r < 0)
@@ -527,6 +530,27 @@ static int make_chain(const struct committer *c, const struct cm_stand *stand,
 	return pin_folder(c->branch, ret->uuid, ret->pins, ret_why);
 }
 
+/* Its base first, and then those that it stood on before.  Nothing of ours is to be
+ * committed meanwhile; what another committer may still be at is not waited for. */
+static int set_pins(struct committer *c, const struct commit_chain *chain,
+		    char *ret_why)
+{
+	bool ours = flock(c->lock_file, LOCK_EX | LOCK_NB) == 0;
+	int r;
+
+	if (ours)
+		ref_lock_note_in(c->lock_file);
+	r = pin_set(c->repo, chain->pins, chain->generation, chain->base,
+		    ret_why);
+	if (r == 0)
+		r = pin_release(c->repo, chain->pins, chain->generation,
+				ret_why);
+	ref_lock_note_in(-1);
+	if (ours)
+		(void)flock(c->lock_file, LOCK_UN);
+	return r;
+}
+
 int commit_stand(struct committer *c, const struct cm_stand *stand,
 		 char *ret_why)
 {
@@ -543,10 +567,7 @@ int commit_stand(struct committer *c, const struct cm_stand *stand,
 	(void)pthread_mutex_unlock(&c->lock);
 	if (!idle)
 		return why(ret_why, -EBUSY, "STAND: a commit is being made");
-	/* Its base first, and then those that it stood on before. */
-	r = pin_set(c->repo, chain.pins, chain.generation, chain.base, ret_why);
-	if (r == 0)
-		r = pin_release(c->repo, chain.pins, chain.generation, ret_why);
+	r = set_pins(c, &chain, ret_why);
 	if (r < 0 || c->running)
 		return r;
 	r = -pthread_create(&c->thread, NULL, commit_thread, c);

@@ -29,6 +29,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 
@@ -43,6 +44,7 @@
 #include "overlay-map.h"
 #include "pack-write.h"
 #include "pins.h"
+#include "ref-lock.h"
 #include "repo-confine.h"
 #include "repo.h"
 #include "tree-disk.h"
@@ -520,6 +522,9 @@ enum {
 	NOT_STARTED = 127,
 };
 
+/* What the last child had locked when it died.  -1: nobody knows. */
+static int lock_notes = -1;
+
 static int answer_one(const struct fc_open *open, const union fc_any *ask,
 		      const int fds[2])
 {
@@ -527,6 +532,7 @@ static int answer_one(const struct fc_open *open, const union fc_any *ask,
 	struct fc_answer answer = { .h.seq = ask->h.seq };
 	int r;
 
+	ref_lock_note_in(lock_notes);
 	answer.result = find_answer(&c, ask, fds, &answer);
 	refs_close(c.repo);
 	r = fc_send(FC_FD_SOCKET, &answer.h, FC_ANSWER, NULL, 0);
@@ -620,6 +626,7 @@ int fat_commit_main(void)
 	struct fc_open open = { .branch = "" };
 	int r;
 
+	lock_notes = memfd_create("locks", MFD_CLOEXEC);
 	do
 		r = take_question(&open);
 	while (r == 0);

@@ -10,10 +10,12 @@
  * in which a guest's snapshots wait.  So a committer writes down which file its lock
  * is, in one that outlives it: the next finds the same file and knows that its owner
  * is dead.  A file is told by its number and the time when it was made, since numbers
- * are used again.  Nothing of this is synced: after a power failure locks are old.
+ * are used again; and when the lock is given back that is written down as well, for
+ * the clock of such times is coarse.
  *
- * Between making a lock and writing it down there is a moment, and there are file
- * systems that do not tell when a file was made: then its age decides.
+ * Nothing of this is synced, there is a moment between making a lock and writing it
+ * down, and there are file systems that do not tell when a file was made: then its age
+ * decides, as it does for whoever has no such file.
  */
 #include "config.h"
 
@@ -26,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "commit-points.h"
 #include "common/util.h"
 #include "refs.h"
 #include "repo.h"
@@ -85,6 +88,14 @@ static void write_note(git_repository *repo, const char *name)
 	path = path_of_lock(repo, name);
 	if (path && note_of(path, name, &note))
 		(void)!pwrite(note_file, &note, sizeof(note), 0);
+}
+
+void ref_lock_over(void)
+{
+	static const uint64_t none[2]; /* device and inode */
+
+	if (note_file >= 0)
+		(void)!pwrite(note_file, none, sizeof(none), 0);
 }
 
 static bool is_noted(const char *path, const char *name)
@@ -181,8 +192,10 @@ int ref_lock(git_transaction *tx, git_repository *repo, const char *name,
 		remove_left(repo, name);
 		(void)nanosleep(&pause, NULL);
 	}
-	if (r == 0)
+	if (r == 0) {
 		write_note(repo, name);
+		COMMIT_POINT(ref_locked);
+	}
 	if (r == GIT_ELOCKED)
 		return why(ret_why, -EBUSY,
 			   "%s: it is locked by another process", name);

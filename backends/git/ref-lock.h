@@ -21,11 +21,15 @@ int ref_lock(struct git_transaction *tx, struct git_repository *repo,
 
 /*
  * From now on this thread writes to the file what it has locked, and a lock that the
- * file tells of is a dead process's: it is removed at once.  So whoever uses the file
- * holds a lock of its own that nobody else has who does (flock(), which ends with the
- * process).  The descriptor stays the caller's; -1: no more.
+ * file tells of is a dead process's: it is removed at once.  So nobody else uses the
+ * file meanwhile (committers have it locked by flock(), which ends with the process; a
+ * gitfs companion has one child at a time).  The descriptor stays the caller's; -1: no
+ * more.
  */
 void ref_lock_note_in(int fd);
+
+/* The transaction has ended, and its lock with it: nothing is written down. */
+void ref_lock_over(void);
 
 /* The same for what libgit2 locks by itself ("packed-refs"): only if it is old. */
 void ref_lock_remove_old(struct git_repository *repo, const char *name);

@@ -146,8 +146,8 @@ static int commit_ref(git_repository *repo, git_transaction *tx,
 	return r < 0 ? repo_why(ret_why, -EIO, name, "") : 0;
 }
 
-int refs_update(git_repository *repo, const char *name, const uint8_t *old,
-		const uint8_t *new_id, const char *log, char *ret_why)
+static int update(git_repository *repo, const char *name, const uint8_t *old,
+		  const uint8_t *new_id, const char *log, char *ret_why)
 {
 	CLEANUP(git_transaction) git_transaction *tx = NULL;
 	int r = check_refs(repo, name, ret_why);
@@ -166,6 +166,15 @@ int refs_update(git_repository *repo, const char *name, const uint8_t *old,
 	if (r < 0)
 		return repo_why(ret_why, -EIO, name, "");
 	return commit_ref(repo, tx, name, ret_why);
+}
+
+int refs_update(git_repository *repo, const char *name, const uint8_t *old,
+		const uint8_t *new_id, const char *log, char *ret_why)
+{
+	int r = update(repo, name, old, new_id, log, ret_why);
+
+	ref_lock_over();
+	return r;
 }
 
 int refs_each(git_repository *repo, const char *prefix,
