@@ -41,4 +41,10 @@ static inline bool pace_is_stormy(struct pace *pace, uint64_t now)
 	return pace->stormy;
 }
 
+/* A rest may take longer than was asked for: what counts begins behind it. */
+static inline void pace_rested(struct pace *pace, uint64_t now)
+{
+	pace->since = now;
+}
+
 #endif

@@ -11,7 +11,8 @@
  *
  * Each event costs its reader a wake-up, and libxenstore's own thread, and the loop.
  * In a storm the thread rests for some milliseconds each time it has caught up, so
- * that those come for many events at once.
+ * that those come for many events at once; who else has something to tell waits for
+ * as long.
  *
  * The thread touches nothing but the table of marks, under `lock`.  A watch's
  * token says which mark it belongs to: "SLOT.GENERATION.WATCH"; the generation
@@ -186,8 +187,10 @@ static char **next_event(struct store *store, struct pace *pace)
 	char **event = xs_check_watch(store->events);
 	unsigned int nr;
 
-	if (!event && pace_is_stormy(pace, now_ns()))
+	if (!event && pace_is_stormy(pace, now_ns())) {
 		(void)nanosleep(&rest, NULL);
+		pace_rested(pace, now_ns());
+	}
 	if (!event)
 		event = xs_read_watch(store->events, &nr);
 	pace->events++;

@@ -15,7 +15,8 @@
 /* Events one by one, for so long; a rest takes its time.  Returns how often the
  * thread was awake and had none left. */
 static unsigned int awake(struct pace *pace, uint64_t *now, uint64_t every,
-			  uint64_t length, unsigned int *ret_rests)
+			  uint64_t length, uint64_t rest,
+			  unsigned int *ret_rests)
 {
 	uint64_t end = *now + length, next = *now;
 	unsigned int times = 0;
@@ -27,7 +28,8 @@ static unsigned int awake(struct pace *pace, uint64_t *now, uint64_t every,
 		times++;
 		if (pace_is_stormy(pace, *now)) {
 			++*ret_rests;
-			*now += PACE_REST_NS;
+			*now += rest;
+			pace_rested(pace, *now);
 		} else {
 			*now = next;
 		}
@@ -43,9 +45,15 @@ static void test_a_storm(void **state)
 
 	(void)state;
 	/* 10,000 events in a second. */
-	assert_in_range(awake(&pace, &now, MS / 10, 1000 * MS, &rests), 200,
-			300);
+	assert_in_range(awake(&pace, &now, MS / 10, 1000 * MS, PACE_REST_NS,
+			      &rests),
+			200, 300);
 	assert_in_range(rests, 190, 201);
+	/* Where the CPU is short a rest takes longer, the first one after some
+	 * events. */
+	assert_in_range(awake(&pace, &now, MS / 10, 1000 * MS, 50 * MS, &rests),
+			30, 45);
+	assert_in_range(rests, 19, 21);
 }
 
 static void test_an_attach(void **state)
@@ -57,13 +65,16 @@ static void test_an_attach(void **state)
 	(void)state;
 	for (int i = 0; i < 100; i++) {
 		assert_int_equal(awake(&pace, &now, 1000,
-				       PACE_EVENTS / 2 * 1000, &rests),
+				       PACE_EVENTS / 2 * 1000, PACE_REST_NS,
+				       &rests),
 				 PACE_EVENTS / 2);
 		assert_int_equal(rests, 0);
 		now += PACE_NS;
 	}
 	/* 500 events in a second are no storm either. */
-	assert_int_equal(awake(&pace, &now, 2 * MS, 1000 * MS, &rests), 500);
+	assert_int_equal(awake(&pace, &now, 2 * MS, 1000 * MS, PACE_REST_NS,
+			       &rests),
+			 500);
 	assert_int_equal(rests, 0);
 }
 
@@ -74,7 +85,7 @@ static void test_the_end(void **state)
 	unsigned int rests;
 
 	(void)state;
-	(void)awake(&pace, &now, MS / 10, 100 * MS, &rests);
+	(void)awake(&pace, &now, MS / 10, 100 * MS, PACE_REST_NS, &rests);
 	assert_true(pace.stormy);
 	/* The next event is long after it. */
 	now += 1000 * MS;
