@@ -262,7 +262,7 @@ struct xd_backend {
 	 * later, on the same lane. */
 	void (*submit)(struct xd_channel *ch, struct xd_request *req);
 
-	/* Optional.  Lane.  A burst of submits has ended. */
+	/* Optional.  Lane.  A burst of submits, or of extents(), has ended. */
 	void (*kick)(struct xd_channel *ch);
 
 	/* Optional, both or neither.  Lane.  Lends the disk's own memory for a

@@ -145,12 +145,11 @@ void xd_submit(struct xd_channel *ch, struct xd_request *req)
 		xd_complete(req, 0);
 		return;
 	}
-	if (req->op == XD_EXTENTS) {
-		submit_extents(ch, req);
-		return;
-	}
 	hc->lane->unkicked = true;
-	ch->disk->backend->submit(ch, req);
+	if (req->op == XD_EXTENTS)
+		submit_extents(ch, req);
+	else
+		ch->disk->backend->submit(ch, req);
 }
 
 bool xd_extent(struct xd_request *req, uint64_t length, uint32_t flags)

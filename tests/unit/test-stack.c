@@ -433,6 +433,8 @@ static void test_kick_in_reap(void **state)
 	struct lane lane = open_lane("tmem(8K, when=kick)");
 	unsigned char byte[512];
 	struct iovec iov = { byte, sizeof(byte) };
+	struct xd_extent extent[1];
+	struct xd_extents extents = { .extent = extent, .max = 1 };
 	struct outcome outcome = { 0 };
 	struct xd_request req = { .op = XD_READ,
 				  .length = 512,
@@ -448,6 +450,11 @@ static void test_kick_in_reap(void **state)
 	xd_submit(lane.top, &req); /* the same one once more */
 	assert_int_equal(stack_reap(lane.top), 1);
 	assert_int_equal(stack_reap(lane.top), 0);
+	req.op = XD_EXTENTS;
+	req.iovcnt = 0;
+	req.extents = &extents;
+	xd_submit(lane.top, &req);
+	assert_int_equal(stack_reap(lane.top), 1);
 	close_lane(&lane);
 }
 

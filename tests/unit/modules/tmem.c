@@ -348,6 +348,7 @@ const struct xd_backend xendisk_backend_v1 = {
 	.channel_close = tmem_channel_close,
 	.submit = tmem_submit,
 	.kick = tmem_kick,
+	.extents = tmem_submit,
 	.map = tmem_map,
 	.unmap = tmem_unmap,
 	.resize = tmem_resize,
