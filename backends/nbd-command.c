@@ -22,9 +22,10 @@
 #define LONGEST_COMMAND (1u << 30)
 
 /* Of a reply, or of the last chunk of one, without an error: what is not data, at
- * most.  From the NBD protocol document, "Transmission phase": 20 bytes before a
- * chunk, 8 before its data, 12 of a hole. */
-#define REPLY_BYTES 32u
+ * most.  From the NBD protocol document, "Transmission phase": 32 bytes before a
+ * chunk with extended headers (which a libnbd from 1.18 on asks for; else 20), 8 before
+ * its data, 12 of a hole. */
+#define REPLY_BYTES 44u
 
 /* --- Commands ------------------------------------------------------------- */
 
