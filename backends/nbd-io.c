@@ -8,7 +8,8 @@
  *
  *   waiting   for the connection
  *   fenced    until an old write to the same place cannot come any more
- *   blocked   while another write to one of its blocks is under way
+ *   blocked   while another write to one of its blocks is under way, or one that is
+ *             sent again
  *   crowded   for room among the writes that are kept (unflushed=keep)
  *   flying    its commands are with libnbd; `left` counts them
  *   over      they have all come back
@@ -21,7 +22,9 @@
  * When the connection breaks, libnbd calls back for each command with ENOTCONN.
  * A request with such a command is sent again as a whole on the next connection,
  * before anything else, in the order in which the requests came.  A server that
- * says ESHUTDOWN has not done it: the same.
+ * says ESHUTDOWN has not done it: the same.  A guest may have read already what such a
+ * write has written, from a server that has forgotten it since; so whoever reads there
+ * now waits until it is done once more.
  *
  * When there is no room for another write to be kept, and no flush is under way
  * that will make some, one is sent that nobody has asked for.  It is alone: a
@@ -97,6 +100,10 @@ static void settle(struct nbd_link *link, struct nbd_io *io)
 {
 	struct xd_request *req = nbd_request_of(io);
 
+	if (io->again && (io->lost || io->err || !io->filling)) {
+		io->again = false;
+		link->nr_again--;
+	}
 	if (io->lost) {
 		if (nbd_changes(req))
 			nbd_fence_add(link->nbd, io->begin, io->end);
@@ -220,14 +227,18 @@ void nbd_io_reap(struct nbd_link *link)
 
 /* --- The beginning -------------------------------------------------------- */
 
-static bool is_blocked(const struct nbd_link *link, const struct nbd_io *io)
+static bool is_blocked(const struct nbd_link *link, struct nbd_io *io)
 {
+	struct xd_request *req = nbd_request_of(io);
+	bool parts = link->facts.minimum > link->nbd->sector;
 	struct nbd_io *other;
 
-	if (link->facts.minimum <= link->nbd->sector)
+	if (!(parts && nbd_changes(req)) &&
+	    !(link->nr_again && req->op == XD_READ))
 		return false;
 	DL_FOREACH(link->flying, other)
 		if (nbd_changes(nbd_request_of(other)) &&
+		    (req->op != XD_READ || other->again) &&
 		    other->begin < io->end && io->begin < other->end)
 			return true;
 	return false;
@@ -290,9 +301,12 @@ static void issue(struct nbd_link *link, struct nbd_io *io)
 	io->err = 0;
 	io->lost = false;
 	io->filling = false;
-	io->sent = true;
-	if (nbd_changes(nbd_request_of(io)))
+	if (nbd_changes(nbd_request_of(io))) {
 		nbd_note_sent(io);
+		io->again = io->sent;
+		link->nr_again += io->again;
+	}
+	io->sent = true;
 	fly(link, io, nbd_make_commands);
 }
 
@@ -332,7 +346,7 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 		complete(io, -ECANCELED);
 	else if (until)
 		wait_behind_fence(link, io, until);
-	else if (nbd_changes(req) && is_blocked(link, io))
+	else if (is_blocked(link, io))
 		DL_APPEND(link->blocked, io);
 	else if (!has_room(link, io, req))
 		DL_APPEND(link->crowded, io);
@@ -346,7 +360,9 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 	struct nbd_io *io = nbd_io_of(req);
 
 	nbd_io_reap(link);
-	*io = (struct nbd_io){ .link = link, .late = link->stopping };
+	*io = (struct nbd_io){ .link = link,
+			       .number = link->requests++,
+			       .late = link->stopping };
 	if (link->given_up && !link->stopping)
 		xd_complete(req, -EAGAIN);
 	else
@@ -355,13 +371,19 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 
 /* --- Up and down ---------------------------------------------------------- */
 
+static int by_number(const struct nbd_io *a, const struct nbd_io *b)
+{
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* libnbd has called back for the last one first. */
 void nbd_io_up(struct nbd_link *link)
 {
+	DL_SORT(link->waiting, by_number);
 	retry(link, &link->waiting);
 	nbd_link_pump(link);
 }
 
-/* Those that were under way go before those that were not. */
 void nbd_io_down(struct nbd_link *link)
 {
 	struct nbd_io *rest = link->waiting, *io;

@@ -16,12 +16,14 @@ struct nbd_io {
 	struct nbd_link *link;
 	unsigned char *bounce; /* whole blocks; or NULL */
 	uint64_t begin, end; /* in whole blocks */
+	uint64_t number; /* of the link's requests, as they came */
 	uint64_t written; /* FLUSH: what it covers */
 	uint64_t mark; /* ... of the writes that are kept */
 	uint32_t left; /* commands; and 1 while they are made */
 	int err; /* the first command's that failed */
 	bool lost; /* at least one was not answered */
 	bool sent; /* to a server, at some time: no fence any more */
+	bool again; /* and is now sent to another: nr_again counts it */
 	bool told; /* EXTENTS: an answer came */
 	bool late; /* came when the guest was going: the last flush */
 	bool kept; /* there is room reserved for it */

@@ -226,6 +226,8 @@ struct nbd_link {
 	/* nbd-io.c */
 	struct nbd_io *waiting; /* for the connection */
 	struct nbd_io *flying; /* commands are under way */
+	unsigned int nr_again; /* of these, changes that another server had */
+	uint64_t requests; /* that came */
 	struct nbd_io *over; /* no command is under way any more */
 	struct nbd_io *blocked; /* by another write to the same block */
 	struct nbd_io *fenced;

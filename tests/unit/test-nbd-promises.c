@@ -446,6 +446,53 @@ static void another_is_refused(void **state)
 	}
 }
 
+/* Something more than so often. */
+static bool asked_more(struct test *t, enum mutant_command command,
+		       unsigned int n)
+{
+	for (unsigned int i = 0; i < 500 && asked(t, command) == n; i++)
+		run_for(t, 10);
+	return asked(t, command) > n;
+}
+
+/* A guest may have seen what it has written, though no answer came, and the next
+ * server have forgotten it: nobody reads there before it is written again. */
+static void reads_wait_for_what_is_sent_again(void **state)
+{
+	unsigned char out[512] = "B", back[512] = "", other[512];
+	struct rig_op write, read, elsewhere;
+	unsigned int writes, reads;
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, "nbd(" URI ", fence=0s)");
+	t.mutant.silent = true;
+	rig_start(&t.rig, 0, &write, XD_WRITE, 0, 0, 512, out);
+	assert_true(asked_more(&t, MUTANT_CMD_WRITE, 0));
+	/* The first time they may meet, as always. */
+	rig_start(&t.rig, 0, &read, XD_READ, 0, 0, 512, back);
+	assert_true(asked_more(&t, MUTANT_CMD_READ, 0));
+	run_for(&t, 20);
+	writes = asked(&t, MUTANT_CMD_WRITE);
+	reads = asked(&t, MUTANT_CMD_READ);
+	mutant_restart(&t.mutant, false);
+	assert_true(asked_more(&t, MUTANT_CMD_WRITE, writes));
+	run_for(&t, 50);
+	assert_int_equal(asked(&t, MUTANT_CMD_READ), reads);
+	rig_start(&t.rig, 0, &elsewhere, XD_READ, 0, 8192, 512, other);
+	assert_true(asked_more(&t, MUTANT_CMD_READ, reads));
+	assert_false(read.done);
+	t.mutant.silent = false;
+	mutant_restart(&t.mutant, false);
+	rig_wait(&t.rig, 0, &write, 1);
+	rig_wait(&t.rig, 0, &read, 1);
+	rig_wait(&t.rig, 0, &elsewhere, 1);
+	assert_int_equal(read.err, 0);
+	assert_int_equal(back[0], 'B');
+	end(&t);
+}
+
 /* Blocks may become larger and smaller where the disk has one connection. */
 static void other_blocks(void **state)
 {
@@ -607,6 +654,7 @@ int main(void)
 		cmocka_unit_test(other_blocks),
 		cmocka_unit_test(no_trim_any_more),
 		cmocka_unit_test(stops_without_server),
+		cmocka_unit_test(reads_wait_for_what_is_sent_again),
 		cmocka_unit_test(stops_and_server_is_back),
 		cmocka_unit_test(stops_with_server),
 		cmocka_unit_test(recovery_waits),
