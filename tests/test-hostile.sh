@@ -38,7 +38,8 @@ neighbour()
 meet() # CASE
 {
 	timeout $((seconds * 2 + 60)) "$simguest" 5 xvdb hostile "$1" \
-		--seconds "$seconds" --seed "$seed" > "$tmp/case" 2>&1
+		--seconds "$seconds" --seed "$seed" > "$tmp/case" 2>&1 ||
+		echo "status $?" >> "$tmp/case"
 	cat "$tmp/case"
 	grep -q "^hostile: $1: ok" "$tmp/case" || return 1
 	[ ! -e "$tmp/harmed" ] || { echo "its neighbour:"; cat "$tmp/neighbour"; return 1; }
