@@ -234,6 +234,10 @@ static int set_geometry(struct fat_table *t, const struct boot *boot)
 			   " clusters are more than a FAT of %" PRIu64
 			   " bytes has room for",
 			   clusters, t->fat_bytes);
+	/* It would be a folder of no clusters; all others are looked at. */
+	if (t->bits == 32 && t->root == FAT_NONE)
+		return why(t->why, -EBADMSG,
+			   "the root folder: cluster %u is not there", t->root);
 	t->nr_clusters = (uint32_t)clusters;
 	return 0;
 }

@@ -274,6 +274,12 @@ static void with_a_root(struct disk *d)
 	d->bytes[18] = 2;
 }
 
+/* The reader's own sign for the end of a chain. */
+static void no_root(struct disk *d)
+{
+	memset(d->bytes + 44, 0xff, 4);
+}
+
 static void three_fats(struct disk *d)
 {
 	d->bytes[16] = 3;
@@ -489,6 +495,7 @@ static const struct {
 	{ odd_clusters, -EBADMSG, "impossible size" },
 	{ fat16, -EBADMSG, "a root folder of an" },
 	{ with_a_root, -EBADMSG, "FAT32 with fields of FAT16" },
+	{ no_root, -EBADMSG, "the root folder: cluster" },
 	{ three_fats, -EBADMSG, "a number of FATs" },
 	{ larger_than_disk, -EBADMSG, "more than the disk" },
 	{ short_fat, -EBADMSG, "has room for" },
