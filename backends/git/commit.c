@@ -423,13 +423,14 @@ static void job_ended(struct committer *c)
 	bool idle;
 
 	(void)pthread_mutex_lock(&c->lock);
-	idle = --c->nr == 0;
+	idle = c->nr == 1;
+	if (idle && c->locked) { /* before STAND may take it */
+		ref_lock_note_in(-1);
+		(void)flock(c->lock_file, LOCK_UN);
+		c->locked = false;
+	}
+	c->nr--;
 	(void)pthread_mutex_unlock(&c->lock);
-	if (!idle || !c->locked)
-		return;
-	ref_lock_note_in(-1);
-	(void)flock(c->lock_file, LOCK_UN);
-	c->locked = false;
 }
 
 static void *commit_thread(void *arg)
