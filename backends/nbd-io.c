@@ -227,19 +227,23 @@ void nbd_io_reap(struct nbd_link *link)
 
 /* --- The beginning -------------------------------------------------------- */
 
+static bool looks(const struct xd_request *req)
+{
+	return req->op == XD_READ || req->op == XD_EXTENTS;
+}
+
 static bool is_blocked(const struct nbd_link *link, struct nbd_io *io)
 {
 	struct xd_request *req = nbd_request_of(io);
 	bool parts = link->facts.minimum > link->nbd->sector;
 	struct nbd_io *other;
 
-	if (!(parts && nbd_changes(req)) &&
-	    !(link->nr_again && req->op == XD_READ))
+	if (!(parts && nbd_changes(req)) && !(link->nr_again && looks(req)))
 		return false;
 	DL_FOREACH(link->flying, other)
 		if (nbd_changes(nbd_request_of(other)) &&
-		    (req->op != XD_READ || other->again) &&
-		    other->begin < io->end && io->begin < other->end)
+		    (!looks(req) || other->again) && other->begin < io->end &&
+		    io->begin < other->end)
 			return true;
 	return false;
 }
@@ -315,7 +319,7 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 	struct xd_request *req = nbd_request_of(io);
 	uint64_t until = 0;
 
-	if (link->phase != NBD_UP) {
+	if (link->phase != NBD_UP || link->leaving) {
 		wait_for_link(link, io);
 		return;
 	}
@@ -373,6 +377,8 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 
 static int by_number(const struct nbd_io *a, const struct nbd_io *b)
 {
+	if (a->sent != b->sent)
+		return a->sent ? -1 : 1;
 	return a->number < b->number ? -1 : a->number > b->number;
 }
 
