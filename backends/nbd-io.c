@@ -375,7 +375,7 @@ void nbd_io_submit(struct xd_channel *ch, struct xd_request *req)
 
 /* --- Up and down ---------------------------------------------------------- */
 
-static int by_number(const struct nbd_io *a, const struct nbd_io *b)
+static int in_turn(const struct nbd_io *a, const struct nbd_io *b)
 {
 	if (a->sent != b->sent)
 		return a->sent ? -1 : 1;
@@ -385,7 +385,7 @@ static int by_number(const struct nbd_io *a, const struct nbd_io *b)
 /* libnbd has called back for the last one first. */
 void nbd_io_up(struct nbd_link *link)
 {
-	DL_SORT(link->waiting, by_number);
+	DL_SORT(link->waiting, in_turn);
 	retry(link, &link->waiting);
 	nbd_link_pump(link);
 }

@@ -420,11 +420,8 @@ static struct commit_job *next_job(struct committer *c)
 
 static void job_ended(struct committer *c)
 {
-	bool idle;
-
 	(void)pthread_mutex_lock(&c->lock);
-	idle = c->nr == 1;
-	if (idle && c->locked) { /* before STAND may take it */
+	if (c->nr == 1 && c->locked) { /* before STAND may take it */
 		ref_lock_note_in(-1);
 		(void)flock(c->lock_file, LOCK_UN);
 		c->locked = false;
