@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "broker/broker.h"
+#include "common/reopen.h"
 #include "common/util.h"
 
 /* A worker waits 30 s for its disk to open: say why before that. */
@@ -108,39 +109,9 @@ static void resolve_work(const void *arg)
 	}
 }
 
-/* To open the wrong thing may already do harm: it winds a tape back, starts a
- * watchdog, waits for a FIFO's other end.  So it is looked at first. */
-static int check_type(int flags)
-{
-	struct stat st;
-
-	if (fstat(ERRAND_FD, &st) < 0)
-		return -errno;
-	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
-		return 0;
-	if (S_ISDIR(st.st_mode))
-		return flags & O_DIRECTORY ? 0 : -EISDIR;
-	return -ENOTBLK;
-}
-
-static int reopen(int flags)
-{
-	/* The kernel's own link to the very file; it is no name that could
-	 * have been changed. */
-	char path[] = "/proc/self/fd/N";
-	int fd = check_type(flags);
-
-	_Static_assert(ERRAND_FD < 10, "one digit");
-	if (fd < 0)
-		return fd;
-	path[sizeof(path) - 2] = '0' + ERRAND_FD;
-	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	return fd < 0 ? -errno : fd;
-}
-
 static void reopen_work(const void *arg)
 {
-	int fd = reopen(*(const int *)arg & ~O_NOFOLLOW);
+	int fd = reopen(ERRAND_FD, *(const int *)arg);
 
 	errand_report(0, MIN(fd, 0), fd);
 }
@@ -161,7 +132,7 @@ static bool lock_within_a_second(int fd)
 
 static void empty_work(const void *arg)
 {
-	int fd = reopen(O_RDWR | O_NONBLOCK);
+	int fd = reopen(ERRAND_FD, O_RDWR | O_NONBLOCK);
 	struct stat st;
 
 	(void)arg;

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "common/log.h"
+#include "common/reopen.h"
 #include "common/server.h"
 #include "common/settings.h"
 #include "common/util.h"
@@ -91,27 +91,6 @@ static int add_grants(struct local_host *host, const struct layer *layer)
 	for (unsigned int i = 0; !r && i < layer->nr_below; i++)
 		r = add_grants(host, layer->below[i]);
 	return r;
-}
-
-/* What it is is looked at first: opening a FIFO would wait for ever. */
-static int reopen(int path_fd, int flags)
-{
-	char path[40];
-	struct stat st;
-	int fd;
-
-	if (path_fd < 0)
-		return path_fd;
-	if (fstat(path_fd, &st) < 0)
-		return -errno;
-	if (S_ISDIR(st.st_mode) && !(flags & O_DIRECTORY))
-		return -EISDIR;
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
-	    !S_ISDIR(st.st_mode))
-		return -ENOTBLK;
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", path_fd);
-	fd = open(path, (flags & ~O_CREAT) | O_CLOEXEC | O_NOCTTY);
-	return fd < 0 ? -errno : fd;
 }
 
 static const struct grant *find_grant(const struct local_host *host,

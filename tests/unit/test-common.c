@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Numbers, units and messages. */
+/* Numbers, units, messages, and files that are opened again. */
 #include "config.h"
 
+#include <fcntl.h>
+#include <linux/capability.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "common/log.h"
 #include "common/msg.h"
+#include "common/reopen.h"
 #include "common/stats.h"
 #include "common/util.h"
 
@@ -192,6 +198,72 @@ static void log_is_not_waited_for(void **state)
 	assert_non_null(strstr(buf, "at last"));
 }
 
+/* The descriptor as only its name would be, O_PATH. */
+static int named(int fd)
+{
+	cleanup_free char *path = xasprintf("/proc/self/fd/%d", fd);
+	int named = open(path, O_PATH | O_CLOEXEC);
+
+	assert_true(named >= 0);
+	return named;
+}
+
+static int flags_of_reopened(int path_fd)
+{
+	cleanup_close int fd = reopen(path_fd, O_RDWR | O_NOFOLLOW);
+
+	return fd < 0 ? fd : fcntl(fd, F_GETFL);
+}
+
+/* 0: who may not ask for it has the file all the same. */
+static int reopen_of_another(int path_fd)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3
+	};
+	struct __user_cap_data_struct caps[2];
+	int flags;
+
+	if (syscall(SYS_capget, &header, caps) < 0)
+		return 2;
+	caps[0].effective &= ~(1u << CAP_FOWNER);
+	if (syscall(SYS_capset, &header, caps) < 0)
+		return 3;
+	flags = flags_of_reopened(path_fd);
+	return flags < 0 || flags & O_NOATIME;
+}
+
+static void test_reopen(void **state)
+{
+	cleanup_close int file = memfd_create("file", MFD_CLOEXEC);
+	cleanup_close int file_path = named(file);
+	cleanup_close int folder = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	cleanup_close int again = -1;
+	int pipes[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_true(flags_of_reopened(file_path) & O_NOATIME);
+	assert_int_equal(flags_of_reopened(-ENOENT), -ENOENT);
+	assert_int_equal(reopen(folder, O_RDONLY), -EISDIR);
+	again = reopen(folder, O_RDONLY | O_DIRECTORY);
+	assert_true(again >= 0);
+	assert_int_equal(pipe(pipes), 0);
+	(void)close(pipes[1]);
+	pipes[1] = named(pipes[0]);
+	assert_int_equal(flags_of_reopened(pipes[1]), -ENOTBLK);
+	(void)close(pipes[0]);
+	(void)close(pipes[1]);
+	if (geteuid() != 0)
+		return; /* cannot give a file away */
+	assert_int_equal(fchown(file, 12345, 12345), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(reopen_of_another(file_path));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -201,6 +273,7 @@ int main(void)
 		cmocka_unit_test(test_latency_buckets),
 		cmocka_unit_test(test_quantiles),
 		cmocka_unit_test(log_is_not_waited_for),
+		cmocka_unit_test(test_reopen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
