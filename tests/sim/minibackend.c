@@ -57,6 +57,7 @@ enum fault {
 	OVERRUN_READ, /* bytes outside of the segment */
 	STAY_MAPPED, /* a data page, when the request is answered */
 	KEEP_RING, /* mapped after Closed */
+	KEEP_PAGE, /* so, of those that may stay mapped until then */
 	EARLY_FLUSH, /* answered, but nothing is on the disk */
 	FAIL_WRITE, /* an honest error answer */
 };
@@ -76,6 +77,7 @@ static const char *const fault_names[] = {
 	[OVERRUN_READ] = "overrun-read",
 	[STAY_MAPPED] = "stay-mapped",
 	[KEEP_RING] = "keep-ring",
+	[KEEP_PAGE] = "keep-page",
 	[EARLY_FLUSH] = "early-flush",
 	[FAIL_WRITE] = "fail-write",
 };
@@ -211,6 +213,7 @@ static void offer(void)
 	put_number(be.back, "feature-discard", 1);
 	put_number(be.back, "discard-granularity", PAGE);
 	put_number(be.back, "discard-alignment", 0);
+	put_number(be.back, "feature-persistent", be.fault == KEEP_PAGE);
 	put_number(be.back, "state", XenbusStateInitWait);
 }
 
@@ -405,7 +408,7 @@ static void serve_one(struct queue *q)
 
 	memcpy(slot, slot_at(q, q->req_cons++), be.slot);
 	parse(slot, &req);
-	if (req.nr_segments > 0 && due(STAY_MAPPED))
+	if (req.nr_segments > 0 && (due(STAY_MAPPED) || due(KEEP_PAGE)))
 		page = xengnttab_map_grant_ref(be.gnttab, be.domid,
 					       req.segments[0].gref, PROT_READ);
 	answer(q, &req, perform(&req));

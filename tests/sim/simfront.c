@@ -407,7 +407,7 @@ static bool write_keys(struct simfront *f, xs_transaction_t t)
 			      s->order) &&
 		  write_count(f, t, "num-ring-pages", multi && !by_order,
 			      1u << s->order) &&
-		  write_key(f, t, "feature-persistent", "0");
+		  write_key(f, t, "feature-persistent", "%d", s->persistent);
 
 	if (ok && s->abi->protocol)
 		return write_key(f, t, "protocol", "%s", s->abi->protocol);
@@ -556,6 +556,20 @@ static int handshake(struct simfront *f)
 	return r < 0 ? r : 0;
 }
 
+/* Read as late as Linux does: when the backend is Connected. */
+static int agree_on_grants(struct simfront *f)
+{
+	int r = 0;
+
+	f->shape.persistent =
+		f->shape.persistent &&
+		read_number(f, f->backend, "feature-persistent") == 1;
+	for (unsigned int i = 0;
+	     f->shape.persistent && i < f->shape.queues && r == 0; i++)
+		r = simqueue_make_persistent(f->queues[i]);
+	return r < 0 ? fail(f, r, "persistent grants: %s", strerror(-r)) : 0;
+}
+
 int simfront_connect(struct simfront *front, const struct simfront_shape *shape)
 {
 	int r;
@@ -569,6 +583,8 @@ int simfront_connect(struct simfront *front, const struct simfront_shape *shape)
 		return r;
 	read_disk(front);
 	r = check_disk(front);
+	if (r == 0)
+		r = agree_on_grants(front);
 	if (r == 0)
 		r = set_state(front, XenbusStateConnected);
 	return r < 0 ? r : start_monitor(front);

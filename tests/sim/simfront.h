@@ -31,6 +31,7 @@ struct simfront_shape {
 	unsigned int queues;
 	unsigned int order;
 	enum simfront_ring_key ring_key;
+	bool persistent; /* grants, if the backend offers that, too */
 };
 
 /* What the backend published; a key that is absent is 0. */

@@ -36,6 +36,8 @@ static const struct option_row rows[] = {
 	ROW("queues", NUMBER, queues, "N", "1 to 16"),
 	ROW("segments", NUMBER, segments, "N", "at most N in a request"),
 	ROW("no-indirect", FLAG, no_indirect, NULL, "no indirect requests"),
+	ROW("persistent", FLAG, persistent, NULL,
+	    "persistent grants, if the backend offers them"),
 	ROW("cpu", TEXT, cpu, "N", "run on this CPU only"),
 	ROW("timeout", NUMBER, timeout, "SECONDS",
 	    "for a step of the handshake, and for an answer"),

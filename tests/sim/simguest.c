@@ -57,6 +57,7 @@ struct simfront_shape simguest_shape(const struct simguest_options *options)
 		.ring_key = strcmp(options->ring_key, "pages") == 0 ?
 				    SIMFRONT_NUM_RING_PAGES :
 				    SIMFRONT_RING_PAGE_ORDER,
+		.persistent = options->persistent,
 	};
 }
 

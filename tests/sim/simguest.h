@@ -20,7 +20,7 @@ struct simguest_range {
 struct simguest_options {
 	const char *abi, *ring_key;
 	uint64_t order, queues, segments, timeout;
-	bool no_indirect, stay;
+	bool no_indirect, persistent, stay;
 	const char *cpu;
 
 	uint64_t size, seconds, requests, depth, seed, reconnect;

@@ -7,6 +7,10 @@
  * request live in a slot chosen by its claim on the ring and end when it is
  * answered: like a blkfront without persistent grants, which must not be
  * answered while the backend still maps a page.
+ *
+ * With persistent grants the pages of a request, and its list, are lent by a pool
+ * (simpool.h).  What a read brings is copied from there when it is answered, and
+ * bytes outside of its segments must be as they were.
  */
 #include "simqueue.h"
 
@@ -16,15 +20,24 @@
 #include <string.h>
 #include <time.h>
 
+#include "simpool.h"
 #include "simring.h"
 
 #define FILLER 0xc3
 
+/* A page of the pool that a request has, and the segment that it is for. */
+struct lent {
+	struct simpool_page *page;
+	struct simqueue_segment segment; /* page NULL: none, it is the list */
+};
+
 /* Grants and indirect page of the request at one claim of the ring. */
 struct grants {
-	struct simqueue_request *req;
 	unsigned int count;
-	uint32_t refs[SIMQUEUE_MAX_SEGMENTS + 1]; /* + the indirect page */
+	union { /* + the indirect page */
+		uint32_t refs[SIMQUEUE_MAX_SEGMENTS + 1];
+		struct lent lent[SIMQUEUE_MAX_SEGMENTS + 1];
+	};
 };
 
 struct simqueue {
@@ -36,6 +49,7 @@ struct simqueue {
 	struct xensim_events *events;
 	uint32_t port;
 	struct grants *grants; /* ring.size of them */
+	struct simpool *pool; /* persistent grants; or NULL */
 	uint8_t *indirect_pages; /* one page for each of them */
 	struct simqueue_counters counters;
 	bool broken;
@@ -98,6 +112,12 @@ int simqueue_create(const struct simqueue_config *config,
 	return 0;
 }
 
+int simqueue_make_persistent(struct simqueue *queue)
+{
+	return simpool_new(queue->config.guest, queue->config.backend_domid,
+			   &queue->pool);
+}
+
 /* True when the backend maps none of these any more. */
 static bool end_grants(struct simqueue *q, const uint32_t *refs,
 		       unsigned int count)
@@ -114,6 +134,8 @@ static bool end_all_grants(struct simqueue *q)
 {
 	bool ended = end_grants(q, q->ring_refs, q->nr_ring_refs);
 
+	if (q->pool)
+		return simpool_free(q->pool) && ended;
 	for (unsigned int i = 0; q->grants && i < q->ring.size; i++)
 		if (!end_grants(q, q->grants[i].refs, q->grants[i].count))
 			ended = false;
@@ -200,17 +222,54 @@ static int grant_page(struct simqueue *q, struct grants *grants,
 	return r;
 }
 
+/* A page of the pool in the place of one of the request's. */
+static int lend_page(struct simqueue *q, struct grants *grants,
+		     const struct simqueue_segment *segment, bool read,
+		     struct simpool_page **ret_page)
+{
+	unsigned int start = segment->first * SIMABI_SECTOR;
+	unsigned int end = (segment->last + 1) * SIMABI_SECTOR;
+	struct lent *lent = &grants->lent[grants->count];
+	int r = simpool_take(q->pool, &lent->page);
+
+	if (r < 0)
+		return r;
+	lent->segment = *segment;
+	grants->count++;
+	*ret_page = lent->page;
+	memset(lent->page->data, FILLER, SIMABI_PAGE);
+	if (!read && segment->page && start < end && end <= SIMABI_PAGE)
+		memcpy(lent->page->data + start, segment->page + start,
+		       end - start);
+	return 0;
+}
+
+static int grant_segment(struct simqueue *q, struct grants *grants,
+			 const struct simqueue_segment *segment, bool read,
+			 uint32_t *ret_ref)
+{
+	struct simpool_page *page;
+	int r;
+
+	if (!q->pool)
+		return grant_page(q, grants, segment->page, !read, ret_ref);
+	r = lend_page(q, grants, segment, read, &page);
+	if (r == 0)
+		*ret_ref = page->ref;
+	return r;
+}
+
 /* Grants the data pages and describes them in out. */
 static int grant_segments(struct simqueue *q, struct grants *grants,
 			  const struct simqueue_request *req,
 			  struct blkif_request_segment *out)
 {
-	bool readonly = req->operation != BLKIF_OP_READ;
+	bool read = req->operation == BLKIF_OP_READ;
 
 	for (unsigned int i = 0; i < req->nr_segments; i++) {
 		const struct simqueue_segment *in = &req->segments[i];
 		uint32_t ref;
-		int r = grant_page(q, grants, in->page, readonly, &ref);
+		int r = grant_segment(q, grants, in, read, &ref);
 
 		if (r < 0)
 			return r;
@@ -238,20 +297,40 @@ static int build_direct(struct simqueue *q, struct grants *grants,
 	return 0;
 }
 
+/* The page that the list of an indirect request goes into. */
+static int grant_list(struct simqueue *q, struct grants *grants,
+		      uint32_t *ret_ref, uint8_t **ret_page)
+{
+	static const struct simqueue_segment none = { 0 };
+	size_t index = (size_t)(grants - q->grants);
+	struct simpool_page *page;
+	int r;
+
+	if (!q->pool) {
+		*ret_page = q->indirect_pages + index * SIMABI_PAGE;
+		memset(*ret_page, FILLER, SIMABI_PAGE);
+		return grant_page(q, grants, *ret_page, true, ret_ref);
+	}
+	r = lend_page(q, grants, &none, false, &page);
+	if (r < 0)
+		return r;
+	*ret_page = page->data;
+	*ret_ref = page->ref;
+	return 0;
+}
+
 static int build_indirect(struct simqueue *q, struct grants *grants,
 			  const struct simqueue_request *req,
 			  struct simabi_request *ret)
 {
-	size_t index = (size_t)(grants - q->grants);
-	uint8_t *page = q->indirect_pages + index * SIMABI_PAGE;
 	uint8_t slot[SIMABI_MAX_SLOT];
-	int r;
+	uint8_t *page;
+	int r = grant_list(q, grants, &ret->indirect_grefs[0], &page);
 
-	memset(page, FILLER, SIMABI_PAGE);
-	r = grant_segments(q, grants, req,
-			   (struct blkif_request_segment *)(void *)page);
 	if (r == 0)
-		r = grant_page(q, grants, page, true, &ret->indirect_grefs[0]);
+		r = grant_segments(
+			q, grants, req,
+			(struct blkif_request_segment *)(void *)page);
 	if (r < 0)
 		return r;
 	ret->operation = BLKIF_OP_INDIRECT;
@@ -328,16 +407,58 @@ void simqueue_push(struct simqueue *queue)
 
 /* --- Answers ------------------------------------------------------------- */
 
+/* What a read has brought; false: and more than that. */
+static bool copy_back(const struct lent *lent)
+{
+	const struct simqueue_segment *s = &lent->segment;
+	const uint8_t *data = lent->page->data;
+	unsigned int start = s->first * SIMABI_SECTOR;
+	unsigned int end = (s->last + 1) * SIMABI_SECTOR;
+
+	if (!s->page || start >= end || end > SIMABI_PAGE)
+		return true;
+	memcpy(s->page + start, data + start, end - start);
+	for (unsigned int i = 0; i < SIMABI_PAGE; i++)
+		if ((i < start || i >= end) && data[i] != FILLER)
+			return false;
+	return true;
+}
+
+static int take_back(struct simqueue *q, struct grants *grants, bool read)
+{
+	bool alone = true;
+
+	for (unsigned int i = 0; i < grants->count; i++) {
+		if (read && !copy_back(&grants->lent[i]))
+			alone = false;
+		simpool_put(q->pool, grants->lent[i].page);
+	}
+	return alone ? 0 :
+		       break_queue(q, "bytes outside of the segments were "
+				      "written");
+}
+
+static int end_request(struct simqueue *q, struct grants *grants, bool read)
+{
+	int r = 0;
+
+	if (q->pool)
+		r = take_back(q, grants, read);
+	else if (!end_grants(q, grants->refs, grants->count))
+		r = break_queue(q, "a request was answered while a page of it "
+				   "was still mapped");
+	grants->count = 0;
+	return r;
+}
+
 static int complete(struct simqueue *q, const struct simring_answer *answer)
 {
-	struct grants *grants = &q->grants[answer->index];
 	struct simqueue_request *req = answer->cookie;
-	unsigned int count = grants->count;
+	int r = end_request(q, &q->grants[answer->index],
+			    req->operation == BLKIF_OP_READ);
 
-	grants->count = 0;
-	if (!end_grants(q, grants->refs, count))
-		return break_queue(q, "a request was answered while a page of "
-				      "it was still mapped");
+	if (r < 0)
+		return r;
 	req->status = answer->status;
 	req->done(req);
 	return 1;

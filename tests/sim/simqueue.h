@@ -5,8 +5,9 @@
  *
  * Asynchronous: submit any number, push, reap.  One thread at a time, except
  * simqueue_kick().  After an answer that a hardened blkfront would not take,
- * or a page still mapped when its request is answered, the queue is broken:
- * every call returns -EPROTO and simqueue_fault() says why.
+ * or a page still mapped when its request is answered (unless grants are
+ * persistent), the queue is broken: every call returns -EPROTO and
+ * simqueue_fault() says why.
  */
 #ifndef SIMQUEUE_H
 #define SIMQUEUE_H
@@ -38,7 +39,8 @@ struct simqueue_request {
 	bool indirect; /* send READ or WRITE in an indirect request */
 	bool secure; /* DISCARD only */
 	uint16_t nr_segments; /* over 11 is sent as indirect */
-	const struct simqueue_segment *segments; /* valid until submitted */
+	const struct simqueue_segment *segments; /* valid until submitted, the
+						  * pages until answered */
 	uint64_t sector;
 	uint64_t nr_sectors; /* DISCARD only */
 
@@ -54,6 +56,12 @@ struct simqueue_counters {
 /* Returns 0 or -errno. */
 int simqueue_create(const struct simqueue_config *config,
 		    struct simqueue **ret_queue);
+/*
+ * From now on grants are persistent: both sides have said so.  Before the first
+ * request.  The data of each goes through a page of the queue's own (simpool.h), which
+ * may stay mapped until the backend has closed.  0 or -errno.
+ */
+int simqueue_make_persistent(struct simqueue *queue);
 /*
  * Ends all grants.  -EBUSY: the backend still maps the ring or a page of a
  * request (then the pages are left alone); the queue is gone all the same.

@@ -99,7 +99,9 @@ caught misplace-write 1 "wrong data"
 caught ghost-write 1 "wrong data"
 caught overrun-read 1 "bytes outside of the segments"
 caught stay-mapped 1 "still mapped"
+caught stay-mapped 1 "still mapped" --persistent # which is not offered
 caught keep-ring 1 "still maps our pages"
+caught keep-page 1 "still maps our pages" --persistent
 caught never-answer 1 "no answer" --timeout 2
 start_backend --fault never-answer
 ok "caught: never-answer, under load" fails 1 "no answer" disk load --timeout 1
