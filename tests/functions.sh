@@ -205,8 +205,8 @@ certificate()
 	fi
 } 2> /dev/null
 
-# A guest that is told what to do step by step, while it is connected: meet DOM,
-# tell LINE..., ended_well NAME.  $script is its process, $tmp/out what it says.
+# A guest that is told what to do step by step, while it is connected: meet DOM
+# [OPTION...], tell LINE..., ended_well NAME.  $script is its process, $tmp/out what it says.
 connected() { [ "$(state_of "$1" xvdb)" = connected ]; }
 no_guest() { ! connected "$1"; }
 meet()
@@ -214,7 +214,7 @@ meet()
 	eventually 5 no_guest "$1" # the one before has left
 	rm -f "$tmp/in"
 	mkfifo "$tmp/in"
-	guest "$1" xvdb script < "$tmp/in" > "$tmp/out" 2>&1 & script=$!
+	guest "$1" xvdb script "${@:2}" < "$tmp/in" > "$tmp/out" 2>&1 & script=$!
 	exec 8> "$tmp/in"
 	ok "a guest connects" eventually 10 connected "$1"
 }

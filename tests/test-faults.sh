@@ -75,7 +75,8 @@ guest_runs()
 {
 	guest "$dom" xvdb verify --size 1M --queues 2 --depth 8 --requests 60 \
 		--seconds 60 --timeout "${patience:-20}" --seed "${seed:-7}" --bs 512-64K \
-		--ops read=35,write=40,flush=10,discard=15 --expect-errors
+		--ops read=35,write=40,flush=10,discard=15 --expect-errors \
+		${grants:-}
 }
 # Nothing wrong; at connect it may be refused, which is no fault.
 guest_is_right()
@@ -146,6 +147,7 @@ opens_well()
 }
 
 fault new
+echo 'persistent-grants = yes' > "$tmp/xendiskd.conf" # for guests that want them
 sim_start
 truncate -s 32M "$tmp/raw.img" "$tmp/gold.img" "$tmp/top.img"
 daemon_start --backend-dir "$top_builddir/tests/faults/.libs"
@@ -215,8 +217,20 @@ if [ "${XENDISK_FAULT:-}" = full ]; then
 	echo "# $tried calls failed"
 fi
 
-# --- Would it be noticed? ----------------------------------------------------------------
+# --- A page that cannot be mapped is copied ----------------------------------------------
+maps_fail_well() # NTH
+{
+	local grants=--persistent
+	fails_well data grant_map "$1" EINVAL && grep ' 0 errors' "$tmp/out"
+}
+maps=1
+[ "${XENDISK_FAULT:-}" != full ] || maps=50
 ready raw
+for ((n = 1; n <= maps; n++)); do
+	ok "raw, persistent grants, grant_map: EINVAL, call $n" maps_fail_well $n
+done
+
+# --- Would it be noticed? ----------------------------------------------------------------
 fault switch flush_lies
 ok "a flush that lies is noticed" fails 1 'no request got an error' \
 	fails_well data sys_fdatasync 1 EIO

@@ -157,7 +157,9 @@ static bool is_same(const struct worker *worker,
 	const struct msg_connect *held = worker->held;
 	bool same = held->abi == connect->abi &&
 		    held->nr_rings == connect->nr_rings &&
-		    held->discard == connect->discard;
+		    held->discard == connect->discard &&
+		    (held->flags & MSG_CONNECT_PERSISTENT) ==
+			    (connect->flags & MSG_CONNECT_PERSISTENT);
 
 	for (uint32_t i = 0; same && i < held->nr_rings; i++)
 		same = is_same_ring(&held->ring[i], &connect->ring[i]);

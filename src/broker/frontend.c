@@ -200,6 +200,19 @@ int frontend_rings(struct store *store, const char *dir,
 	return r;
 }
 
+int frontend_persistent(struct store *store, const char *dir, bool *ret,
+			char *ret_why)
+{
+	const struct reader reader = { store, dir, ret_why };
+	uint32_t value = 0;
+	int r = read_number(&reader, "feature-persistent", 0, 1, &value);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret = value;
+	return 0;
+}
+
 int frontend_state(struct store *store, const char *dir, int *ret)
 {
 	uint32_t state = XenbusStateUnknown;
@@ -218,8 +231,9 @@ int frontend_state(struct store *store, const char *dir, int *ret)
 void frontend_forget_rings(struct store *store, const char *dir)
 {
 	static const char *const keys[] = {
-		"event-channel",  "ring-ref", "ring-page-order",
-		"num-ring-pages", "protocol", "multi-queue-num-queues",
+		"event-channel",      "ring-ref", "ring-page-order",
+		"num-ring-pages",     "protocol", "multi-queue-num-queues",
+		"feature-persistent",
 	};
 	char key[24];
 

@@ -22,8 +22,12 @@ int frontend_state(struct store *store, const char *dir, int *ret);
 int frontend_rings(struct store *store, const char *dir,
 		   struct msg_connect *ret_connect, char *ret_why);
 
+/* Persistent grants: does it say feature-persistent=1?  -errno as above. */
+int frontend_persistent(struct store *store, const char *dir, bool *ret,
+			char *ret_why);
+
 /*
- * Removes what frontend_rings() reads.  To be called while the frontend is
+ * Removes what the two above read.  To be called while the frontend is
  * Closed: the next kernel there may use fewer queues or another ring order,
  * and does not remove what the one before it left behind.
  */

@@ -44,6 +44,11 @@ static uint64_t segments(const struct publish *p)
 	return XD_MAX_SEGMENTS;
 }
 
+static uint64_t persistent(const struct publish *p)
+{
+	return p->persistent;
+}
+
 static uint64_t sectors(const struct publish *p)
 {
 	return p->limits->size / 512;
@@ -100,6 +105,7 @@ static const struct key {
 	{ .name = "max-ring-pages", .value = ring_pages }, /* older spelling */
 	{ .name = "multi-queue-max-queues", .value = queues },
 	{ .name = "feature-max-indirect-segments", .value = segments },
+	{ .name = "feature-persistent", .value = persistent },
 };
 
 static bool no_discard(const struct publish *p)
@@ -113,7 +119,6 @@ static const struct key disk[] = {
 	{ .name = "info", .value = info },
 	{ .name = "feature-flush-cache", .value = flush },
 	{ .name = "feature-barrier", .value = none },
-	{ .name = "feature-persistent", .value = none },
 	{ .name = "feature-discard", .value = discard },
 	{ .name = "discard-granularity",
 	  .value = discard_granularity,

@@ -580,6 +580,7 @@ void target_connect(struct target *target, const struct msg_connect *connect)
 	target->recover = target->link == TARGET_LOST || target->was_held;
 	target->refused[0] = '\0';
 	copy.flags =
+		(connect->flags & MSG_CONNECT_PERSISTENT) |
 		(target->recover ? MSG_CONNECT_RECOVER : 0) |
 		(target->condition[MSG_POISONED] ? MSG_CONNECT_POISONED : 0);
 	target->link = TARGET_CONNECTING;

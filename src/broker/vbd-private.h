@@ -58,10 +58,12 @@ struct vbd {
 	struct promise end;
 	struct promise resize;
 	uint64_t size; /* that the guest has been told; 0: not known */
+	bool persistent; /* grants are offered: feature-persistent */
 	char commit[MSG_COMMIT_MAX]; /* as xenstore has it */
 };
 
-/* vbd.c: what can be offered before anything is open. */
+/* vbd.c: what can be offered before anything is open, when the directory becomes
+ * ours. */
 int vbd_publish_transport(struct vbd *vbd);
 /* vbd.c: writes into the directory in a transaction, or not at all when it has
  * gone: a key written then would make it again. */

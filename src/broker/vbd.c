@@ -276,6 +276,7 @@ static int publish(struct vbd *vbd,
 		.cdrom = vbd->node.cdrom,
 		.removable = vbd->node.removable,
 		.discard = vbd->node.discard,
+		.persistent = vbd->persistent,
 	};
 
 	return keys(vbd->store, vbd->path, &publish);
@@ -286,9 +287,40 @@ static int also_transport(struct vbd *vbd)
 	return publish(vbd, publish_transport);
 }
 
+/*
+ * Persistent grants.  A frontend that has read feature-persistent=0 takes a page that
+ * is still mapped when its request is answered for an attack (Linux gives up the
+ * disk), whatever it has written itself.  So a connection has them only if what stands
+ * in our directory says so, whoever wrote it, before and after: it is written when the
+ * disk is offered, by the configuration, and stays as it is until the guest has left.
+ */
+static bool offers_persistent(struct vbd *vbd)
+{
+	uint32_t value = 0;
+
+	return store_read_u32(vbd->store, vbd->path, "feature-persistent", 1,
+			      &value) == 0 &&
+	       value == 1;
+}
+
+static int also_first_transport(struct vbd *vbd)
+{
+	uint32_t state = XenbusStateUnknown;
+	int r = store_read_u32(vbd->store, vbd->path, "state",
+			       XenbusStateReconfigured, &state);
+
+	if (r < 0 && r != -ENOENT && r != -EINVAL)
+		return r;
+	if (state == XenbusStateConnected || state == XenbusStateClosing)
+		vbd->persistent = offers_persistent(vbd);
+	else if (vbd->connect.nr_rings == 0)
+		vbd->persistent = vbd->broker->settings->persistent_grants;
+	return also_transport(vbd);
+}
+
 int vbd_publish_transport(struct vbd *vbd)
 {
-	return vbd_change(vbd, also_transport);
+	return vbd_change(vbd, also_first_transport);
 }
 
 static int also_disk(struct vbd *vbd)
@@ -332,17 +364,32 @@ static void note_trouble(struct vbd *vbd)
 		refuse(vbd, -EIO, target_refused(vbd->target));
 }
 
+/* What the frontend wants.  Once per connection: what it writes later does not
+ * count. */
+static int read_connection(struct vbd *vbd, char *why)
+{
+	bool wanted = false;
+	int r;
+
+	if (vbd->connect.nr_rings > 0)
+		return 0;
+	r = frontend_persistent(vbd->store, vbd->frontend, &wanted, why);
+	if (r < 0)
+		return r;
+	vbd->persistent = offers_persistent(vbd);
+	vbd->connect.flags =
+		wanted && vbd->persistent ? MSG_CONNECT_PERSISTENT : 0;
+	return frontend_rings(vbd->store, vbd->frontend, &vbd->connect, why);
+}
+
 static void connect_target(struct vbd *vbd)
 {
 	char why[MSG_TEXT_MAX];
-	int r = 0;
+	int r;
 
 	if (!target_ready(vbd->target))
 		return;
-	/* Once per connection: what the guest writes later does not count. */
-	if (vbd->connect.nr_rings == 0)
-		r = frontend_rings(vbd->store, vbd->frontend, &vbd->connect,
-				   why);
+	r = read_connection(vbd, why);
 	if (r < 0) {
 		refuse(vbd, r, why);
 		vbd_touch(vbd);
@@ -398,6 +445,7 @@ static void act_offer(struct vbd *vbd)
 	if (!vbd_disconnected(vbd))
 		return;
 	vbd->connect.nr_rings = 0;
+	vbd->persistent = vbd->broker->settings->persistent_grants;
 	(void)step(vbd, XenbusStateInitWait, also_transport);
 }
 
@@ -443,9 +491,12 @@ static void act_connect(struct vbd *vbd)
 			vbd->size = target_opened(vbd->target)->limits.size;
 		if (vbd->backend_state == XenbusStateConnected)
 			log_guest(&vbd->who, LOG_LEVEL_INFO,
-				  "connected: rings %u, pages in each %u",
+				  "connected: rings %u, pages in each %u%s",
 				  vbd->connect.nr_rings,
-				  vbd->connect.ring[0].nr_refs);
+				  vbd->connect.ring[0].nr_refs,
+				  vbd->connect.flags & MSG_CONNECT_PERSISTENT ?
+					  ", persistent grants" :
+					  "");
 	} else {
 		connect_target(vbd);
 	}

@@ -130,6 +130,8 @@ struct msg_ring {
 
 #define MSG_CONNECT_RECOVER  (1u << 0) /* a worker died on this ring before */
 #define MSG_CONNECT_POISONED (1u << 1) /* an earlier flush failed: see RESUME */
+/* Persistent grants: pages of the guest may stay mapped until DISCONNECT. */
+#define MSG_CONNECT_PERSISTENT (1u << 2)
 
 struct msg_connect {
 	struct msg_header h;

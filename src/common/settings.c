@@ -3,8 +3,8 @@
  * Theory of operation
  *
  * Each file is parsed by libconfuse against one table of options and then
- * merged into the settings: lists grow, a later mem-limit wins, a disk that is
- * named twice is an error.  libconfuse reports through a callback without a
+ * merged into the settings: lists grow, of a single value the last wins, a disk that
+ * is named twice is an error.  libconfuse reports through a callback without a
  * context, so the first message is kept in a file-scope buffer; settings are
  * loaded by the main thread only.
  */
@@ -260,6 +260,9 @@ static int merge(struct settings *settings, const char *path, cfg_t *cfg)
 		r = add_root(settings, cfg_getnstr(cfg, "image-roots", i));
 	if (r == 0 && limit)
 		r = parse_size(limit, &settings->mem_limit);
+	if (cfg_size(cfg, "persistent-grants") > 0)
+		settings->persistent_grants =
+			cfg_getbool(cfg, "persistent-grants");
 	return r;
 }
 
@@ -331,6 +334,7 @@ static int load_file(struct settings *settings, const char *path)
 			CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
 		CFG_STR_LIST("image-roots", NULL, CFGF_NODEFAULT),
 		CFG_STR("mem-limit", NULL, CFGF_NODEFAULT),
+		CFG_BOOL("persistent-grants", cfg_false, CFGF_NODEFAULT),
 		CFG_END(),
 	};
 	struct stat st = { 0 };

@@ -8,6 +8,7 @@
 #ifndef XENDISK_SETTINGS_H
 #define XENDISK_SETTINGS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,7 @@ struct settings {
 	char **image_roots; /* absolute folders; none: any path may be opened */
 	size_t nr_image_roots;
 	uint64_t mem_limit; /* bytes for all mem disks; 0: no limit */
+	bool persistent_grants; /* offered to guests that connect */
 };
 
 /* path: the main file; its folder of the same name with ".d" is read after it,

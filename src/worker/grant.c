@@ -8,15 +8,24 @@
  * (XSA-226, XSA-318), so it is preset to an error and compared to okay; a
  * segment that crosses its granted page makes the whole call fail, which
  * blkif.c keeps from happening.
+ *
+ * With persistent grants a segment whose page is kept mapped (grant-keep.c) is copied
+ * by memory, and the call is made for the rest.  In which order the segments of a
+ * batch are copied does not matter: each is of a request that is not answered, and
+ * ranges that are being written are locked.  The guest may write to such a page at any
+ * time, so from it bytes go into memory of ours, and only there they are looked at.
  */
 #include "worker/grant.h"
 
 #include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include <xengnttab.h>
 
 #include "common/util.h"
+#include "worker/grant-keep.h"
 
 /* Segments in a call: four of the longest requests.  Linux passes them on to
  * Xen by 16 anyway. */
@@ -29,6 +38,7 @@ struct grant {
 
 struct grant_batch {
 	struct grant *grant;
+	struct grant_keep *keep; /* NULL: no page stays mapped */
 	uint32_t count;
 	xengnttab_grant_copy_segment_t segments[BATCH_SEGMENTS];
 	int *errs[BATCH_SEGMENTS];
@@ -85,29 +95,60 @@ void grant_unmap(struct grant *grant, void *pages, unsigned int count)
 		(void)xengnttab_unmap(grant->handle, pages, count);
 }
 
-int grant_batch_new(struct grant_batch **ret, struct grant *grant)
+int grant_batch_new(struct grant_batch **ret, struct grant *grant,
+		    bool persistent)
 {
 	struct grant_batch *batch = calloc(1, sizeof(*batch));
+	int r = 0;
 
 	if (!batch)
 		return -ENOMEM;
 	batch->grant = grant;
-	*ret = batch;
-	return 0;
+	if (persistent)
+		r = grant_keep_new(&batch->keep, grant);
+	if (r)
+		free(batch);
+	else
+		*ret = batch;
+	return r;
 }
 
 void grant_batch_free(struct grant_batch *batch)
 {
+	if (!batch)
+		return;
+	grant_keep_free(batch->keep);
 	free(batch);
 }
 
-void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
+/* False: its page is not kept. */
+static bool copy_kept(struct grant_batch *batch, enum grant_direction direction,
+		      uint32_t gref, uint16_t offset, uint16_t length,
+		      void *local)
+{
+	uint8_t *page = grant_keep_page(batch->keep, gref);
+
+	if (!page)
+		return false;
+	if (direction == GRANT_TO_GUEST)
+		memcpy(page + offset, local, length);
+	else
+		memcpy(local, page + offset, length);
+	/* What follows reads the copy, and not the page again. */
+	atomic_signal_fence(memory_order_seq_cst);
+	return true;
+}
+
+bool grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 		     uint32_t gref, uint16_t offset, uint16_t length,
 		     void *local, int *err)
 {
 	xengnttab_grant_copy_segment_t *segment;
 	union xengnttab_copy_ptr *guest, *own;
 
+	if (batch->keep &&
+	    copy_kept(batch, direction, gref, offset, length, local))
+		return true;
 	if (batch->count == BATCH_SEGMENTS)
 		grant_batch_run(batch);
 	batch->errs[batch->count] = err;
@@ -127,6 +168,7 @@ void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 	own->virt = local;
 	segment->len = length;
 	segment->status = GNTST_general_error;
+	return false;
 }
 
 void grant_batch_run(struct grant_batch *batch)

@@ -16,7 +16,7 @@ struct grant;
 int grant_open(struct grant **ret, uint32_t domid);
 void grant_close(struct grant *grant);
 
-/* Main thread.  Maps the pages in a row, all or none. */
+/* Any thread.  Maps the pages in a row, all or none. */
 int grant_map(struct grant *grant, const uint32_t *refs, unsigned int count,
 	      void **ret_pages);
 void grant_unmap(struct grant *grant, void *pages, unsigned int count);
@@ -28,14 +28,18 @@ void grant_unmap(struct grant *grant, void *pages, unsigned int count);
  */
 struct grant_batch;
 
-int grant_batch_new(struct grant_batch **ret, struct grant *grant);
+/* Main thread.  persistent: the guest has agreed that its pages may stay mapped,
+ * which they do until grant_batch_free(). */
+int grant_batch_new(struct grant_batch **ret, struct grant *grant,
+		    bool persistent);
 void grant_batch_free(struct grant_batch *batch);
 
 enum grant_direction { GRANT_FROM_GUEST, GRANT_TO_GUEST };
 
 /* offset + length stay inside the granted page; exactly these bytes are
- * copied.  A batch that is full runs first. */
-void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
+ * copied.  True: they are already, the page stays mapped; else they wait for
+ * grant_batch_run().  A batch that is full runs first. */
+bool grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 		     uint32_t gref, uint16_t offset, uint16_t length,
 		     void *local, int *err);
 void grant_batch_run(struct grant_batch *batch);

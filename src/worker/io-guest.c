@@ -155,14 +155,15 @@ bool guest_list(struct io *io)
 	struct guest_io *guest = guest_of(io);
 	struct io_ring *ring = guest->ring;
 	struct io_lane *lane = io->lane;
+	bool kept;
 
 	guest->segments =
 		ring->lists + (size_t)guest->entry * BLKIF_INDIRECT_MAX;
-	grant_batch_add(
+	kept = grant_batch_add(
 		lane->batch, GRANT_FROM_GUEST, guest->job.list_gref, 0,
 		(uint16_t)(guest->job.nr_segments * sizeof(guest->segments[0])),
 		guest->segments, &guest->copy_err);
-	ring->stats->grant_copies++;
+	meter_copied(ring->stats, 1, kept);
 	io_append(&lane->copying, io);
 	return false;
 }
@@ -221,7 +222,7 @@ static void copy_data(struct guest_io *guest, const struct iovec *iov)
 	struct io_lane *lane = guest->io.lane;
 	uint8_t *local = iov->iov_base;
 	size_t room = iov->iov_len;
-	unsigned int copies = 0;
+	unsigned int copies = 0, kept = 0;
 
 	for (unsigned int i = 0; i < guest->job.nr_segments; i++) {
 		struct blkif_segment s = guest->segments[i];
@@ -235,8 +236,9 @@ static void copy_data(struct guest_io *guest, const struct iovec *iov)
 				room = iov->iov_len;
 			}
 			n = (uint16_t)MIN(s.length, room);
-			grant_batch_add(lane->batch, direction(guest), s.gref,
-					s.offset, n, local, &guest->copy_err);
+			kept += grant_batch_add(lane->batch, direction(guest),
+						s.gref, s.offset, n, local,
+						&guest->copy_err);
 			copies++;
 			s.offset += n;
 			s.length -= n;
@@ -244,7 +246,7 @@ static void copy_data(struct guest_io *guest, const struct iovec *iov)
 			room -= n;
 		}
 	}
-	guest->ring->stats->grant_copies += copies;
+	meter_copied(guest->ring->stats, copies, kept);
 	io_append(&lane->copying, &guest->io);
 }
 

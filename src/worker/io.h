@@ -120,6 +120,7 @@ enum io_poison { IO_CLEAN, IO_FAILED, IO_POISONED };
 struct io_disk {
 	struct services *services;
 	struct grant *grant;
+	bool persistent; /* the guest's pages may stay mapped */
 	const struct xd_limits *limits;
 	const struct stack_policy *policy;
 	struct pause *pause;

@@ -290,7 +290,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 	clients_init(io);
 	r = buffer_arena_new(&io->arena, IO_ARENA_BYTES);
 	if (!r)
-		r = grant_batch_new(&io->batch, disk->grant);
+		r = grant_batch_new(&io->batch, disk->grant, disk->persistent);
 	if (r) {
 		(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory for a lane");
 		lane_detach(lane);

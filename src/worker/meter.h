@@ -35,6 +35,14 @@ static inline void meter_taken(struct stats_queue *queue, uint32_t in_flight,
 		queue->ring_occupancy[unanswered]++;
 }
 
+/* So many segments were copied, some of them from or to pages that stay mapped. */
+static inline void meter_copied(struct stats_queue *queue, unsigned int copies,
+				unsigned int kept)
+{
+	queue->grant_copies += copies - kept;
+	queue->kept_copies += kept;
+}
+
 /* Its answer is published.  ns: since it was taken. */
 void meter_answered(struct stats_queue *queue, const struct blkif_job *job,
 		    int16_t status, uint64_t ns);

@@ -103,6 +103,7 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 	memset(disk, 0, sizeof(*disk));
 	disk->services = worker->services;
 	disk->grant = worker->grant;
+	disk->persistent = msg && msg->flags & MSG_CONNECT_PERSISTENT;
 	disk->log = worker->log;
 	disk->limits = limits;
 	disk->policy = stack_policy(worker->stack);

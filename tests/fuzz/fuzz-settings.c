@@ -105,7 +105,8 @@ static void check_same(const struct settings *a, const struct settings *b)
 {
 	HOLDS(a->nr_disks == b->nr_disks &&
 		      a->nr_image_roots == b->nr_image_roots &&
-		      a->mem_limit == b->mem_limit,
+		      a->mem_limit == b->mem_limit &&
+		      a->persistent_grants == b->persistent_grants,
 	      "the same again");
 	for (size_t i = 0; i < a->nr_disks; i++)
 		HOLDS(strcmp(a->disks[i].expr, b->disks[i].expr) == 0, "%s",

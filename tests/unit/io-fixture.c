@@ -39,7 +39,7 @@ struct grant_batch {
 
 static struct grant_batch the_batch;
 
-void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
+bool grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 		     uint32_t gref, uint16_t offset, uint16_t length,
 		     void *local, int *err)
 {
@@ -50,6 +50,7 @@ void grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 	batch->segments[batch->count].length = length;
 	batch->segments[batch->count].local = local;
 	batch->segments[batch->count++].err = err;
+	return false;
 }
 
 void grant_batch_run(struct grant_batch *batch)

@@ -397,6 +397,9 @@ static void test_other_rings(void **state)
 	other = connection;
 	other.discard = 1;
 	other_rings(state, &other);
+	other = connection;
+	other.flags = MSG_CONNECT_PERSISTENT;
+	other_rings(state, &other);
 }
 
 static bool is_dead(pid_t pid)

@@ -281,6 +281,30 @@ static void hostile_values(void **state)
 	}
 }
 
+static void persistent(void **state)
+{
+	static const char *const wrong[] = { "", "2", "-1", "01", "1 ", "y" };
+	char why[MSG_TEXT_MAX] = "";
+	bool got = true;
+
+	assert_int_equal(frontend_persistent(*state, DIR, &got, why), 0);
+	assert_false(got);
+	put(*state, "feature-persistent", "1");
+	assert_int_equal(frontend_persistent(*state, DIR, &got, why), 0);
+	assert_true(got);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		put(*state, "feature-persistent", wrong[i]);
+		assert_int_equal(frontend_persistent(*state, DIR, &got, why),
+				 -EINVAL);
+		assert_string_equal(why, "frontend's feature-persistent: "
+					 "not a number from 0 to 1");
+		assert_true(got);
+	}
+	put(*state, "feature-persistent", "0");
+	assert_int_equal(frontend_persistent(*state, DIR, &got, why), 0);
+	assert_false(got);
+}
+
 static void states(void **state)
 {
 	static const struct {
@@ -308,6 +332,7 @@ static void nothing_is_left_to_the_next_kernel(void **state)
 	put(*state, "multi-queue-num-queues", "4");
 	put(*state, "ring-page-order", "4");
 	put(*state, "num-ring-pages", "16");
+	put(*state, "feature-persistent", "1");
 	put_pages(*state, "", 16);
 	for (unsigned int i = 0; i < XD_MAX_RINGS; i++)
 		put_queue(*state, i);
@@ -317,6 +342,7 @@ static void nothing_is_left_to_the_next_kernel(void **state)
 	assert_int_equal(accepted(*state).nr_rings, 1);
 	assert_int_equal(accepted(*state).ring[0].nr_refs, 1);
 	assert_null(fake_get(*state, DIR "/queue-15/ring-ref"));
+	assert_null(fake_get(*state, DIR "/feature-persistent"));
 	assert_non_null(fake_get(*state, DIR "/backend"));
 	assert_non_null(fake_get(*state, DIR "/state"));
 }
@@ -334,6 +360,7 @@ int main(void)
 		TEST(one_queue_said_aloud),
 		TEST(numbers_are_strict),
 		TEST(hostile_values),
+		TEST(persistent),
 		TEST(states),
 		TEST(nothing_is_left_to_the_next_kernel),
 	};

@@ -61,6 +61,7 @@ static void test_good(void **state)
 	unlink(main_file);
 	assert_int_equal(settings_load(main_file, &settings, why), 0);
 	assert_int_equal(settings->nr_disks, 0);
+	assert_false(settings->persistent_grants);
 	settings_free(settings);
 
 	put(main_file, "# disks\n"
@@ -73,8 +74,10 @@ static void test_good(void **state)
 		       "  psk = \"/etc/keys\" user = \"alice\"\n"
 		       "}\n"
 		       "credentials \"cloud\" { certs = \"/etc/pki\" }\n"
-		       "mem-limit = \"4G\"\n");
-	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n");
+		       "mem-limit = \"4G\"\n"
+		       "persistent-grants = no\n");
+	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n"
+			"persistent-grants = yes\n");
 	if (settings_load(main_file, &settings, why) != 0)
 		fail_msg("%s", why);
 	assert_string_equal(settings_disk(settings, "web1"),
@@ -100,6 +103,7 @@ static void test_good(void **state)
 	assert_int_equal(settings->nr_image_roots, 2);
 	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
 	assert_int_equal(settings->mem_limit, 4ull << 30);
+	assert_true(settings->persistent_grants); /* the last one counts */
 	settings_free(settings);
 	unlink(extra_file);
 }
@@ -111,6 +115,8 @@ static const struct {
 	{ "disk \"a\" {\n}\n", ":2: disk \"a\" has no expr" },
 	{ "mem-limit = \"lots\"\n", ":1: mem-limit: \"lots\" is not a size" },
 	{ "\nimage-roots = {\"srv\"}\n", ":2: image-roots: \"srv\" is not" },
+	{ "persistent-grants = sometimes\n",
+	  ":1: invalid boolean value for option 'persistent-grants'" },
 	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'" },
 	{ "disk \"a\" { expr = \"/a\" on-error = \"explode\" }\n",
 	  "\"explode\" is neither hold nor report" },

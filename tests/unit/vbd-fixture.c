@@ -397,6 +397,7 @@ void world_start(void)
 			    .flush = true },
 	};
 	world.broker.base = event_base_new();
+	world.broker.settings = &world.settings;
 	(void)store_open(&world.store);
 }
 

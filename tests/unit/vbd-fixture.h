@@ -37,6 +37,7 @@ struct disk {
 
 struct world {
 	struct broker broker;
+	struct settings settings;
 	struct store *store;
 	struct disk disks[WORLD_MAX_DISKS];
 	unsigned int nr_disks;

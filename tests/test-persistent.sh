@@ -1,0 +1,114 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck disable=SC2317,SC2119  # called by ok
+# Persistent grants: the guest's data is right and its pages are its own again
+# afterwards, whoever dies meanwhile, and no guest has them that was not offered them.
+# simguest says so: a page that is mapped when it may not be is a fault of its own.
+set -euo pipefail
+. "${top_srcdir:-.}/tests/functions.sh"
+
+# sum COUNTER: over all rings.
+sum()
+{
+	xendisk --json stats "$d" xvdb |
+		sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" | awk '{ n += $1 } END { print n + 0 }'
+}
+grew() { [ "$(sum "$1")" -gt "$2" ]; }
+worker_of()
+{
+	xendisk --json show "$d" xvdb |
+		sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p' | head -1
+}
+serves() { local pid; pid=$(worker_of); [ "${pid:-0}" -gt 1 ]; }
+another() { local pid; pid=$(worker_of); [ "${pid:-0}" -gt 1 ] && [ "$pid" != "$worker" ]; }
+verify()
+{
+	guest "$d" xvdb verify --seconds 60 --size 8M --no-final-check "$@" \
+		> "$tmp/verify" 2>&1 || { cat "$tmp/verify"; return 1; }
+	grep ' 0 errors' "$tmp/verify" || { cat "$tmp/verify"; return 1; }
+}
+offers() { says "^feature-persistent=$1" guest "$d" xvdb info; }
+# A guest works; is its memory used as it stands there, or copied?
+works_by() # COUNTER OTHER OPTION...
+{
+	local one other
+	one=$(sum "$1") other=$(sum "$2")
+	guest "$d" xvdb script "${@:3}" <<< $'write 0 8192 0x31\nread 0 8192' || return
+	grew "$1" "$one" && [ "$(sum "$2")" = "$other" ]
+}
+by_memory() { works_by kept_copies grant_copies "$@"; }
+by_call() { works_by grant_copies kept_copies "$@"; }
+# The worker dies, and the guest that is there goes on.
+replaced()
+{
+	eventually 20 serves || return
+	worker=$(worker_of)
+	kill -9 "$worker"
+	eventually 20 another
+}
+
+echo 'persistent-grants = yes' > "$tmp/xendiskd.conf"
+sim_start
+truncate -s 16M "$tmp/raw.img"
+d=$(domain)
+daemon_start
+ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
+ok "they are offered" offers 1
+ok "a guest without them" by_call
+ok "a guest with them" by_memory --persistent
+ok "large requests, with lists, on four rings: more pages than are kept" \
+	verify --persistent --queues 4 --depth 8 --bs 512-1M --requests 40
+ok "what is not kept is copied" grew grant_copies 1000
+ok "small ones, as a 32-bit guest" \
+	verify --persistent --abi x86_32 --order 2 --bs 512-16K --requests 400
+
+# --- A worker dies -------------------------------------------------------------
+kill_soon()
+{
+	eventually 20 connected "$d" || return
+	sleep 0.2
+	replaced
+}
+guest "$d" xvdb verify --persistent --seconds 1 --size 8M --queues 2 --no-final-check \
+	> "$tmp/out" 2>&1 & script=$!
+ok "its worker is killed" kill_soon
+ended_well "the guest has noticed nothing"
+
+# --- The daemon is told otherwise, and the guest is there ----------------------
+# One that is killed leaves its worker to the next; then that dies, too.
+told_otherwise() # yes or no
+{
+	worker=$(worker_of)
+	kill -9 "$daemon_pid"
+	wait "$daemon_pid" 2>/dev/null || :
+	echo "persistent-grants = $1" > "$tmp/xendiskd.conf"
+	daemon_start 8>&-
+}
+same() { [ "$(worker_of)" = "$worker" ]; }
+for now in yes no; do
+	then=no counter=kept_copies
+	[ $now = yes ] || { then=yes counter=grant_copies; }
+	meet "$d" --persistent
+	tell "write 0 4096 0x22"
+	told_otherwise $then
+	ok "another daemon with another configuration, the same worker" \
+		eventually 20 same
+	tell "write 4096 4096 0x22"
+	ok "another worker" replaced
+	before=$(sum $counter)
+	tell "read 0 8192"
+	ended_well "the guest has noticed nothing"
+	ok "it was what it was before, which is $now" grew $counter "$before"
+done
+ok "they are offered again" offers 1
+
+# --- A guest that is not honest -----------------------------------------------
+hostile() { guest "$d" xvdb hostile "$1" --persistent --seconds 0; }
+for case in requests random; do
+	ok "hostile: $case" hostile $case
+done
+ok "all it did to its worker" by_memory --persistent
+
+# --- Another kernel ------------------------------------------------------------
+ok "what the guest before has said is forgotten" by_call
+ok "detach" toolstack detach "$d" xvdb
