@@ -177,6 +177,22 @@ static void check_rings(struct store *store)
 		check_ring(store, &connect, i);
 }
 
+static void check_persistent(struct store *store)
+{
+	char why[MSG_TEXT_MAX] = "";
+	bool persistent = true;
+	int r = frontend_persistent(store, FRONTEND, &persistent, why);
+
+	if (r < 0) {
+		HOLDS(r == -EINVAL && persistent, "%d", r);
+		HOLDS(why[0], "a sentence");
+		return;
+	}
+	HOLDS(says(store, FRONTEND, "feature-persistent", persistent) ||
+		      (!persistent && is_absent(store, "feature-persistent")),
+	      "persistent %d", persistent);
+}
+
 static void check_forgotten(struct store *store)
 {
 	struct msg_connect connect;
@@ -189,6 +205,7 @@ static void check_forgotten(struct store *store)
 	HOLDS(frontend_rings(store, FRONTEND, &connect, why) == -EINVAL,
 	      "no rings");
 	HOLDS(strstr(why, "event-channel"), "%s", why);
+	HOLDS(is_absent(store, "feature-persistent"), "no pages");
 }
 
 /* --- The backend's directory ------------------------------------------------------------ */
@@ -265,6 +282,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	check_vm(store, &at);
 	check_rings(store);
+	check_persistent(store);
 	check_forgotten(store);
 	store_close(store);
 	return 0;
