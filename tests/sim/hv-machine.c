@@ -369,7 +369,6 @@ static int handle_open(struct hv *hv, enum hv_kind kind, uint32_t slot,
 	h->inode = st.st_ino;
 	h->serial = dev->serial;
 	h->kind = kind;
-	dev->hv = hv;
 	return 0;
 }
 
@@ -541,7 +540,7 @@ static void reap_gone(struct hv *hv)
 int hv_device_open(struct hv *hv, enum hv_kind kind, uint32_t slot,
 		   struct hv_device *ret_dev)
 {
-	struct hv_device dev;
+	struct hv_device dev = { .hv = hv };
 	int r;
 
 	hv_lock(hv);
