@@ -203,6 +203,9 @@ static int bind_locked(struct hv_device *dev, uint32_t remote_domid,
 	port_of(dev->hv, slot, *ret_port)->link =
 		HV_LINK(XENSIM_EVTCHN_INTERDOMAIN, remote_slot, remote_port);
 	remote->link = HV_LINK(XENSIM_EVTCHN_INTERDOMAIN, slot, *ret_port);
+	/* The hypervisor cannot be killed between the bit and the wake-up. */
+	if (remote->bits & HV_PORT_PENDING)
+		fire(dev->hv, remote, remote_port);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <seccomp.h>
 
+#include "hv.h"
 #include "test-sim.h"
 
 /* The sanitizer's own system calls would be taken for the library's. */
@@ -165,6 +166,22 @@ static void test_death_unbinds(void **state)
 	kill_child(pid);
 	assert_int_equal(xensim_evtchn_send(b->guest, theirs), 0);
 	bind_both(b, theirs);
+}
+
+/* A backend that was killed while it sent: the bit is set, nobody was told. */
+static void test_death_while_sending(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	struct hv *hv;
+
+	assert_int_equal(hv_open(NULL, &hv), 0);
+	hv_domain(hv, hv_domain_find(hv, b->domid))->ports[theirs].bits |=
+		HV_PORT_PENDING;
+	hv_close(hv);
+	assert_true(guest_hears_nothing(b));
+	bind_both(b, theirs);
+	assert_true(guest_hears(b, theirs));
 }
 
 static void test_descriptor_is_the_device(void **state)
@@ -413,6 +430,7 @@ int main(int argc, char **argv)
 		TEST(test_bind_refused),
 		TEST(test_close_leaves_unbound),
 		TEST(test_death_unbinds),
+		TEST(test_death_while_sending),
 		TEST(test_descriptor_is_the_device),
 		TEST(test_restrict_and_virq),
 		TEST(test_destroyed_guest),
