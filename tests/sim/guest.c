@@ -287,6 +287,7 @@ int xensim_events_open(struct xensim_guest *g, struct xensim_events **ret_ev)
 		free(ev);
 		return r;
 	}
+	hv_bell_claim(&ev->dev);
 	ev->guest = g;
 	ev->fd = -1;
 	pthread_mutex_lock(&g->lock);

@@ -5,7 +5,8 @@
  * A port's two bits are Xen's: sending sets `pending`; a port that is pending
  * and not masked fires.  To a backend (FIFO) firing masks the port and queues
  * its number, as Linux's evtchn driver does, until the number is written back
- * (unmask).  To a guest (futex) it only sets a bit in the handle and wakes it.
+ * (unmask).  To a guest (futex) it only sets a bit in the handle and wakes it,
+ * out of the futex or the domain's bell (hv-bell.c).
  */
 #include "config.h"
 
@@ -34,18 +35,19 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t val,
 
 /* --- Delivery: no lock -------------------------------------------------------- */
 
-static void ring_doorbell(struct hv_handle *h)
+static void ring_doorbell(struct hv *hv, struct hv_handle *h)
 {
 	h->doorbell++;
 	if (h->waiting)
 		futex(&h->doorbell, FUTEX_WAKE, INT_MAX, NULL);
+	hv_bell_ring(hv, h);
 }
 
-static void fire_futex(struct hv_handle *h, uint32_t port)
+static void fire_futex(struct hv *hv, struct hv_handle *h, uint32_t port)
 {
 	h->pending[port / 64] |= 1ull << port % 64;
 	h->summary[port / 4096] |= 1ull << port / 64 % 64;
-	ring_doorbell(h);
+	ring_doorbell(hv, h);
 }
 
 /* The FIFO holds a port at most once, since firing masks it: it never fills. */
@@ -70,7 +72,7 @@ static void fire(struct hv *hv, struct hv_port *p, uint32_t port)
 	if (h->kind == HV_EVENTS_FIFO)
 		fire_fifo(hv, p, port);
 	else if (h->kind == HV_EVENTS_FUTEX)
-		fire_futex(h, port);
+		fire_futex(hv, h, port);
 }
 
 static void raise_port(struct hv *hv, struct hv_port *p, uint32_t port)
@@ -362,9 +364,8 @@ static bool anything(struct hv_handle *h)
 	return false;
 }
 
-int hv_evtchn_sleep(struct hv_device *dev, int timeout_ms)
+static int futex_sleep(struct hv_handle *h, int timeout_ms)
 {
-	struct hv_handle *h = hv_device_handle(dev);
 	struct timespec timeout = { .tv_sec = timeout_ms / 1000,
 				    .tv_nsec = timeout_ms % 1000 * 1000000L };
 	uint32_t seen;
@@ -377,9 +378,24 @@ int hv_evtchn_sleep(struct hv_device *dev, int timeout_ms)
 			  timeout_ms < 0 ? NULL : &timeout);
 	r = r < 0 && errno != EAGAIN ? -errno : 0;
 	h->waiting--;
+	return (int)r;
+}
+
+int hv_evtchn_sleep(struct hv_device *dev, int timeout_ms)
+{
+	struct hv_handle *h = hv_device_handle(dev);
+	int r = 0;
+
+	if (hv_bell_listen(dev)) {
+		if (!h->kicked && !anything(h))
+			r = hv_bell_sleep(dev, timeout_ms);
+		hv_bell_rest(dev);
+	} else {
+		r = futex_sleep(h, timeout_ms);
+	}
 	if (atomic_exchange(&h->kicked, 0))
 		return -EINTR;
-	return (int)r;
+	return r;
 }
 
 void hv_evtchn_kick(struct hv_device *dev)
@@ -387,7 +403,7 @@ void hv_evtchn_kick(struct hv_device *dev)
 	struct hv_handle *h = hv_device_handle(dev);
 
 	h->kicked = 1;
-	ring_doorbell(h);
+	ring_doorbell(dev->hv, h);
 }
 
 void hv_evtchn_wait_ring(struct hv_device *dev, uint32_t *seen)

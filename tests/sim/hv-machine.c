@@ -134,6 +134,9 @@ static void view_free(struct hv *hv)
 		if (hv->writers[i].serial)
 			close(hv->writers[i].fd);
 	free(hv->writers);
+	for (uint32_t i = 0; i < HV_DOMAINS; i++)
+		if (hv->bells[i])
+			close(hv->bells[i] - 1);
 	pthread_mutex_destroy(&hv->writer_lock);
 	free(hv);
 }

@@ -20,9 +20,10 @@
  *    file description: each holds an OFD lock, and whoever finds that the lock
  *    is gone reaps it (closes its ports, drops its maps).
  *  - Events reach a backend through a FIFO per handle, which carries port
- *    numbers as reading /dev/xen/evtchn does, and a guest through a futex.  A
- *    process that has locked itself down may thus send to any guest, new ones
- *    too, and only guests (never locked down) open other processes' FIFOs.
+ *    numbers as reading /dev/xen/evtchn does, and a guest through a futex or
+ *    an eventfd (hv-bell.c).  A process that has locked itself down may thus
+ *    send to any guest, new ones too, and only guests (never locked down) open
+ *    other processes' FIFOs.
  *
  * The library calls that a locked-down process may make need only mmap,
  * munmap, read, write, futex, fcntl, close and madvise; the open calls also
@@ -101,6 +102,9 @@ struct hv_domain {
 	_Atomic uint32_t nr_grants; /* the table's present size */
 	_Atomic uint32_t grant_hint;
 	uint32_t nr_ports; /* ports ever used are below */
+	_Atomic uint64_t bell; /* the slot's, and stays; 0: none (hv-bell.c) */
+	uint32_t listener; /* serial of the handle that may sleep in it */
+	uint32_t listener_index;
 	uint32_t virqs[HV_VIRQS];
 	_Atomic uint64_t grants[HV_GRANTS];
 	struct hv_port ports[HV_PORTS];
@@ -111,7 +115,7 @@ enum hv_kind {
 	HV_GNTTAB,
 	HV_EVENTS_FIFO, /* a FIFO carries port numbers */
 	HV_EVENTS_CLOSED, /* a FIFO's name that nobody removed yet */
-	HV_EVENTS_FUTEX, /* bits below, and a futex */
+	HV_EVENTS_FUTEX, /* bits below, and a futex or the domain's bell */
 };
 
 struct hv_handle {
@@ -124,7 +128,9 @@ struct hv_handle {
 	uint64_t inode; /* of the FIFO */
 	_Atomic uint32_t copiers[HV_COPIERS]; /* odd: a grant copy runs */
 	_Atomic uint32_t doorbell;
-	_Atomic uint32_t waiting;
+	_Atomic uint32_t waiting; /* in the futex */
+	_Atomic uint32_t listening; /* in the bell */
+	_Atomic uint32_t deaf; /* somebody could not ring the bell */
 	_Atomic uint32_t kicked;
 	_Atomic uint64_t summary[HV_PORTS / 64 / 64];
 	_Atomic uint64_t pending[HV_PORTS / 64];
@@ -164,6 +170,7 @@ struct hv_shared {
 	uint32_t next_mapping;
 	uint32_t nr_handles; /* handles ever used are below */
 	uint32_t nr_mappings;
+	_Atomic pid_t server; /* 0: none yet */
 	_Atomic uint32_t server_bell;
 	_Atomic uint32_t server_done;
 	_Atomic uint64_t counters[sizeof(struct xensim_counters) / 8];
@@ -188,6 +195,7 @@ struct hv {
 	int fd;
 	pthread_mutex_t writer_lock;
 	struct hv_writer *writers; /* FIFOs of others, by handle index */
+	_Atomic int bells[HV_DOMAINS]; /* by slot: a descriptor + 1; 0: none */
 	char dir[];
 };
 
@@ -198,6 +206,7 @@ struct hv_device {
 	uint32_t serial; /* the handle is ours while this matches */
 	int fd; /* carries the OFD lock; the FIFO of events */
 	bool adopted; /* by hv_device_adopt() */
+	bool listener; /* may sleep in the domain's bell */
 };
 
 /* --- hv-machine.c --------------------------------------------------------- */
@@ -246,6 +255,24 @@ int hv_writer(struct hv *hv, uint32_t index, uint32_t serial);
 void hv_count(struct hv *hv, size_t counter, uint64_t n);
 #define HV_COUNT(hv, name, n) \
 	hv_count(hv, offsetof(struct xensim_counters, name) / 8, n)
+
+/* --- hv-bell.c ------------------------------------------------------------ */
+
+/* The server's part, whenever its bell was rung: make bells, ring for others. */
+void hv_bell_serve(struct hv *hv);
+/*
+ * Get hold of the slot's bell, to ring it from this process; negative errno.
+ * Opens files, so it is not for a process that has locked itself down.
+ */
+int hv_bell_fetch(struct hv *hv, uint32_t slot);
+/* Let a futex device sleep in its domain's bell, if that can be.  Opens files. */
+void hv_bell_claim(struct hv_device *dev);
+/* Wake whoever sleeps in the bell for this handle. */
+void hv_bell_ring(struct hv *hv, struct hv_handle *h);
+/* True: sleep, unless something has come, and rest; false: use the futex. */
+bool hv_bell_listen(struct hv_device *dev);
+int hv_bell_sleep(struct hv_device *dev, int timeout_ms);
+void hv_bell_rest(struct hv_device *dev);
 
 /* --- hv-domain.c ---------------------------------------------------------- */
 

@@ -2,7 +2,7 @@
 /*
  * The machine's server: what must happen in a process that lives as long as
  * the machine and may open files.  It connects new domains to xenstored, and
- * reaps for processes that have locked themselves down.  The hypervisor itself
+ * reaps and rings for processes that have locked themselves down.  The hypervisor itself
  * needs no process (hv.h).
  */
 #include "config.h"
@@ -44,6 +44,7 @@ int serve(struct hv *hv, struct xs_handle *xs)
 		uint32_t bell = hv_server_wait(hv);
 
 		hv_reap(hv);
+		hv_bell_serve(hv);
 		for (uint32_t slot = 0; slot < HV_DOMAINS; slot++) {
 			if (proxies[slot] &&
 			    !storeproxy_wanted(proxies[slot])) {

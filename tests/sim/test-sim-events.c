@@ -294,6 +294,209 @@ static void test_wait_by_descriptor(void **state)
 	assert_int_equal(heard, theirs);
 }
 
+/* --- What the guest sleeps in: the domain's bell, or a futex ------------------------- */
+
+enum place { IN_FUTEX, IN_BELL };
+
+struct watcher {
+	struct hv_handle *handle;
+	xenevtchn_handle *backend;
+	unsigned int port;
+	enum place place;
+};
+
+/* The events object of the guest that was opened last, as the machine has it. */
+static struct hv_handle *guest_handle(struct both *b)
+{
+	struct hv_handle *found = NULL;
+	struct hv *hv;
+
+	assert_int_equal(hv_open(NULL, &hv), 0);
+	for (uint32_t i = 0; i < hv->shared->nr_handles; i++) {
+		struct hv_handle *h = &hv->shared->handles[i];
+
+		if (h->kind == HV_EVENTS_FUTEX &&
+		    h->slot == hv_domain_find(hv, b->domid) &&
+		    (!found || h->serial > found->serial))
+			found = h;
+	}
+	hv_close(hv); /* the guest has it open as well */
+	assert_non_null(found);
+	return found;
+}
+
+static void *notify_sleeper(void *arg)
+{
+	struct watcher *w = arg;
+
+	while (!w->handle->waiting && !w->handle->listening)
+		usleep(1000);
+	w->place = w->handle->listening ? IN_BELL : IN_FUTEX;
+	xenevtchn_notify(w->backend, w->port);
+	return NULL;
+}
+
+/* Where it slept until the backend's event came. */
+static enum place slept(struct both *b, xenevtchn_handle *backend, int ours,
+			uint32_t theirs, int timeout_ms)
+{
+	struct watcher w = { guest_handle(b), backend, (unsigned)ours,
+			     IN_BELL };
+	pthread_t thread;
+	uint32_t heard;
+
+	alarm(60);
+	assert_int_equal(pthread_create(&thread, NULL, notify_sleeper, &w), 0);
+	assert_int_equal(xensim_events_wait(b->events, timeout_ms, &heard), 0);
+	pthread_join(thread, NULL);
+	alarm(0);
+	assert_int_equal(heard, theirs);
+	assert_int_equal(w.handle->listening + w.handle->waiting, 0);
+	return w.place;
+}
+
+static xenevtchn_handle *restricted(uint32_t domid)
+{
+	xenevtchn_handle *h = xenevtchn_open(NULL, 0);
+
+	require(h && xenevtchn_restrict(h, (domid_t)domid) == 0);
+	return h;
+}
+
+/* The same with and without a limit of time. */
+static void assert_sleeps(struct both *b, xenevtchn_handle *backend, int ours,
+			  uint32_t theirs, enum place place)
+{
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(slept(b, backend, ours, theirs, -1), place);
+		assert_int_equal(slept(b, backend, ours, theirs, 50000), place);
+	}
+}
+
+static void test_bell(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	xenevtchn_handle *h = restricted(b->domid);
+	int ours = xenevtchn_bind_interdomain(h, b->domid, theirs);
+
+	assert_sleeps(b, h, ours, theirs, IN_BELL);
+	assert_false(guest_handle(b)->deaf);
+	xenevtchn_close(h);
+}
+
+/* Who does not have the bell is heard all the same, and rings it but once. */
+static void test_no_bell(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b);
+	int ours = bind_both(b, theirs);
+	xenevtchn_handle *h;
+
+	assert_int_equal(slept(b, b->evtchn, ours, theirs, -1), IN_BELL);
+	assert_true(guest_handle(b)->deaf);
+	assert_sleeps(b, b->evtchn, ours, theirs, IN_FUTEX);
+	/* For good, also when somebody comes who has it. */
+	h = restricted(b->domid);
+	assert_sleeps(b, b->evtchn, ours, theirs, IN_FUTEX);
+	xenevtchn_close(h);
+}
+
+static void test_bell_switched_off(void **state)
+{
+	struct both *b = *state;
+	xenevtchn_handle *h = restricted(b->domid);
+	uint32_t theirs;
+	int ours;
+
+	xensim_events_close(b->events);
+	setenv("XENSIM_FUTEX", "1", 1);
+	assert_int_equal(xensim_events_open(b->guest, &b->events), 0);
+	unsetenv("XENSIM_FUTEX");
+	theirs = guest_port(b);
+	ours = xenevtchn_bind_interdomain(h, b->domid, theirs);
+	assert_sleeps(b, h, ours, theirs, IN_FUTEX);
+	assert_false(guest_handle(b)->deaf);
+	xenevtchn_close(h);
+}
+
+static void listen_and_stay(void *arg)
+{
+	struct both *b = arg;
+	struct xensim_events *events;
+
+	require(xensim_events_open(b->guest, &events) == 0);
+}
+
+/* One has the bell at a time, until it closes or dies. */
+static void test_one_listener(void **state)
+{
+	struct both *b = *state;
+	xenevtchn_handle *h = restricted(b->domid);
+	struct xensim_events *first = b->events;
+	enum place places[] = { IN_FUTEX, IN_BELL, IN_FUTEX, IN_BELL };
+	pid_t pid = 0;
+
+	for (int i = 0; i < 4; i++) {
+		uint32_t theirs;
+		int ours;
+
+		if (i == 1)
+			xensim_events_close(first);
+		if (i == 2)
+			pid = spawn(listen_and_stay, b);
+		if (i == 3)
+			kill_child(pid);
+		assert_int_equal(xensim_events_open(b->guest, &b->events), 0);
+		theirs = guest_port(b);
+		ours = xenevtchn_bind_interdomain(h, b->domid, theirs);
+		assert_sleeps(b, h, ours, theirs, places[i]);
+		xensim_events_close(b->events);
+	}
+	assert_int_equal(xensim_events_open(b->guest, &b->events), 0);
+	xenevtchn_close(h);
+}
+
+static void echo(void *arg)
+{
+	uint32_t *args = arg;
+	xenevtchn_handle *h = restricted(args[0]);
+	int port = xenevtchn_bind_interdomain(h, args[0], args[1]);
+
+	require(port > 0);
+	while (xenevtchn_pending(h) == port) {
+		xenevtchn_unmask(h, (unsigned)port);
+		xenevtchn_notify(h, (unsigned)port);
+	}
+	_exit(1);
+}
+
+/* No wake-up is lost, however the two meet, nor when the backend is killed. */
+static void test_echo(void **state)
+{
+	struct both *b = *state;
+	uint32_t theirs = guest_port(b), heard;
+
+	alarm(120);
+	for (int life = 0; life < 3; life++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			echo((uint32_t[]){ b->domid, theirs });
+		for (int i = 0; i < 2000; i++) {
+			assert_int_equal(xensim_events_wait(b->events,
+							    i % 2 ? -1 : 100000,
+							    &heard),
+					 0);
+			assert_int_equal(heard, theirs);
+			xensim_evtchn_send(b->guest, theirs);
+		}
+		kill_child(pid);
+	}
+	alarm(0);
+	assert_false(guest_handle(b)->deaf);
+}
+
 /* --- A locked-down backend --------------------------------------------------------- */
 
 struct order {
@@ -359,18 +562,22 @@ static void check_adoption(int fd)
 	require(xenevtchn_close(h) == 0);
 }
 
-static _Noreturn void locked_down_main(int orders, int device)
+/* It has the bell of one domain, and not that of a later one. */
+static _Noreturn void locked_down_main(int orders, int device, uint32_t domid)
 {
 	xengnttab_handle *gnttab = xengnttab_open(NULL, 0);
 	xenevtchn_handle *evtchn = xenevtchn_open(NULL, 0);
+	xenevtchn_handle *own = restricted(domid);
 	struct order order;
 
 	require(gnttab && evtchn);
 	lock_down();
 	check_adoption(device);
 	while (read(orders, &order, sizeof(order)) == sizeof(order))
-		serve_order(gnttab, evtchn, &order);
-	require(xenevtchn_close(evtchn) == 0 && xengnttab_close(gnttab) == 0);
+		serve_order(gnttab, order.domid == domid ? own : evtchn,
+			    &order);
+	require(xenevtchn_close(own) == 0 && xenevtchn_close(evtchn) == 0 &&
+		xengnttab_close(gnttab) == 0);
 	_exit(0);
 }
 
@@ -401,7 +608,7 @@ static void test_locked_down(void **state)
 	pid = fork();
 	if (pid == 0) {
 		close(orders[1]);
-		locked_down_main(orders[0], xenevtchn_fd(b->evtchn));
+		locked_down_main(orders[0], xenevtchn_fd(b->evtchn), b->domid);
 	}
 	order_once(b, orders[1], NULL);
 	both_setup((void **)&second);
@@ -413,6 +620,7 @@ static void test_locked_down(void **state)
 		spawn(bind_and_stay, (uint32_t[]){ stale.domid, stale.port });
 	kill_child(predecessor);
 	order_once(b, orders[1], &stale);
+	assert_false(guest_handle(b)->deaf);
 
 	close(orders[1]);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -437,10 +645,16 @@ int main(int argc, char **argv)
 		TEST(test_wait_and_kick),
 		TEST(test_many_ports),
 		TEST(test_wait_by_descriptor),
+		TEST(test_bell),
+		TEST(test_no_bell),
+		TEST(test_bell_switched_off),
+		TEST(test_one_listener),
+		TEST(test_echo),
 		TEST(test_locked_down),
 	};
 
 	(void)argc;
+	unsetenv("XENSIM_FUTEX"); /* the tests set it where they want it */
 	need_machine(argv);
 	return cmocka_run_group_tests_name("events", tests, NULL, NULL);
 }

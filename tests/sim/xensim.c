@@ -354,6 +354,7 @@ static int cmd_qemu(int argc, char **argv)
 	snprintf(preload, sizeof(preload), "%s/preload-qemu.so",
 		 machine_lib_dir());
 	setenv("LD_PRELOAD", preload, 1);
+	setenv("XENSIM_UNCONFINED", "1", 1);
 	execv(program, args);
 	return fail(program, -errno);
 }
