@@ -293,14 +293,16 @@ static int also_transport(struct vbd *vbd)
  * disk), whatever it has written itself.  So a connection has them only if what stands
  * in our directory says so, whoever wrote it, before and after: it is written when the
  * disk is offered, by the configuration, and stays as it is until the guest has left.
+ * In InitWait some frontends have read it, others have not (Linux reads it when we are
+ * Connected): until they connect it may be taken back, but not be offered after all.
  */
-static bool offers_persistent(struct vbd *vbd)
+static bool offers_persistent(struct vbd *vbd, bool if_absent)
 {
 	uint32_t value = 0;
+	int r = store_read_u32(vbd->store, vbd->path, "feature-persistent", 1,
+			       &value);
 
-	return store_read_u32(vbd->store, vbd->path, "feature-persistent", 1,
-			      &value) == 0 &&
-	       value == 1;
+	return r == -ENOENT ? if_absent : r == 0 && value == 1;
 }
 
 static int also_first_transport(struct vbd *vbd)
@@ -312,9 +314,11 @@ static int also_first_transport(struct vbd *vbd)
 	if (r < 0 && r != -ENOENT && r != -EINVAL)
 		return r;
 	if (state == XenbusStateConnected || state == XenbusStateClosing)
-		vbd->persistent = offers_persistent(vbd);
+		vbd->persistent = offers_persistent(vbd, false);
 	else if (vbd->connect.nr_rings == 0)
-		vbd->persistent = vbd->broker->settings->persistent_grants;
+		vbd->persistent = vbd->broker->settings->persistent_grants &&
+				  (state != XenbusStateInitWait ||
+				   offers_persistent(vbd, true));
 	return also_transport(vbd);
 }
 
@@ -365,20 +369,21 @@ static void note_trouble(struct vbd *vbd)
 }
 
 /* What the frontend wants.  Once per connection: what it writes later does not
- * count. */
+ * count.  Nor does what it says of persistent grants that it was not offered. */
 static int read_connection(struct vbd *vbd, char *why)
 {
 	bool wanted = false;
-	int r;
+	int r = 0;
 
 	if (vbd->connect.nr_rings > 0)
 		return 0;
-	r = frontend_persistent(vbd->store, vbd->frontend, &wanted, why);
+	vbd->persistent = offers_persistent(vbd, false);
+	if (vbd->persistent)
+		r = frontend_persistent(vbd->store, vbd->frontend, &wanted,
+					why);
 	if (r < 0)
 		return r;
-	vbd->persistent = offers_persistent(vbd);
-	vbd->connect.flags =
-		wanted && vbd->persistent ? MSG_CONNECT_PERSISTENT : 0;
+	vbd->connect.flags = wanted ? MSG_CONNECT_PERSISTENT : 0;
 	return frontend_rings(vbd->store, vbd->frontend, &vbd->connect, why);
 }
 

@@ -32,9 +32,10 @@ static int teardown(void **state)
 /* Up to the worker's connect. */
 static struct disk *begin(uint32_t domid, bool offered, const char *wanted)
 {
-	struct disk *disk = world_attach(NODE_VBD, domid, "null");
+	struct disk *disk;
 
 	world.settings.persistent_grants = offered;
+	disk = world_attach(NODE_VBD, domid, "null");
 	world_add(disk);
 	world_answer(disk, 0);
 	world_frontend_rings(disk, 1);
@@ -89,6 +90,16 @@ static void a_word_that_is_no_number(void **state)
 		"22 frontend's feature-persistent: not a number from 0 to 1");
 }
 
+/* It served before there were persistent grants, and does now. */
+static void a_word_that_nobody_wanted(void **state)
+{
+	struct disk *disk = begin(5, false, "yes");
+
+	(void)state;
+	assert_flags(disk, 0);
+	finish(disk);
+}
+
 /* Another worker; another broker; the script once more. */
 static void stays_as_it_is(struct disk *disk, bool was)
 {
@@ -139,6 +150,46 @@ static void stays_while_the_guest_does(void **state)
 	}
 }
 
+/* The configuration changes between the offer and the script's call: a guest may have
+ * read the offer by then. */
+static void not_offered_after_all(void **state)
+{
+	for (uint32_t was = 0; was < 2; was++) {
+		struct disk *disk;
+
+		(void)state;
+		world.settings.persistent_grants = was;
+		disk = world_attach(NODE_VBD, 5 + was, "null");
+		assert_be(disk, 2);
+		assert_offers(disk, was ? "1" : "0");
+		world.settings.persistent_grants = !was;
+		world_add(disk);
+		world_answer(disk, 0);
+		assert_offers(disk, "0");
+		world_frontend_rings(disk, 1);
+		world_frontend(disk, "feature-persistent", "1");
+		world_frontend(disk, "state", "3");
+		assert_flags(disk, 0);
+		finish(disk);
+		assert_offers(disk, "0");
+	}
+}
+
+/* Taken from xen-blkback, which says nothing of it before it is connected. */
+static void offered_by_nobody(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+
+	(void)state;
+	assert_be(disk, 2);
+	fake_remove(world.store,
+		    "/local/domain/0/backend/vbd/5/51712/feature-persistent");
+	world.settings.persistent_grants = true;
+	world_add(disk);
+	assert_offers(disk, "1");
+	world_answer(disk, 0);
+}
+
 /* By a broker that died before it could write Connected. */
 static void offered_by_another(void **state)
 {
@@ -165,8 +216,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(both_have_to_want_it),
 		TEST(a_word_that_is_no_number),
+		TEST(a_word_that_nobody_wanted),
 		TEST(stays_while_the_guest_does),
 		TEST(offered_by_another),
+		TEST(not_offered_after_all),
+		TEST(offered_by_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
