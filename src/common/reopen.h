@@ -7,9 +7,10 @@
 #define XENDISK_REOPEN_H
 
 /*
- * Opens the file that path_fd (O_PATH, stays the caller's) is of; any thread.  An
- * -errno in its place is returned.  flags: of open(2), without O_CREAT, O_NOFOLLOW.  Its time of access is left alone
- * where that may be asked for (O_NOATIME: the owner, CAP_FOWNER).
+ * Opens the file that path_fd (O_PATH, stays the caller's) is of; any thread.  A
+ * path_fd that is an -errno is returned.  flags: of open(2); O_CREAT and O_NOFOLLOW
+ * mean nothing here.  Its time of access is left alone where that may be asked for
+ * (O_NOATIME: the owner, CAP_FOWNER).
  * The descriptor; -EISDIR: a folder, without O_DIRECTORY; -ENOTBLK: neither a file
  * nor a block device, of which opening alone may do harm; or -errno.
  */
