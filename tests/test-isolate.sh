@@ -16,6 +16,7 @@ exec strace -ff -o '$tmp/trace/t' -e trace=!futex \\
 END
 chmod +x "$tmp/traced"
 export XENDISK_LIBEXEC_DIR=$top_builddir
+unset GLIBC_TUNABLES
 XENDISKD=$tmp/traced daemon_start
 dom=$(domain)
 
@@ -89,3 +90,7 @@ opened | head | sed 's/^/# /'
 # Shown to catch: the same pattern finds opens before the filter.
 ok "an open would have been seen" \
 	grep -qE "$forbidden" "$tmp"/trace/t.*
+
+# --- Restartable sequences: spawn.c -------------------------------------------
+mapfile -t workers < <(grep -l 'seccomp(SECCOMP_SET_MODE_FILTER' "$tmp"/trace/t.*)
+ok "nor has a worker restartable sequences" fails 1 '' grep -h '^rseq(' "${workers[@]}"
