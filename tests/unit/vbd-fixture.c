@@ -447,6 +447,7 @@ struct disk *world_attach(enum node_kind kind, uint32_t domid,
 {
 	struct disk *disk = &world.disks[world.nr_disks++];
 
+	assert(world.nr_disks <= WORLD_MAX_DISKS);
 	disk->at = (struct node_address){ kind, domid, 51712 };
 	(void)snprintf(disk->be, sizeof(disk->be),
 		       "/local/domain/0/backend/%s/%u/51712",
