@@ -56,7 +56,7 @@ script_of()
 # --- A disk and its guest ---------------------------------------------------------
 # Deaths one after the other make the broker wait longer and longer: a disk is
 # good for a few.
-dom="" on="" deaths=0
+dom="" on="" deaths=0 size=1M
 # On a busy machine the broker now and then does not notice a disk that is attached
 # right after another was detached: that is tried once more, and told.
 attach_again()
@@ -65,14 +65,15 @@ attach_again()
 	toolstack detach "$dom" xvdb || :
 	toolstack attach "$dom" xvdb "${disks[$1]}"
 }
+# attach DISK [SIZE]: of the part of it that a guest uses.
 attach()
 {
 	[ -z "$on" ] || toolstack detach "$dom" xvdb
-	on=$1 deaths=0
+	on=$1 deaths=0 size=${2:-1M}
 	fault orders
 	toolstack attach "$dom" xvdb "${disks[$1]}" || attach_again "$1" || return
 	rm -f "$tmp/model"
-	guest "$dom" xvdb verify --persist "$tmp/model" --size 1M --requests 1
+	guest "$dom" xvdb verify --persist "$tmp/model" --size "$size" --requests 1
 }
 ready() { [ "$on" = "$1" ] && [ $deaths -lt 4 ] || attach "$1" > "$tmp/out" 2>&1; }
 
@@ -105,7 +106,7 @@ snapshots()
 verify()
 {
 	local out
-	out=$(guest "$dom" xvdb verify --persist "$tmp/model" --size 1M \
+	out=$(guest "$dom" xvdb verify --persist "$tmp/model" --size "$size" \
 		--queues 2 --depth 8 --requests "$1" --timeout 60 --seconds 60 \
 		--seed $RANDOM "${@:2}" 2>&1) || {
 		echo "$out"
@@ -156,15 +157,16 @@ dies()
 		return 2
 	fi
 }
-# What exists already is not made again: what makes it is met on a new disk.  And
-# a deed is one of chance: a place that it seldom passes often is met another time.
+# What exists already is not made again: what makes it is met on a new disk, or, as a
+# git disk's layer outlives a detach, on more of it.  And a deed is one of chance: a
+# place that it seldom passes often is met another time.
 dies_at_last()
 {
-	local rc=0
+	local rc=0 more
 	dies "${@:2}" || rc=$?
-	for _ in 1 2 3; do
+	for more in 2M 4M 8M; do
 		[ $rc = 2 ] || break
-		attach "$1" || return
+		attach "$1" "$more" || return
 		rc=0
 		dies "${@:2}" || rc=$?
 	done
