@@ -133,11 +133,12 @@ does()
 # Orders that lead to a death there: the first ones make it possible.
 orders_for()
 {
-	[ "$2,$1" != again,begun_again ] || set -- "$1" reopen "$3"
-	case $2 in
-	again) echo "kill:answer_noted:6 kill:$1:$3" ;;
-	reopen) echo "kill:submitted:6 kill:$1:$3" ;;
-	bad_flush) echo "fail:sys_fdatasync:1:EIO kill:$1:$3" ;;
+	case $2,$1 in
+	# Memory answers while it is asked: begun and not done is a request just before.
+	again,begun_again) echo "kill:begun:6 kill:$1:$3" ;;
+	again,*) echo "kill:answer_noted:6 kill:$1:$3" ;;
+	reopen,*) echo "kill:submitted:6 kill:$1:$3" ;;
+	bad_flush,*) echo "fail:sys_fdatasync:1:EIO kill:$1:$3" ;;
 	*) echo "kill:$1:$3" ;;
 	esac
 }
