@@ -357,6 +357,20 @@ if command -v psktool > /dev/null; then
 	ok "its process is replaced" eventually 20 secret --size
 	ok "... and not for what it had said of that client" \
 		grep -q 'export secret: its TLS server has ended; starting' "$tmp/log"
+
+	# What another client has written is nothing that the disk has lost: not even
+	# when the worker dies, and the process in front calls the next one.
+	shared=$(free_port)
+	ok "an expression with TLS" says '^nbds://' xendisk export 'mem(1M)' \
+		--name shared --tcp $shared --tls-psk "$tmp/keys.psk"
+	head -c 4096 /dev/urandom > "$tmp/block"
+	shared_write() { timeout 20 nbdcopy "$@" "$tmp/block" "nbds://alice@127.0.0.1:$shared/shared?tls-psk-file=$tmp/keys.psk"; }
+	ok "a client writes" shared_write
+	ok "... and another one, to the same place" timeout 20 qemu-io -f raw \
+		-c "write -P 7 0 4k" "nbd+unix:///shared?socket=$tmp/run/nbd/shared.sock"
+	kill -9 "$(pgrep -P "$daemon_pid" -f -- '--worker 32756/2')"
+	ok "the worker dies: a write and a flush, within TLS" shared_write --flush
+	ok "unexport" xendisk unexport shared
 fi
 
 # Another daemon.
