@@ -56,6 +56,7 @@ struct target {
 	enum target_link link;
 	bool recover; /* the connect under way follows a loss */
 	bool was_held; /* ... or takes up what was never lost */
+	bool waiting; /* MSG_PAUSED is ours: somebody else has it locked */
 	char refused[MSG_TEXT_MAX];
 	char broken[MSG_TEXT_MAX];
 	uint64_t up_since; /* ns */
@@ -83,6 +84,14 @@ static void set_condition(struct target *target, enum msg_condition_kind kind,
 {
 	free(target->condition[kind]);
 	target->condition[kind] = reason ? strdup(reason) : NULL;
+}
+
+/* NULL: no more.  The worker's own pauses are left alone. */
+static void set_waiting(struct target *target, const char *why)
+{
+	if (why || target->waiting)
+		set_condition(target, MSG_PAUSED, why);
+	target->waiting = why != NULL;
 }
 
 static void finish_resume(struct target *target, int err, const char *why)
@@ -240,6 +249,7 @@ static void on_connected(void *ctx, int err, const char *why)
 		if (!target->was_held) {
 			set_condition(target, MSG_RECOVERING, NULL);
 			set_condition(target, MSG_PAUSED, NULL);
+			target->waiting = false;
 		}
 	} else if (target->recover) {
 		target->link = TARGET_LOST;
@@ -252,7 +262,7 @@ static void on_connected(void *ctx, int err, const char *why)
 		if (!target->condition[MSG_PAUSED])
 			log_disk(&target->who, LOG_LEVEL_WARNING,
 				 "waiting for the disk: %s", why);
-		set_condition(target, MSG_PAUSED, why);
+		set_waiting(target, why);
 		pause_for(target, BUSY_PAUSE_MS);
 	} else {
 		target->link = TARGET_DOWN;
@@ -311,6 +321,8 @@ static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 					 "recovering",
 		  set ? ": " : " no more", set ? reason : "");
 	set_condition(target, kind, set ? reason : NULL);
+	if (kind == MSG_PAUSED)
+		target->waiting = false;
 	target->changed(target->ctx);
 }
 
@@ -611,6 +623,7 @@ void target_give_up(struct target *target)
 		target->link = TARGET_DOWN;
 	target->refused[0] = '\0';
 	set_condition(target, MSG_RECOVERING, NULL);
+	set_waiting(target, NULL);
 }
 
 int target_resume(struct target *target, bool accept_loss,

@@ -92,7 +92,7 @@ void target_disconnect(struct target *target);
  * becomes TARGET_LOST. */
 void target_inherit(struct target *target);
 /* The guest does not wait any more: TARGET_LOST becomes TARGET_DOWN, and a
- * refusal is forgotten. */
+ * refusal is forgotten, and that the disk was locked by somebody else. */
 void target_give_up(struct target *target);
 
 int target_resume(struct target *target, bool accept_loss,

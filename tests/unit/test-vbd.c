@@ -633,6 +633,30 @@ static void a_disk_still_locked_elsewhere(void **state)
 	assert_be(disk, 4);
 }
 
+/* A guest that has gone waits for nothing: its disk is closed, not paused as well. */
+static void gone_while_locked_elsewhere(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+	struct vbd_view view;
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, 0);
+	world_frontend_rings(disk, 1);
+	world_frontend(disk, "state", "3");
+	world_answer(disk, -EBUSY);
+	vbd_view(disk->vbd, &view);
+	assert_non_null(view.condition[MSG_PAUSED]);
+	fake_end_domain(world.store, 5);
+	vbd_touch(disk->vbd);
+	world_settle();
+	assert_be(disk, 6);
+	assert_asked(disk, ASK_NOTHING);
+	assert_string_equal(world_view(disk), "closed");
+	vbd_view(disk->vbd, &view);
+	assert_null(view.condition[MSG_PAUSED]);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -668,6 +692,7 @@ int main(void)
 		TEST(a_ring_that_cannot_be_mapped),
 		TEST(a_ring_that_is_broken),
 		TEST(a_disk_still_locked_elsewhere),
+		TEST(gone_while_locked_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
