@@ -108,5 +108,11 @@ ok "as connected" connected
 moved() { [ "$(xendisk --json stats 5 xvdb | grep -m1 -A1 '"write"' | md5sum)" != "$1" ]; }
 ok "and its requests are answered" eventually 5 moved \
 	"$(xendisk --json stats 5 xvdb | grep -m1 -A1 '"write"' | md5sum)"
+# Nobody tells of its end, now that xenstored does not know it.
+"$xensim" domain kill 5
+kill -9 "$worker"
+gone() { ! lists 5; }
+ok "when it has gone its disk is not connected again for ever" eventually 20 gone
+ok "which is said" said "domain 5 is gone" 1
 end_process "$load"
 ok "the daemon ends" daemon_stop

@@ -251,7 +251,7 @@ static void on_connected(void *ctx, int err, const char *why)
 			set_condition(target, MSG_PAUSED, NULL);
 			target->waiting = false;
 		}
-	} else if (target->recover) {
+	} else if (target->recover && err != -ESRCH) {
 		target->link = TARGET_LOST;
 		set_condition(target, MSG_RECOVERING, why);
 		log_disk(&target->who, LOG_LEVEL_ERROR,
@@ -266,6 +266,7 @@ static void on_connected(void *ctx, int err, const char *why)
 		pause_for(target, BUSY_PAUSE_MS);
 	} else {
 		target->link = TARGET_DOWN;
+		set_condition(target, MSG_RECOVERING, NULL);
 		copy_text(target->refused, why);
 	}
 	target->changed(target->ctx);

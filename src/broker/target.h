@@ -81,7 +81,8 @@ unsigned int target_restarts(const struct target *target);
 bool target_ready(const struct target *target);
 /* A connection that is TARGET_LOST or TARGET_HELD is taken up again where it
  * was.  Ends as TARGET_UP; or TARGET_DOWN, and then target_refused() says why
- * unless it is worth another try; or TARGET_LOST, when it was one of these. */
+ * unless it is worth another try; or TARGET_LOST, when it was one of these and the
+ * guest's domain is still there. */
 void target_connect(struct target *target, const struct msg_connect *connect);
 const char *target_refused(const struct target *target);
 /* TARGET_BROKEN: how the guest broke it. */

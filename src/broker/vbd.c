@@ -629,6 +629,21 @@ static bool is_made_anew(const struct vbd *vbd)
 	       (vbd->begun || has_other_target(vbd));
 }
 
+/* xenstored has forgotten the directory.  The guest has not: it is served on, until
+ * its domain is seen to be gone, which nobody else would tell us. */
+static bool is_served_adrift(struct vbd *vbd)
+{
+	const char *refused = target_refused(vbd->target);
+
+	if (!vbd->adrift || vbd->gone)
+		return false;
+	if (refused)
+		log_guest(&vbd->who, LOG_LEVEL_WARNING, "ended: %s", refused);
+	else if (target_link(vbd->target) == TARGET_LOST)
+		connect_target(vbd);
+	return !refused;
+}
+
 void vbd_look(struct vbd *vbd)
 {
 	int r = read_states(vbd);
@@ -639,11 +654,8 @@ void vbd_look(struct vbd *vbd)
 			  "xenstore cannot be read: %s", strerror(-r));
 		return;
 	}
-	if (r == -ENOENT && vbd->adrift && !vbd->gone) {
-		if (target_link(vbd->target) == TARGET_LOST)
-			connect_target(vbd);
+	if (r == -ENOENT && is_served_adrift(vbd))
 		return;
-	}
 	vbd->adrift = false;
 	if (r == -ENOENT || vbd->gone || is_made_anew(vbd)) {
 		vbd->gone = true;

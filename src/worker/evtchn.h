@@ -20,7 +20,8 @@ void evtchn_close(struct evtchn *evtchn);
 /* Readable when a port has fired. */
 int evtchn_fd(const struct evtchn *evtchn);
 
-/* -EINVAL, -ESRCH: the guest does not hold that port for us. */
+/* -EINVAL: the guest does not hold that port for us; -ESRCH: there is no such
+ * domain. */
 int evtchn_bind(struct evtchn *evtchn, uint32_t remote_port,
 		uint32_t *ret_port);
 void evtchn_unbind(struct evtchn *evtchn, uint32_t port);

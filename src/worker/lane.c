@@ -312,6 +312,16 @@ int lane_add_ring(struct lane *lane, struct io_ring *ring, uint32_t remote_port)
 	return 0;
 }
 
+bool lane_has_guest(struct lane *lane, uint32_t remote_port)
+{
+	uint32_t port;
+	int r = evtchn_bind(lane->evtchn, remote_port, &port);
+
+	if (r == 0)
+		evtchn_unbind(lane->evtchn, port);
+	return r != -ESRCH;
+}
+
 int lane_start(struct lane *lane)
 {
 	int r = -pthread_create(&lane->thread, NULL, run, lane);

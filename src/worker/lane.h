@@ -30,6 +30,9 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 /* Gives the lane a ring that it is to serve, and binds its port. */
 int lane_add_ring(struct lane *lane, struct io_ring *ring,
 		  uint32_t remote_port);
+/* Asks the hypervisor by a port of the guest's that nobody has bound: false when
+ * there is no such domain. */
+bool lane_has_guest(struct lane *lane, uint32_t remote_port);
 int lane_start(struct lane *lane);
 /* Waits for the thread; disk->stop is set already. */
 void lane_join(struct lane *lane);

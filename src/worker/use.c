@@ -145,6 +145,18 @@ static int attach_lanes(struct worker *worker, uint32_t nr_rings, char *ret_why)
 	return 0;
 }
 
+/* -ESRCH where that is why: "invalid" is all that Linux says of a page that it cannot
+ * map.  The broker must not try again for ever. */
+static int say_unmapped(const struct worker *worker, struct lane *lane,
+			const struct msg_ring *at, int r, char *ret_why)
+{
+	if (!lane_has_guest(lane, at->event_channel))
+		return say(ret_why, -ESRCH, "domain %u is gone",
+			   worker->options->domid);
+	return say(ret_why, r, "ring %u cannot be mapped: %s", worker->nr_rings,
+		   strerror(-r));
+}
+
 static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 		       char *ret_why)
 {
@@ -157,8 +169,7 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 
 	r = grant_map(worker->grant, at->ref, at->nr_refs, &pages);
 	if (r)
-		return say(ret_why, r, "ring %u cannot be mapped: %s", index,
-			   strerror(-r));
+		return say_unmapped(worker, lane, at, r, ret_why);
 	r = io_ring_new(&ring, lane_io(lane), pages, at->nr_refs,
 			layout_of(msg->abi), &worker->stats->queue[index]);
 	if (r) {
