@@ -13,12 +13,15 @@
 /* So many bytes waiting to be sent are enough: nothing more is read. */
 #define NBD_OUTPUT_BYTES (256u << 10)
 #define NBD_MAX_EXTENTS	 1024u
-/* Buffers that are kept for the next command: of at least that many bytes, up to
- * so many in all, and so many while no command is there. */
-#define NBD_LEAST_SPARE (64u << 10)
-#define NBD_MAX_SPARE	(8u << 20)
-#define NBD_IDLE_SPARE	(1u << 20)
-#define NBD_CONTEXT_ID	1u /* of base:allocation */
+/* Buffers that are kept for the next command: up to so many bytes in all, and so
+ * many while no command is there. */
+#define NBD_MAX_SPARE  (8u << 20)
+#define NBD_IDLE_SPARE (1u << 20)
+/* Lists of them: one for each number of pages, the last one for more as well. */
+#define NBD_NR_SPARE 16u
+/* The longest head of a reply that is not the status of much, or an error's. */
+#define NBD_SMALL_HEAD 48u
+#define NBD_CONTEXT_ID 1u /* of base:allocation */
 
 /* What comes next from the client. */
 enum nbd_state {
@@ -37,10 +40,18 @@ struct nbd_extent {
 	uint32_t state;
 };
 
-/* The beginning of a buffer that nobody uses. */
+/* The beginning of memory that nobody uses. */
 struct nbd_spare {
 	struct nbd_spare *next;
+	size_t size; /* of a buffer */
+};
+
+/* What is made for each request, and always of one size: at most NBD_MAX_COMMANDS
+ * are kept. */
+struct nbd_pool {
 	size_t size;
+	struct nbd_spare *first;
+	unsigned int nr;
 };
 
 /* A piece of output: a head of our own, then perhaps a command's data, after
@@ -86,8 +97,11 @@ struct nbd_session {
 	unsigned int nr_commands; /* made and not freed */
 	unsigned int nr_pending; /* with the owner */
 	size_t memory; /* of their buffers */
-	struct nbd_spare *spare; /* the last one to be freed in front */
+	/* The last one to be freed in front. */
+	struct nbd_spare *spare[NBD_NR_SPARE];
 	size_t spare_bytes;
+	struct nbd_pool commands; /* events->command_size each */
+	struct nbd_pool outs; /* with NBD_SMALL_HEAD bytes of head */
 };
 
 /* --- handshake.c: one option, complete ------------------------------------ */
@@ -137,6 +151,10 @@ void *nbd_buffer_new(struct nbd_session *s, uint64_t length);
 void nbd_buffer_free(struct nbd_session *s, void *buffer, uint64_t length);
 /* All buffers that are kept; or those that an idle client needs not. */
 void nbd_buffer_trim(struct nbd_session *s, size_t most);
+/* All zeroes; NULL: no memory. */
+void *nbd_pool_take(struct nbd_pool *pool);
+void nbd_pool_give(struct nbd_pool *pool, void *piece);
+void nbd_pool_empty(struct nbd_pool *pool);
 
 /* --- session.c ------------------------------------------------------------ */
 

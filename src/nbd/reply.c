@@ -15,13 +15,23 @@
 
 /* --- Pieces --------------------------------------------------------------- */
 
-static struct nbd_out *new_out(size_t length)
+static struct nbd_out *new_out(struct nbd_session *s, size_t length)
 {
-	struct nbd_out *out = calloc(1, sizeof(*out) + length);
+	struct nbd_out *out = length <= NBD_SMALL_HEAD ?
+				      nbd_pool_take(&s->outs) :
+				      calloc(1, sizeof(*out) + length);
 
 	if (out)
 		out->head_length = length;
 	return out;
+}
+
+static void free_out(struct nbd_session *s, struct nbd_out *out)
+{
+	if (out->head_length <= NBD_SMALL_HEAD)
+		nbd_pool_give(&s->outs, out);
+	else
+		free(out);
 }
 
 /* Adds one or more. */
@@ -39,7 +49,7 @@ static void queue(struct nbd_session *s, struct nbd_out *out)
 
 uint8_t *nbd_out_bytes(struct nbd_session *s, size_t length)
 {
-	struct nbd_out *out = new_out(length);
+	struct nbd_out *out = new_out(s, length);
 
 	if (!out)
 		return NULL;
@@ -56,16 +66,16 @@ static void drop_first(struct nbd_session *s)
 	s->out_sent = 0;
 	if (out->command)
 		nbd_free_command(out->command);
-	free(out);
+	free_out(s, out);
 }
 
-static void free_outs(struct nbd_out *out)
+static void free_outs(struct nbd_session *s, struct nbd_out *out)
 {
 	struct nbd_out *next;
 
 	for (; out; out = next) {
 		next = out->next;
-		free(out);
+		free_out(s, out);
 	}
 }
 
@@ -119,9 +129,10 @@ void nbd_session_sent(struct nbd_session *session, size_t length)
 
 /* --- Replies: not queued yet ---------------------------------------------- */
 
-static struct nbd_out *simple_reply(uint64_t cookie, enum nbd_error error)
+static struct nbd_out *simple_reply(struct nbd_session *s, uint64_t cookie,
+				    enum nbd_error error)
 {
-	struct nbd_out *out = new_out(NBD_SIMPLE_REPLY_BYTES);
+	struct nbd_out *out = new_out(s, NBD_SIMPLE_REPLY_BYTES);
 	uint8_t *p;
 
 	if (!out)
@@ -134,14 +145,14 @@ static struct nbd_out *simple_reply(uint64_t cookie, enum nbd_error error)
 
 /* A chunk, the last one of its reply.  own: bytes of its payload that stand in
  * the head (*ret_own); more follow elsewhere. */
-static struct nbd_out *chunk(const struct nbd_session *s,
+static struct nbd_out *chunk(struct nbd_session *s,
 			     const struct nbd_command *command,
 			     enum nbd_reply_type type, size_t own, size_t more,
 			     uint8_t **ret_own)
 {
 	bool extended = s->headers == NBD_EXTENDED;
 	size_t head = extended ? NBD_EXTENDED_CHUNK_BYTES : NBD_CHUNK_BYTES;
-	struct nbd_out *out = new_out(head + own);
+	struct nbd_out *out = new_out(s, head + own);
 	uint8_t *p;
 
 	if (!out)
@@ -167,7 +178,7 @@ static void not_last(struct nbd_out *out)
 	(void)nbd_put16(out->head + 4, 0);
 }
 
-static struct nbd_out *error_reply(const struct nbd_session *s,
+static struct nbd_out *error_reply(struct nbd_session *s,
 				   const struct nbd_command *command,
 				   enum nbd_error error, const char *why)
 {
@@ -176,7 +187,7 @@ static struct nbd_out *error_reply(const struct nbd_session *s,
 	uint8_t *p;
 
 	if (s->headers == NBD_SIMPLE)
-		return simple_reply(command->cookie, error);
+		return simple_reply(s, command->cookie, error);
 	assert(length <= NBD_MAX_STRING);
 	out = chunk(s, command, NBD_REPLY_TYPE_ERROR, 6 + length, 0, &p);
 	if (!out)
@@ -219,7 +230,7 @@ static size_t find_hole(const uint8_t *data, size_t length, size_t at,
 	return length;
 }
 
-static struct nbd_out *data_chunk(const struct nbd_session *s,
+static struct nbd_out *data_chunk(struct nbd_session *s,
 				  const struct nbd_command *command, size_t at,
 				  size_t length)
 {
@@ -235,7 +246,7 @@ static struct nbd_out *data_chunk(const struct nbd_session *s,
 	return out;
 }
 
-static struct nbd_out *hole_chunk(const struct nbd_session *s,
+static struct nbd_out *hole_chunk(struct nbd_session *s,
 				  const struct nbd_command *command, size_t at,
 				  size_t length)
 {
@@ -250,7 +261,7 @@ static struct nbd_out *hole_chunk(const struct nbd_session *s,
 }
 
 /* The read's bytes from `at` on, in chunks. */
-static struct nbd_out *read_chunks(const struct nbd_session *s,
+static struct nbd_out *read_chunks(struct nbd_session *s,
 				   const struct nbd_command *command)
 {
 	struct nbd_out *first = NULL, **end = &first;
@@ -266,7 +277,7 @@ static struct nbd_out *read_chunks(const struct nbd_session *s,
 			*end = hole_chunk(s, command, at, next - at);
 		}
 		if (!*end) {
-			free_outs(first);
+			free_outs(s, first);
 			return NULL;
 		}
 		if (next < length)
@@ -276,13 +287,13 @@ static struct nbd_out *read_chunks(const struct nbd_session *s,
 	return first;
 }
 
-static struct nbd_out *read_reply(const struct nbd_session *s,
+static struct nbd_out *read_reply(struct nbd_session *s,
 				  const struct nbd_command *command)
 {
 	struct nbd_out *out;
 
 	if (s->headers == NBD_SIMPLE) {
-		out = simple_reply(command->cookie, NBD_SUCCESS);
+		out = simple_reply(s, command->cookie, NBD_SUCCESS);
 		if (out) {
 			out->payload = command->buffer;
 			out->payload_length = command->length;
@@ -308,7 +319,7 @@ static uint8_t *put_extent(const struct nbd_session *s, uint8_t *p,
 	return nbd_put32(nbd_put32(p, (uint32_t)length), state);
 }
 
-static struct nbd_out *status_reply(const struct nbd_session *s,
+static struct nbd_out *status_reply(struct nbd_session *s,
 				    const struct nbd_command *command)
 {
 	bool extended = s->headers == NBD_EXTENDED;
@@ -333,7 +344,7 @@ static struct nbd_out *status_reply(const struct nbd_session *s,
 	return out;
 }
 
-static struct nbd_out *good_reply(const struct nbd_session *s,
+static struct nbd_out *good_reply(struct nbd_session *s,
 				  const struct nbd_command *command)
 {
 	uint8_t *p;
@@ -346,7 +357,7 @@ static struct nbd_out *good_reply(const struct nbd_session *s,
 	default:
 		if (s->headers == NBD_EXTENDED)
 			return chunk(s, command, NBD_REPLY_TYPE_NONE, 0, 0, &p);
-		return simple_reply(command->cookie, NBD_SUCCESS);
+		return simple_reply(s, command->cookie, NBD_SUCCESS);
 	}
 }
 

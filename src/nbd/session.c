@@ -33,13 +33,13 @@ void nbd_free_command(struct nbd_command *command)
 	if (s->nr_commands == 0)
 		nbd_buffer_trim(s, NBD_IDLE_SPARE);
 	free(command->extents);
-	free(command);
+	nbd_pool_give(&s->commands, command);
 }
 
 static struct nbd_command *new_command(struct nbd_session *s,
 				       const struct nbd_request *request)
 {
-	struct nbd_command *command = calloc(1, s->events->command_size);
+	struct nbd_command *command = nbd_pool_take(&s->commands);
 
 	if (!command)
 		return NULL;
@@ -54,7 +54,7 @@ static struct nbd_command *new_command(struct nbd_session *s,
 	    (request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE)) {
 		command->buffer = nbd_buffer_new(s, request->length);
 		if (!command->buffer) {
-			free(command);
+			nbd_pool_give(&s->commands, command);
 			return NULL;
 		}
 	}
@@ -327,6 +327,8 @@ int nbd_session_new(struct nbd_session **ret,
 	s->events = events;
 	s->ctx = ctx;
 	s->tls = tls;
+	s->commands.size = events->command_size;
+	s->outs.size = sizeof(struct nbd_out) + NBD_SMALL_HEAD;
 	s->input = malloc(NBD_INPUT_BYTES);
 	if (!s->input || greet(s) < 0) {
 		nbd_session_free(s);
@@ -345,6 +347,8 @@ void nbd_session_free(struct nbd_session *session)
 		nbd_free_command(session->command);
 	nbd_free_output(session);
 	nbd_buffer_trim(session, 0);
+	nbd_pool_empty(&session->commands);
+	nbd_pool_empty(&session->outs);
 	free(session->allocation_name);
 	free(session->input);
 	free(session);

@@ -442,21 +442,18 @@ static void test_limit_in_buffer(void **state)
 
 /* A client that goes on reading has the same memory again; one that stops gives
  * it back. */
-static void test_buffers_are_kept(void **state)
+static void kept(uint64_t length)
 {
-	enum { LENGTH = 128 << 10, NR = 32 };
+	enum { NR = 32 };
 	const void *first[NR];
 	unsigned int same = 0;
 
-	(void)state;
-	fixture_go(&f, "disk", 0, false);
-	f.late = true;
 	request(NBD_CMD_FLUSH, 99, 0, 0);
 	for (unsigned int turn = 0; turn < 2; turn++) {
 		for (uint64_t i = 0; i < NR; i++)
-			request(NBD_CMD_READ, i, i % 8 * LENGTH, LENGTH);
+			request(NBD_CMD_READ, i, i % 8 * length, length);
 		assert_int_equal(f.nr_waiting, 1 + NR);
-		assert_int_equal(f.session->memory, NR * LENGTH);
+		assert_int_equal(f.session->memory, NR * length);
 		assert_int_equal(f.session->spare_bytes, 0);
 		for (unsigned int i = 0; i < NR; i++) {
 			first[i] = turn ? first[i] : f.waiting[1 + i]->buffer;
@@ -465,11 +462,50 @@ static void test_buffers_are_kept(void **state)
 		}
 		fixture_finish_to(&f, 1);
 		assert_int_equal(f.session->memory, 0);
-		assert_int_equal(f.session->spare_bytes, NR * LENGTH);
+		assert_int_equal(f.session->spare_bytes, NR * length);
+		assert_int_equal(f.session->commands.nr, NR);
 	}
 	assert_int_equal(same, NR);
 	fixture_finish(&f);
-	assert_int_equal(f.session->spare_bytes, NBD_IDLE_SPARE);
+	assert_true(f.session->spare_bytes <= NBD_IDLE_SPARE);
+	assert_true(f.session->spare_bytes + length > NBD_IDLE_SPARE ||
+		    f.session->spare_bytes == NR * length);
+	nbd_buffer_trim(f.session, 0);
+	assert_int_equal(f.session->spare_bytes, 0);
+	nbd_pool_empty(&f.session->commands);
+}
+
+static void test_buffers_are_kept(void **state)
+{
+	static const unsigned int pages[] = { 1, 2, 15, 16, 17, 32 };
+
+	(void)state;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	for (unsigned int i = 0; i < ARRAY_SIZE(pages); i++)
+		kept(pages[i] * 4096);
+}
+
+/* Nothing of a command is left in the next one at its place. */
+static void test_commands_are_new(void **state)
+{
+	static const struct nbd_command none = { .next = NULL };
+	const struct nbd_command *command;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_EXTENDED_HEADERS, true);
+	f.late = true;
+	for (uint64_t i = 0; i < 2; i++) {
+		fixture_request(&f, true, 0, NBD_CMD_BLOCK_STATUS, i, 0,
+				FIXTURE_SIZE);
+		command = f.waiting[0];
+		assert_ptr_equal(command->extents, none.extents);
+		assert_int_equal(command->nr_extents, 0);
+		assert_ptr_equal(command->buffer, NULL);
+		assert_true(nbd_command_extent(f.waiting[0], 512, 0));
+		fixture_finish(&f);
+	}
+	assert_int_equal(f.session->commands.nr, 1);
 }
 
 /* However many lengths it uses. */
@@ -501,6 +537,7 @@ int main(void)
 		T(test_greedy),		  T(test_many_commands),
 		T(test_limit_in_buffer),  T(test_payload_at_the_limit),
 		T(test_buffers_are_kept), T(test_buffers_have_a_limit),
+		T(test_commands_are_new),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
