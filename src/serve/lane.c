@@ -50,6 +50,7 @@ struct serve_lane {
 	struct spin spin;
 	pthread_mutex_t lock; /* of newcomers */
 	struct newcomer *newcomers;
+	_Atomic(bool) has_newcomers; /* asked in each round, without the lock */
 	pthread_t thread;
 	bool running;
 };
@@ -106,8 +107,11 @@ static struct newcomer *take_newcomers(struct serve_lane *lane)
 {
 	struct newcomer *first;
 
+	if (!atomic_load(&lane->has_newcomers))
+		return NULL;
 	(void)pthread_mutex_lock(&lane->lock);
 	first = TAKE_PTR(lane->newcomers);
+	atomic_store(&lane->has_newcomers, false);
 	(void)pthread_mutex_unlock(&lane->lock);
 	return first;
 }
@@ -134,6 +138,7 @@ int serve_lane_give(struct serve_lane *lane, int fd)
 	(void)pthread_mutex_lock(&lane->lock);
 	newcomer->next = lane->newcomers;
 	lane->newcomers = newcomer;
+	atomic_store(&lane->has_newcomers, true);
 	(void)pthread_mutex_unlock(&lane->lock);
 	engine_wake(lane->engine);
 	return 0;
