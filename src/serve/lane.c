@@ -201,8 +201,8 @@ static bool is_pending(const struct serve_lane *lane)
 #define ROUNDS_WITHOUT_ENGINE 256u
 
 /* Of a lane's time, for looking: with a client on another CPU it buys requests a
- * second for CPU that others may want; tests/bench/nbd has the point. */
-#define SPIN_PERCENT 30u
+ * second for CPU that others may want.  The first tenth buys most (HACKING.md). */
+#define SPIN_PERCENT 10u
 
 /* The kernel likes to put a client on the CPU of who answers it: so that is offered
  * first.  A look is a system call, and takes locks that the client needs to send
