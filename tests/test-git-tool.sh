@@ -36,6 +36,8 @@ ok "a verb that is none" fails 2 "git: nothing: there is no such verb" xgit noth
 ok "an option that is none" fails 2 "git log: --some: there is no such option" \
 	xgit log --some a b
 ok "too few arguments" fails 2 "git log: usage: xendisk git log REPO DISK" xgit log a
+ok "... and what else must be there" \
+	fails 2 "usage: xendisk git create REPO DISK --size SIZE \[OPTION\]" xgit create a
 complete() { [ "$("$top_builddir/xendisk" complete -- "${@:2}" | tr '\n' ' ')" = "$1 " ]; }
 ok "completion: verbs" complete "doctor" git doc
 ok "completion: options" complete "--output" git export r d --o

@@ -28,6 +28,24 @@ ok "xendisk: the options" same "$(help_options)" "$(man_options "$page")"
 ok "xendisk: the synopsis has every verb's options" \
 	same "$(help_options | grep -vE -- '--(json|help|version)$')" \
 	"$(sed -n '/^=head1 SYNOPSIS/,/^=head1 DESC/p' "$page" | options)"
+ok "-h is --help" says '^usage: xendisk list \[DOM\]$' xendisk list -h
+ok "... before the verb, too" says '^  list ' xendisk -h
+# The last column begins where it does in the line before, and ends in time.
+in_columns()
+{
+	"$@" | awk 'length($0) > 80 { print; bad = 1 }
+		/^  [-a-z]/ && !/^  --(json|help|version|run-dir)/ {
+			at = 3
+			while (match(substr($0, at), /[^ ]  +[^ ]/))
+				at += RSTART + RLENGTH - 2
+			if (last && at != last) { print; bad = 1 }
+			last = at
+		}
+		END { exit bad || !last }'
+}
+ok "the verbs stand in columns" in_columns "$command" --help
+ok "those of git, too" in_columns "$command" git --help
+ok "and options" in_columns "$command" serve --help
 ok "xendiskd: the options" same "$("$daemon" --help | options)" \
 	"$(man_options "$top_srcdir/man/xendiskd.8.pod")"
 

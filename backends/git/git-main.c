@@ -15,8 +15,9 @@ const struct program program = {
 	.prefix = "git ",
 	.alone = "git: ",
 	.about =
-		"REPO is the folder of a bare repository.  DISK is a branch "
-		"of it, REV any revision\nthat git knows.  See xendisk-git(7).",
+		"REPO is the folder of a bare repository.  DISK is a branch of it, "
+		"REV any\n"
+		"revision that git knows.  See xendisk-git(7).",
 };
 
 static enum status verb_complete(const struct invocation *call)
@@ -60,7 +61,7 @@ const struct verb verbs[] = {
 	  .max_args = 2,
 	  .summary = "make a disk, all zero; prints the commit",
 	  .options = { { "message", "TEXT", "of the commit" },
-		       { "size", "SIZE", "of the disk" },
+		       { "size", "SIZE", "of the disk", true },
 		       { "chunk", "SIZE", "16K to 1M; else by its size" } },
 	  .letters = "m",
 	  .once = true,
@@ -81,8 +82,7 @@ const struct verb verbs[] = {
 	  .synopsis = "REPO REV NEW",
 	  .min_args = 3,
 	  .max_args = 3,
-	  .summary =
-		  "make a disk that begins as another one; prints the commit",
+	  .summary = "make a disk of any state; prints the commit",
 	  .run = verb_fork },
 	{ .name = "rollback",
 	  .synopsis = "REPO DISK REV",
@@ -100,7 +100,7 @@ const struct verb verbs[] = {
 	  .min_args = 2,
 	  .max_args = 2,
 	  .summary = "write a disk into a raw image",
-	  .options = { { "output", "FILE", "the image" },
+	  .options = { { "output", "FILE", "the image", true },
 		       { "force", NULL, "also over a file that is there" } },
 	  .letters = "o",
 	  .once = true,
@@ -118,7 +118,7 @@ const struct verb verbs[] = {
 	  .synopsis = "REPO A B",
 	  .min_args = 3,
 	  .max_args = 3,
-	  .summary = "list the bytes and files that are others in revision B",
+	  .summary = "list the bytes and files that B has otherwise",
 	  .options = { { "bytes", NULL, "only those, not the files" },
 		       { "files", NULL, "only those, not the bytes" } },
 	  .run = verb_diff },
@@ -126,7 +126,7 @@ const struct verb verbs[] = {
 	  .synopsis = "REPO REMOTE DISK",
 	  .min_args = 3,
 	  .max_args = 3,
-	  .summary = "bring a disk to another repository; prints the commit",
+	  .summary = "bring a disk elsewhere; prints the commit",
 	  .options = { { "auto", NULL, "its interval snapshots, too" },
 		       { "lease", "TIME", "nobody else for so long (1h)" },
 		       { "release", NULL, "others may push from now on" },
@@ -146,7 +146,7 @@ const struct verb verbs[] = {
 	  .min_args = 2,
 	  .max_args = 2,
 	  .summary = "remove interval snapshots that need not stay",
-	  .options = { { "keep", "RULES", "24h,7d,4w: those that stay" } },
+	  .options = { { "keep", "RULES", "24h,7d,4w: those that stay", true } },
 	  .once = true,
 	  .run = verb_thin },
 	{ .name = "gc",

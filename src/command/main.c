@@ -12,8 +12,9 @@ const struct program program = {
 	.prefix = "",
 	.alone = "",
 	.run_dir = "/run/xendiskd",
-	.about = "DOM is a domain id, a name or a UUID.  EXPR is a disk "
-		 "expression, see xendisk-spec(7).",
+	.about = "DOM is a domain id, a name or a UUID, VDEV is xvdb, hda, sda "
+		 "or a number.\n"
+		 "EXPR is a disk expression, see xendisk-spec(7).",
 };
 
 const struct verb verbs[] = {
@@ -53,7 +54,7 @@ const struct verb verbs[] = {
 	  .synopsis = "DOM VDEV",
 	  .min_args = 2,
 	  .max_args = 2,
-	  .summary = "all about one disk: its stack and both sides in xenstore",
+	  .summary = "all about one disk: stack, both sides in xenstore",
 	  .run = verb_show },
 	{ .name = "stats",
 	  .synopsis = "[DOM VDEV]",
@@ -77,7 +78,7 @@ const struct verb verbs[] = {
 	  .synopsis = "[NAME=]EXPR...",
 	  .min_args = 1,
 	  .max_args = 64,
-	  .summary = "an NBD server of disks; needs neither Xen nor the daemon",
+	  .summary = "an NBD server of disks, without Xen and daemon",
 	  .options = { { "socket", "PATH", "listen on a unix socket" },
 		       { "tcp", "[ADDR:]PORT",
 			 "listen on TCP; on 127.0.0.1 if no ADDR is given" },
@@ -128,7 +129,7 @@ const struct verb verbs[] = {
 	  .synopsis = "DOM VDEV [SIZE]",
 	  .min_args = 2,
 	  .max_args = 3,
-	  .summary = "make a disk larger, or as large as its storage is now",
+	  .summary = "make a disk larger, or as large as its storage is",
 	  .run = verb_resize },
 	{ .name = "resume",
 	  .synopsis = "DOM VDEV",
@@ -158,7 +159,7 @@ const struct verb verbs[] = {
 	{ .name = "git",
 	  .synopsis = "VERB [...]",
 	  .max_args = 64,
-	  .summary = "disks in git repositories; git --help lists its verbs",
+	  .summary = "disks in git repositories; see git --help",
 	  .raw = true,
 	  .run = verb_git },
 	{ .name = "version",

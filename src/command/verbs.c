@@ -38,13 +38,41 @@ const char *option(const struct invocation *call, const char *name)
 
 /* --- Help --------------------------------------------------------------------- */
 
+/* All that must be given; what need not be is an OPTION. */
+static char *usage(const struct verb *v)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	bool more = false;
+
+	if (!out)
+		return NULL;
+	fprintf(out, "usage: %s %s%s%s", program.name, v->name,
+		*v->synopsis ? " " : "", v->synopsis);
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
+		const struct verb_option *o = &v->options[i];
+
+		if (o->required)
+			fprintf(out, " --%s %s", o->name, o->arg);
+		else
+			more = true;
+	}
+	fputs(more ? " [OPTION]..." : "", out);
+	return fclose(out) == 0 ? text : NULL;
+}
+
 static void print_verbs(void)
 {
+	int width = 0;
+
 	printf("usage: %s%s VERB [...]\n\n", program.name,
 	       program.run_dir ? " [--run-dir DIR]" : "");
 	for (const struct verb *v = verbs; v->name; v++)
+		width = MAX(width, v->hidden ? 0 : (int)strlen(v->synopsis));
+	for (const struct verb *v = verbs; v->name; v++)
 		if (!v->hidden)
-			printf("  %-8s %-12s  %s\n", v->name, v->synopsis,
+			printf("  %-8s %-*s  %s\n", v->name, width, v->synopsis,
 			       v->summary);
 	putchar('\n');
 	if (program.run_dir)
@@ -58,20 +86,28 @@ static void print_verbs(void)
 	       program.about);
 }
 
+/* "-m, --message TEXT"; its length. */
+static int print_option(char *buf, size_t size, const struct verb *v, int n)
+{
+	const char letter[] = { '-', option_letter(v, n), ',', ' ', '\0' };
+	const struct verb_option *o = &v->options[n];
+
+	return snprintf(buf, size, "%s--%s%s%s", letter[1] ? letter : "",
+			o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+}
+
 static void print_verb(const struct verb *v)
 {
-	printf("usage: %s %s%s%s\n%s\n", program.name, v->name,
-	       *v->synopsis ? " " : "", v->synopsis, v->summary);
-	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
-		const char letter[] = { '-', option_letter(v, i), ',', ' ',
-					'\0' };
-		char left[40];
+	cleanup_free char *line = usage(v);
+	char left[40];
+	int width = 0;
 
-		snprintf(left, sizeof(left), "%s--%s%s%s",
-			 letter[1] ? letter : "", v->options[i].name,
-			 v->options[i].arg ? " " : "",
-			 v->options[i].arg ? v->options[i].arg : "");
-		printf("  %-16s %s\n", left, v->options[i].help);
+	printf("%s\n%s\n", line ? line : "", v->summary);
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++)
+		width = MAX(width, print_option(left, sizeof(left), v, i));
+	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
+		(void)print_option(left, sizeof(left), v, i);
+		printf("  %-*s  %s\n", width, left, v->options[i].help);
 	}
 }
 
@@ -87,6 +123,7 @@ enum { OPT_JSON = MAX_OPTIONS, OPT_HELP, OPT_RUN_DIR, NR_OPTIONS };
 static void fill_letters(const struct verb *v, char *letters)
 {
 	*letters++ = ':';
+	*letters++ = 'h';
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
 		if (!option_letter(v, i))
 			continue;
@@ -104,6 +141,8 @@ static int option_number(const struct verb *v, int c)
 
 	if (c >= FIRST_LONG)
 		return c - FIRST_LONG;
+	if (c == 'h')
+		return OPT_HELP;
 	while (option_letter(v, i) != c)
 		i++;
 	return i;
@@ -145,7 +184,7 @@ static int verb_options(struct invocation *call, int argc, char **argv,
 			enum status *ret_status)
 {
 	struct option opts[NR_OPTIONS + 1];
-	char letters[2 * MAX_OPTIONS + 2];
+	char letters[2 * MAX_OPTIONS + 3];
 	const struct verb *v = call->verb;
 	int c;
 
@@ -184,6 +223,7 @@ static int verb_options(struct invocation *call, int argc, char **argv,
 static enum status run_verb(struct invocation *call, int argc, char **argv)
 {
 	const struct verb *v = call->verb;
+	cleanup_free char *line = NULL;
 	enum status status;
 
 	optind = 1;
@@ -192,9 +232,8 @@ static enum status run_verb(struct invocation *call, int argc, char **argv)
 	call->args = argv + optind;
 	call->nr_args = argc - optind;
 	if (call->nr_args < v->min_args)
-		return fail(STATUS_USAGE, "%s%s: usage: %s %s %s",
-			    program.prefix, v->name, program.name, v->name,
-			    v->synopsis);
+		return fail(STATUS_USAGE, "%s%s: %s", program.prefix, v->name,
+			    (line = usage(v)) ? line : "no memory");
 	if (call->nr_args > v->max_args)
 		return fail(STATUS_USAGE, "%s%s: %s: one argument too many",
 			    program.prefix, v->name, call->args[v->max_args]);
@@ -216,7 +255,7 @@ static int global_options(int argc, char **argv, struct invocation *call,
 
 	opterr = 0;
 	*ret_status = STATUS_DONE;
-	while ((c = getopt_long(argc, argv, "+:", opts, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "+:h", opts, NULL)) != -1) {
 		switch (c) {
 		case FIRST_LONG + 'j':
 			call->json = true;
@@ -228,6 +267,7 @@ static int global_options(int argc, char **argv, struct invocation *call,
 			printf("xendisk %s\n", PACKAGE_VERSION);
 			return 0;
 		case FIRST_LONG + 'h':
+		case 'h':
 			print_verbs();
 			return 0;
 		default:

@@ -29,6 +29,7 @@ struct verb_option {
 	const char *name;
 	const char *arg; /* its name in the help; NULL: takes none */
 	const char *help;
+	bool required; /* the verb complains when it is missing */
 };
 
 struct invocation;
