@@ -25,6 +25,8 @@ struct parser {
 	size_t at;
 	unsigned int level; /* of parentheses, in this text */
 	unsigned int names; /* how many @names led here */
+	const char *name; /* the last of them */
+	const struct parser *outer; /* of the text that has it */
 	unsigned int *layers; /* shared with the parsers of named disks */
 	const struct expr_env *env;
 	struct expr_error *error;
@@ -506,6 +508,13 @@ static int parse_text(struct parser *p, struct layer **ret)
 	return p->text[p->at] == '\0' ? 0 : unexpected(p, "the end");
 }
 
+static bool leads_here(const struct parser *p, const char *name)
+{
+	while (p && p->name && strcmp(p->name, name) != 0)
+		p = p->outer;
+	return p && p->name;
+}
+
 /* The text behind "@name", by a parser of its own. */
 static int named_text(struct parser *p, const char *name, const char *text,
 		      size_t position, struct layer **ret)
@@ -513,12 +522,17 @@ static int named_text(struct parser *p, const char *name, const char *text,
 	struct expr_error inner = { 0, "" };
 	struct parser q = { .text = text,
 			    .names = p->names + 1,
+			    .name = name,
+			    .outer = p,
 			    .layers = p->layers,
 			    .env = p->env,
 			    .error = &inner };
 	struct layer *layer = NULL;
 	int r;
 
+	if (leads_here(p, name))
+		return expr_fail(p->error, position,
+				 "@%.60s is a part of itself", name);
 	/* A named disk may name another, but not without end. */
 	if (q.names > EXPR_MAX_LEVELS)
 		return expr_fail(p->error, position,
@@ -526,8 +540,9 @@ static int named_text(struct parser *p, const char *name, const char *text,
 				 EXPR_MAX_LEVELS);
 	r = parse_text(&q, &layer);
 	if (r == -EINVAL)
-		(void)expr_fail(p->error, position, "@%.60s: at %zu: %.120s",
-				name, inner.position, inner.message);
+		(void)expr_fail(p->error, position,
+				"@%.60s: at byte %zu: %.120s", name,
+				inner.position, inner.message);
 	if (r < 0) {
 		expr_free(layer);
 		return r;
