@@ -53,6 +53,9 @@ ok "no disk: nothing" says '"disks": \[\]' xendisk --json stats
 ok "attach" xendisk attach web1 'mem(32M)' --vdev xvdb --direct
 ok "not connected: no rings" is 0 'scalar @q'
 
+ok "and no histograms" test "$(xendisk stats web1 xvdb)" = \
+	'requests 0, OK 0, errors 0'
+
 # --- One ring, each request known -------------------------------------------------
 
 for _ in 1 2 3; do echo "read 0 4096"; done > "$tmp/script"

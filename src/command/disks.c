@@ -137,6 +137,30 @@ static void print_keys(const char *side, json_t *keys)
 	}
 }
 
+/* "1024", "mem(1G)", "paused, recovering"; NULL: nothing to be said. */
+static char *value_text(json_t *value)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out;
+	json_t *item;
+	size_t i;
+
+	if (json_is_null(value) ||
+	    (json_is_array(value) && json_array_size(value) == 0))
+		return NULL;
+	if (json_is_string(value))
+		return strdup(json_string_value(value));
+	if (!json_is_array(value))
+		return json_dumps(value, JSON_ENCODE_ANY);
+	out = open_memstream(&text, &size);
+	if (!out)
+		return NULL;
+	json_array_foreach(value, i, item)
+		fprintf(out, "%s%s", i ? ", " : "", json_string_value(item));
+	return fclose(out) == 0 ? text : NULL;
+}
+
 static void print_disk(json_t *disk)
 {
 	const char *key;
@@ -144,12 +168,9 @@ static void print_disk(json_t *disk)
 
 	json_object_foreach(disk, key, value)
 	{
-		cleanup_free char *text =
-			json_is_string(value) ?
-				strdup(json_string_value(value)) :
-				json_dumps(value, JSON_ENCODE_ANY);
+		cleanup_free char *text = value_text(value);
 
-		if (text && !json_is_null(value)) {
+		if (text) {
 			printf("%-20s ", key);
 			print_line(text);
 		}

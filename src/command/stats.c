@@ -126,9 +126,10 @@ static void print_histogram(json_t *disk, const char *name, const char *title)
 	json_t *count;
 	const char *key;
 
+	if (json_object_size(sum) > 0)
+		printf("\n%s\n", title);
 	json_object_foreach(sum, key, count)
 		most = MAX(most, (long long)json_integer_value(count));
-	printf("\n%s\n", title);
 	for (unsigned int i = 0; i <= 512; i++) {
 		char number[16];
 		long long n;
@@ -138,7 +139,8 @@ static void print_histogram(json_t *disk, const char *name, const char *title)
 		n = number_at(sum, number);
 		width = (int)((double)n / (double)most * BAR_WIDTH + 0.5);
 		if (n > 0)
-			printf("%6u %12lld %.*s\n", i, n, width,
+			printf("%6u %12lld%s%.*s\n", i, n, width ? " " : "",
+			       width,
 			       "########################################");
 	}
 	json_decref(sum);
@@ -159,8 +161,8 @@ static void print_totals(json_t *disk)
 			errors += number_at(op, "errors");
 		}
 	}
-	printf("\nrequests %lld, OK %lld, errors %lld\n", requests,
-	       requests - errors, errors);
+	printf("%srequests %lld, OK %lld, errors %lld\n",
+	       requests > 0 ? "\n" : "", requests, requests - errors, errors);
 }
 
 void stats_print_histograms(json_t *disk)
