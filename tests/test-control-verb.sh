@@ -39,6 +39,7 @@ ok "no such disk" fails 4 'no disk' xendisk snapshot web1 xvdq
 ok "no such domain" fails 4 'web9' xendisk snapshot web9 xvdb
 ok "no such name" fails 4 'no domain has a disk "@none"' xendisk snapshot @none
 ok "no such export" fails 4 'no export "none"' xendisk status none
+ok "... as a domain without its disk" fails 4 'DOM VDEV' xendisk status web1
 ok "no disk at all" fails 2 'usage: xendisk snapshot' xendisk snapshot
 ok "-m without a message" fails 2 'snapshot: -m: an argument is missing' \
 	xendisk snapshot web1 xvdb -m

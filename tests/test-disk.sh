@@ -119,6 +119,8 @@ ok "completion: options" completes '--force ' detach web1 xvdb --f
 ok "completion: what is behind a letter is no argument" completes 'xvda xvdb ' snapshot -m what web1 x
 ok "completion: the daemon that was named" \
 	completes '' --run-dir /nonexistent detach web1 x
+ok "what is empty is not shown" fails 1 '' \
+	grep -q conditions <(xendisk show web1 xvdb)
 ok "the guest uses it" guest "$dom" xvda verify --seconds 1
 ok "detach" xendisk detach web1 xvdb
 ok "detach the other" xendisk detach web1 xvda
@@ -138,17 +140,21 @@ ok "unknown name, by xl" fails 1 'no disk "nobody"' \
 ok "and again" toolstack detach "$dom" xvdb
 ok "no such file, by the command" fails 1 'No such file' \
 	xendisk attach web1 /nonexistent
-ok "ill-typed, by the command" fails 1 'at 8: cow writes' \
+ok "ill-typed, by the command" fails 1 'at byte 8: cow writes' \
 	xendisk attach web1 'cow(/a, readonly(/b))'
 ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
 ok "no such disk" fails 4 'no disk' xendisk detach web1 xvdq
 ok "... of the daemon's" fails 4 "$dom has no disk xvdq" xendisk show web1 xvdq
 ok "no such option" fails 2 '^xendisk: list: --colour: there' xendisk list --colour
+ok "the daemon is not to be reached, and why" \
+	fails 3 'No such file or directory; is it running' \
+	xendisk --run-dir /nonexistent list
+ok "a vdev that is none" fails 2 'no virtual disk (xvdb, ' xendisk show web1 q
 ok "no such letter" fails 2 '^xendisk: list: -x: there' xendisk list -xy
 ok "no such letter before the verb" fails 2 '^xendisk: -x: there' xendisk -xy list
 ok "an option without an argument" fails 2 'json=1: it takes' xendisk list --json=1
 ok "check" says 'cow(raw(/a), mem())' xendisk check 'cow(/a, mem)'
-ok "check finds the mistake" fails 1 'at 0: mem: size is missing' \
+ok "check finds the mistake" fails 1 'at byte 0: mem: size is missing' \
 	xendisk check mem
 ok "a relative path" fails 1 'no backend "web1"; a path begins with /' \
 	xendisk check web1.img

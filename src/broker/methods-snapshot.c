@@ -79,7 +79,9 @@ static void ask_export(struct call *call, const char *name, const char *verb,
 			    call) == 0)
 		return;
 	(void)snprintf(message, sizeof(message),
-		       "there is no export \"%.200s\"", name);
+		       "there is no export \"%.200s\"; a guest's disk is DOM "
+		       "VDEV, or @NAME",
+		       name);
 	method_fail(call, "io.xendisk.NoSuchExport", message);
 }
 

@@ -303,7 +303,7 @@ enum status attach_check(const struct attach *a)
 		return status;
 	if (!json_is_true(json_object_get(reply, "ok")))
 		status = fail(
-			STATUS_FAILED, "%s: at %lld: %s", verb_name(a),
+			STATUS_FAILED, "%s: at byte %lld: %s", verb_name(a),
 			(long long)json_integer_value(
 				json_object_get(reply, "position")),
 			json_string_value(json_object_get(reply, "message")));
@@ -319,8 +319,10 @@ enum status attach_prepare(struct attach *a)
 	a->read_only = option(a->call, "readonly") != NULL;
 	a->choose = !wanted;
 	if (wanted && vdev_parse(wanted, &a->device.devid) < 0)
-		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
-			    verb_name(a), wanted);
+		return fail(
+			STATUS_USAGE,
+			"%s: \"%s\" is no virtual disk (xvdb, hda, sda or a number)",
+			verb_name(a), wanted);
 	status = attach_check(a);
 	if (status != STATUS_DONE)
 		return status;

@@ -37,7 +37,7 @@ enum status verb_check(const struct invocation *call)
 			json_object_get(reply, "position"));
 
 		text = json_string_value(json_object_get(reply, "message"));
-		status = fail(STATUS_FAILED, "check: at %d: %s", position,
+		status = fail(STATUS_FAILED, "check: at byte %d: %s", position,
 			      text ? text : "?");
 		fprintf(stderr, "  %s\n  %*s^\n", call->args[0], position, "");
 	}

@@ -11,6 +11,21 @@
 /* The daemon answers within this, or something is wrong with it. */
 #define REPLY_MAX_BYTES (16u << 20)
 
+/* What to do about it. */
+static const char *hint(int error)
+{
+	switch (error) {
+	case ENOENT:
+	case ECONNREFUSED:
+		return "; is it running?";
+	case EACCES:
+	case EPERM:
+		return "; only root may, and the user that it runs as";
+	default:
+		return "";
+	}
+}
+
 static int connect_socket(const char *run_dir, char **ret_why)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -28,8 +43,8 @@ static int connect_socket(const char *run_dir, char **ret_why)
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		int r = -errno;
 
-		*ret_why = xasprintf("cannot reach xendiskd at %s: %s",
-				     addr.sun_path, strerror(-r));
+		*ret_why = xasprintf("cannot reach xendiskd at %s: %s%s",
+				     addr.sun_path, strerror(-r), hint(-r));
 		return r;
 	}
 	return TAKE_FD(fd);

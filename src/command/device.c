@@ -55,8 +55,10 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 	if (status != STATUS_DONE)
 		return status;
 	if (vdev_parse(vdev, &ret->devid) < 0)
-		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
-			    call->verb->name, vdev);
+		return fail(
+			STATUS_USAGE,
+			"%s: \"%s\" is no virtual disk (xvdb, hda, sda or a number)",
+			call->verb->name, vdev);
 	ret->frontend = xasprintf("/local/domain/%" PRIu32
 				  "/device/vbd/%" PRIu32,
 				  ret->domid, ret->devid);
@@ -121,8 +123,10 @@ enum status device_params(const struct invocation *call, json_t **ret)
 	enum status status;
 
 	if (vdev_parse(call->args[1], &devid) < 0)
-		return fail(STATUS_USAGE, "%s: \"%s\" is no virtual disk",
-			    call->verb->name, call->args[1]);
+		return fail(
+			STATUS_USAGE,
+			"%s: \"%s\" is no virtual disk (xvdb, hda, sda or a number)",
+			call->verb->name, call->args[1]);
 	status = store_open(call, &store);
 	if (status != STATUS_DONE)
 		return status;

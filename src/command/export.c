@@ -116,10 +116,20 @@ static enum status what(const struct invocation *call, json_t **ret)
 		      fail(STATUS_USAGE, "export: EXPR: not UTF-8 text");
 }
 
+/* A domain without its disk looks like a backend that there is not. */
+static const char *hint(const struct invocation *call, const char *why)
+{
+	return call->nr_args == 1 && !strpbrk(call->args[0], "/:@(") &&
+			       strstr(why, "there is no backend") ?
+		       "; a guest's disk is DOM VDEV" :
+		       "";
+}
+
 enum status verb_export(const struct invocation *call)
 {
 	json_t *params = NULL;
 	json_t *reply = NULL;
+	cleanup_free char *why = NULL;
 	enum status status = what(call, &params);
 
 	if (status == STATUS_DONE)
@@ -128,9 +138,11 @@ enum status verb_export(const struct invocation *call)
 		json_decref(params);
 		return status;
 	}
-	status = client_call(call, "Export", params, EXPORT_TIMEOUT_S, &reply);
+	status = client_try(call, "Export", params, EXPORT_TIMEOUT_S, &reply,
+			    &why);
 	if (status != STATUS_DONE)
-		return status;
+		return fail(status, "export: %s%s", why ? why : "?",
+			    why ? hint(call, why) : "");
 	if (call->json)
 		return print_json(reply);
 	puts(text_of(json_object_get(reply, "export"), "uri"));

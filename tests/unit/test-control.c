@@ -294,7 +294,9 @@ static void test_errors(void **state)
 		{ SNAPSHOT "{\"name\":\"@wob\"}}", "io.xendisk.NoSuchDisk",
 		  "message", "no domain has a disk \"@wob\"" },
 		{ SNAPSHOT "{\"name\":\"wob\"}}", "io.xendisk.NoSuchExport",
-		  "message", "there is no export \"wob\"" },
+		  "message",
+		  "there is no export \"wob\"; a guest's disk is DOM VDEV, or "
+		  "@NAME" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"domid\":5}}",
 		  SERVICE "InvalidParameter", "parameter", "name" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"consistency\":\"good\"}}",
