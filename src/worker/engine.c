@@ -226,7 +226,9 @@ void engine_cancel(struct engine *engine)
 	while (engine->started > 0) {
 		DL_FOREACH_SAFE(engine->polls, call, next)
 			engine->ops->cancel(engine, call);
-		(void)engine->ops->run(engine, CANCEL_RETRY_NS);
+		/* Most polls have ended already, and nothing would wake us. */
+		if (engine->started > 0)
+			(void)engine->ops->run(engine, CANCEL_RETRY_NS);
 		cancel_timers(engine);
 	}
 	engine->ending = false;

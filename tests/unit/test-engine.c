@@ -336,6 +336,32 @@ static void test_poll_moves(void **state)
 	close(fds[1]);
 }
 
+/* Each lane of a disk that is disconnected waits for this. */
+static void test_cancel_is_quick(void **state)
+{
+	struct fixture *f = *state;
+	struct probe poll = { 0 };
+	uint64_t begin, least = UINT64_MAX;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	poll.sys = (struct xd_sys){ .op = XD_SYS_POLL,
+				    .fd = fds[0],
+				    .flags = POLLIN };
+	for (unsigned int i = 0; i < 5; i++) {
+		start(f->engine, &poll);
+		assert_int_equal(engine_run(f->engine, MS), 0);
+		begin = now_ns();
+		engine_cancel(f->engine);
+		least = MIN(least, now_ns() - begin);
+		assert_int_equal(poll.done, i + 1);
+		assert_int_equal(poll.res, -ECANCELED);
+	}
+	assert_in_range(least, 0, 50 * MS);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void test_dropped_timer(void **state)
 {
 	struct fixture *f = *state;
@@ -566,6 +592,7 @@ int main(void)
 		BOTH(test_more_than_entries),
 		BOTH(test_poll),
 		BOTH(test_poll_moves),
+		BOTH(test_cancel_is_quick),
 		BOTH(test_dropped_timer),
 		BOTH(test_timers),
 		BOTH(test_wait),
