@@ -295,10 +295,15 @@ static void tune_tcp(int fd)
 		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
 		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },
 	};
+	static const struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
 		(void)setsockopt(fd, options[i].level, options[i].name,
 				 &options[i].value, sizeof(int));
+	/* A connection that is given up, or whose process dies, is at its end: else the
+	 * kernel goes on to send what waits for a server that is slow, long after it has
+	 * been sent again by another one, and others have written there since. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
 static int connect_tcp(const struct server *server, char *ret_why)

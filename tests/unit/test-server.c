@@ -112,6 +112,42 @@ static void test_tcp_limits(void **state)
 	}
 }
 
+/* What a server had not received when its connection ended it does not get: it may be
+ * slow, and others have written there by then. */
+static void test_end_is_the_end(void **state)
+{
+	static char data[65536];
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	cleanup_close int listener = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t length = sizeof(address);
+	char uri[64], why[SERVER_TEXT_MAX];
+	ssize_t sent = 0, got = 0, n;
+	cleanup_close int peer = -1;
+	struct server server;
+	int fd;
+
+	(void)state;
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, length),
+			 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(
+		getsockname(listener, (struct sockaddr *)&address, &length), 0);
+	(void)snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%u/",
+		       ntohs(address.sin_port));
+	assert_int_equal(server_parse(uri, &server, why), 0);
+	fd = server_connect(&server, why);
+	peer = accept(listener, NULL, NULL);
+	assert_true(fd >= 0 && peer >= 0);
+	while ((n = send(fd, data, sizeof(data), MSG_DONTWAIT)) > 0)
+		sent += n;
+	(void)shutdown(fd, SHUT_RDWR);
+	(void)close(fd);
+	while ((n = recv(peer, data, sizeof(data), 0)) > 0)
+		got += n;
+	assert_true(got < sent);
+}
+
 /* Each with what the sentence must say. */
 static void test_bad(void **state)
 {
@@ -314,6 +350,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_tcp_limits),
+		cmocka_unit_test(test_end_is_the_end),
 		cmocka_unit_test_setup_teardown(test_unix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tcp_by_name, setup,
 						teardown),
