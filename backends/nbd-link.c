@@ -46,6 +46,11 @@
  * than MAX_DELAY_NS, so that it is tried again. */
 #define PATIENCE_NS 5000000000ull
 
+/* A host that acknowledges nothing for so long is gone; and how often that is
+ * looked at while something is under way. */
+#define DEAF_MS	 30000u
+#define WATCH_NS 5000000000ull
+
 /* Answers that may be in a socket, and more. */
 #define MAX_DRAIN 10000
 
@@ -54,6 +59,7 @@ static void on_out(struct xd_sys *sys, int64_t res);
 static void on_again(struct xd_sys *sys, int64_t res);
 static void on_limit(struct xd_sys *sys, int64_t res);
 static void on_patience(struct xd_sys *sys, int64_t res);
+static void on_watch(struct xd_sys *sys, int64_t res);
 
 static void PRINTF(2, 3) set_why(struct nbd_link *link, const char *fmt, ...)
 {
@@ -398,6 +404,37 @@ static bool is_talking(const struct nbd_link *link)
 	       link->phase == NBD_UP;
 }
 
+/* Of a request there is no limit; but is there still a host? */
+static void watch(struct nbd_link *link)
+{
+	if (link->nbd->child || link->nbd->server.transport != SERVER_TCP)
+		return;
+	if (link->flying || link->forcing || nbd_restore_is_busy(link))
+		start_timer(link, &link->watch, &link->watch_armed, WATCH_NS,
+			    on_watch);
+}
+
+static void on_watch(struct xd_sys *sys, int64_t res)
+{
+	struct nbd_link *link = container_of(sys, struct nbd_link, watch);
+	struct pollfd tls[2];
+	int fd = link->fd;
+
+	link->watch_armed = false;
+	if (res < 0 || !is_talking(link))
+		return;
+	if (link->tls) {
+		nbd_tls_wants(link->tls, tls);
+		fd = tls[0].fd;
+	}
+	if (!server_is_deaf(fd, DEAF_MS)) {
+		watch(link);
+		return;
+	}
+	set_why(link, "its host acknowledges nothing");
+	begin_ending(link);
+}
+
 void nbd_link_pump(struct nbd_link *link)
 {
 	unsigned int direction;
@@ -417,6 +454,7 @@ void nbd_link_pump(struct nbd_link *link)
 		return;
 	if (link->phase == NBD_RESTORING && !restore(link))
 		return;
+	watch(link);
 	arm_tls(link);
 	direction = nbd_aio_get_direction(link->h);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)

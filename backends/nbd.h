@@ -211,8 +211,9 @@ struct nbd_link {
 	struct nbd_facts facts; /* UP: of this connection */
 	/* Of libnbd's last step: the bytes that it took from the socket, at most. */
 	uint64_t took;
-	struct xd_sys in, out, again, limit, patience;
+	struct xd_sys in, out, again, limit, patience, watch;
 	bool in_armed, out_armed, again_armed, limit_armed, patience_armed;
+	bool watch_armed;
 	bool closing; /* the channel */
 	bool stopping; /* the guest goes */
 	bool impatient; /* ... and the server was away for too long then */

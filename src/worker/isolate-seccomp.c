@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdint.h>
@@ -91,9 +92,10 @@ static const struct rule allowed[] = {
 	CALL(sendmsg), CALL(recvmsg), CALL(sendto), CALL(recvfrom),
 	CALL(accept4), /* the next broker's */
 
-	/* A server's socket: ends polls of it (nbd-link.c).  A pair leads
-	 * nowhere but into this process (nbd-tls.c). */
+	/* A server's socket: ends polls of it, and asks whether anybody is there
+	 * (nbd-link.c).  A pair leads nowhere but into this process (nbd-tls.c). */
 	CALL(shutdown), IOCTL(FIONREAD),
+	CALL_IF(getsockopt, 1, UINT32_MAX, IPPROTO_TCP),
 	CALL_IF(socketpair, 0, UINT32_MAX, AF_UNIX),
 
 	/* What a descriptor is, asked by the descriptor: never by a path.

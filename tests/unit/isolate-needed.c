@@ -5,6 +5,8 @@
 #include "isolate-actions.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "common/util.h"
@@ -141,6 +144,18 @@ static int use_locks(void)
 	return outcome(fcntl(have.file, F_OFD_SETLK, &lock));
 }
 
+/* Whether a server's host is there; of another kind of socket that is no
+ * question. */
+static int use_tcp_info(void)
+{
+	char info[8];
+	socklen_t length = sizeof(info);
+
+	if (getsockopt(have.sock, IPPROTO_TCP, TCP_INFO, info, &length) == 0)
+		return 0;
+	return errno == EOPNOTSUPP ? 0 : -errno;
+}
+
 static int use_memory(void)
 {
 	char *p = malloc(64 << 20);
@@ -164,6 +179,7 @@ const struct action needed_actions[] = {
 	{ "lanes", use_a_lane, false },
 	{ "the broker", use_services, false },
 	{ "locks", use_locks, false },
+	{ "TCP_INFO", use_tcp_info, false },
 	{ "memory", use_memory, false },
 	{ "a message", use_stderr, false },
 };

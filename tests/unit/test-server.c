@@ -7,14 +7,17 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -79,7 +82,8 @@ static void test_tcp_limits(void **state)
 		{ IPPROTO_TCP, TCP_KEEPIDLE, 10 },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
 		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 30000 },
+		/* It would end one to a server that does not read. */
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 0 },
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },
 	};
 	struct sockaddr_in address = { .sin_family = AF_INET };
@@ -112,21 +116,16 @@ static void test_tcp_limits(void **state)
 	}
 }
 
-/* What a server had not received when its connection ended it does not get: it may be
- * slow, and others have written there by then. */
-static void test_end_is_the_end(void **state)
+/* A connection as the backend has them; *ret_peer is the server's end. */
+static int connect_here(int *ret_peer)
 {
-	static char data[65536];
 	struct sockaddr_in address = { .sin_family = AF_INET };
 	cleanup_close int listener = socket(AF_INET, SOCK_STREAM, 0);
 	socklen_t length = sizeof(address);
 	char uri[64], why[SERVER_TEXT_MAX];
-	ssize_t sent = 0, got = 0, n;
-	cleanup_close int peer = -1;
 	struct server server;
 	int fd;
 
-	(void)state;
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	assert_int_equal(bind(listener, (struct sockaddr *)&address, length),
 			 0);
@@ -137,15 +136,78 @@ static void test_end_is_the_end(void **state)
 		       ntohs(address.sin_port));
 	assert_int_equal(server_parse(uri, &server, why), 0);
 	fd = server_connect(&server, why);
-	peer = accept(listener, NULL, NULL);
-	assert_true(fd >= 0 && peer >= 0);
+	*ret_peer = accept(listener, NULL, NULL);
+	assert_true(fd >= 0 && *ret_peer >= 0);
+	return fd;
+}
+
+/* Until no more is taken; returns how much was. */
+static ssize_t fill(int fd)
+{
+	static const char data[65536];
+	ssize_t sent = 0, n;
+
 	while ((n = send(fd, data, sizeof(data), MSG_DONTWAIT)) > 0)
 		sent += n;
+	return sent;
+}
+
+/* What a server had not received when its connection ended it does not get: it may be
+ * slow, and others have written there by then. */
+static void test_end_is_the_end(void **state)
+{
+	static char data[65536];
+	ssize_t sent, got = 0, n;
+	cleanup_close int peer = -1;
+	int fd = connect_here(&peer);
+
+	(void)state;
+	sent = fill(fd);
 	(void)shutdown(fd, SHUT_RDWR);
 	(void)close(fd);
 	while ((n = recv(peer, data, sizeof(data), 0)) > 0)
 		got += n;
 	assert_true(got < sent);
+}
+
+static void set_loopback(bool up)
+{
+	struct ifreq req = { .ifr_name = "lo" };
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	req.ifr_flags = up ? IFF_UP : 0;
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &req), 0);
+}
+
+static bool becomes_deaf(int fd)
+{
+	bool deaf = false;
+
+	for (unsigned int ms = 0; ms < 1500 && !deaf; ms += 50) {
+		(void)poll(NULL, 0, 50);
+		deaf = server_is_deaf(fd, 200);
+	}
+	return deaf;
+}
+
+/* Who is there and does not read is not deaf; a host that is gone is. */
+static void test_deaf(void **state)
+{
+	cleanup_close int full_peer = -1, gone_peer = -1, full = -1, gone = -1;
+
+	(void)state;
+	if (unshare(CLONE_NEWNET) < 0)
+		skip();
+	set_loopback(true);
+	full = connect_here(&full_peer);
+	(void)fill(full);
+	assert_false(becomes_deaf(full));
+	gone = connect_here(&gone_peer);
+	(void)poll(NULL, 0, 300);
+	assert_false(server_is_deaf(gone, 200)); /* it was not asked */
+	set_loopback(false);
+	assert_int_equal(send(gone, "", 1, 0), 1);
+	assert_true(becomes_deaf(gone));
 }
 
 /* Each with what the sentence must say. */
@@ -357,6 +419,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_nobody_there, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
+		/* In another network from here on. */
+		cmocka_unit_test(test_deaf),
 	};
 
 	if (argc == 3 && strcmp(argv[1], "--connect") == 0)
