@@ -31,6 +31,7 @@
 #include "serve/listen.h"
 #include "serve/run.h"
 
+#define EXIT_BUSY   5 /* as of any verb of xendisk(1) */
 #define MAX_DISKS   64
 #define MAX_LANES   8
 #define MAX_CLIENTS 256 /* more wait in the sockets' queues */
@@ -378,12 +379,15 @@ int serve_main(int argc, char **argv, const char *backend_dir,
 			     .config = config },
 		.signals = -1,
 	};
-	int status = 1;
+	int status = 1, r;
 
 	log_init("xendisk", LOG_LEVEL_WARNING);
-	if (begin(&server, argc, argv) == 0) {
+	r = begin(&server, argc, argv);
+	if (r == 0) {
 		tell_ready(&server);
 		status = loop(&server);
+	} else if (r == -EBUSY) {
+		status = EXIT_BUSY;
 	}
 	if (end(&server) < 0 && status == 0)
 		status = 1;
