@@ -135,6 +135,8 @@ ok "was frozen again" eventually 10 frozen '-f /mnt -u /mnt -f /mnt -u /mnt '
 ok "without it that is not said" taken 17
 ok "in the commit" says '"consistency": "none"' status --json
 kill -- "-$(cat "$tmp/agent")"
+ok "the guest's script says what it wants" fails 2 'usage: fsfreeze DEVID' \
+	"$top_srcdir/examples/fsfreeze" 51728
 ok "which guest is meant" fails 2 'fsfreeze: which guest' \
 	xendisk snapshot --fsfreeze @web
 
