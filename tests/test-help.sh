@@ -46,6 +46,11 @@ in_columns()
 ok "the verbs stand in columns" in_columns "$command" --help
 ok "those of git, too" in_columns "$command" git --help
 ok "and options" in_columns "$command" serve --help
+# Who reads about expressions finds each backend from there.
+pages() { (cd "$top_srcdir/man" && ls xendisk-*.7.pod) | sed 's/\.7\.pod$//;/-spec$/d'; }
+ok "xendisk-spec names all the pages" same "$(pages | sort)" "$(
+	sed -n '/^=head1 SEE ALSO/,$p' "$top_srcdir/man/xendisk-spec.7.pod" |
+		grep -o 'xendisk-[a-z0-9-]*(7)' | sed 's/(7)//' | sort)"
 ok "xendiskd: the options" same "$("$daemon" --help | options)" \
 	"$(man_options "$top_srcdir/man/xendiskd.8.pod")"
 
