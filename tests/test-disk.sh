@@ -131,6 +131,8 @@ ok "nothing is listed" says '"disks": \[\]' xendisk --json list
 
 ok "no such file, by xl" fails 1 'No such file or directory' \
 	toolstack attach "$dom" xvdb /nonexistent
+ok "what is not open has no size and no mode" \
+	says '^ *[0-9]* web1  *xvdb failed  *-  *-  *raw(/nonexistent)$' xendisk list
 ok "detach works then" toolstack detach "$dom" xvdb
 ok "ill-typed, by xl" fails 1 'no backend "memm"' \
 	toolstack attach "$dom" xvdb 'memm(1M)'

@@ -47,6 +47,8 @@ static char *state_text(json_t *disk)
 static int add_disk(struct table *table, json_t *disk)
 {
 	cleanup_free char *state = state_text(disk);
+	uint64_t bytes = (uint64_t)number_of(disk, "size");
+	bool readonly = json_is_true(json_object_get(disk, "readonly"));
 	char domid[24];
 	char size[32];
 	const char *const cells[] = {
@@ -54,13 +56,14 @@ static int add_disk(struct table *table, json_t *disk)
 		text_of(disk, "domain"),
 		text_of(disk, "vdev"),
 		state,
-		size,
-		json_is_true(json_object_get(disk, "readonly")) ? "ro" : "rw",
+		/* Not before the disk is open. */
+		bytes ? size : "-",
+		bytes ? (readonly ? "ro" : "rw") : "-",
 		text_of(disk, "expression"),
 	};
 
 	snprintf(domid, sizeof(domid), "%lld", number_of(disk, "domid"));
-	print_size(size, sizeof(size), (uint64_t)number_of(disk, "size"));
+	print_size(size, sizeof(size), bytes);
 	return table_add(table, cells);
 }
 
