@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * evtchn.c - the kernel's queue of ports that have fired.
+ *
+ * It is as long as the bound ports need (64 at least), since a port that has fired
+ * stays masked until it is written back.  But a port that is unbound leaves its entry
+ * there.  A guest that connects and goes, again and again, before anybody reads would
+ * fill the queue, and a queue that has overflown is no use any more: it can always be
+ * polled and never be read.  So with the last port goes what is left in it.
+ */
 #include "worker/evtchn.h"
 
 #include <fcntl.h>
@@ -10,6 +19,7 @@
 struct evtchn {
 	xenevtchn_handle *handle;
 	uint32_t domid;
+	unsigned int bound; /* ports */
 };
 
 int evtchn_open(struct evtchn **ret, uint32_t domid)
@@ -61,13 +71,20 @@ int evtchn_bind(struct evtchn *evtchn, uint32_t remote_port, uint32_t *ret_port)
 
 	if (port < 0)
 		return -errno;
+	evtchn->bound++;
 	*ret_port = (uint32_t)port;
 	return 0;
 }
 
 void evtchn_unbind(struct evtchn *evtchn, uint32_t port)
 {
+	uint32_t gone;
+
 	(void)xenevtchn_unbind(evtchn->handle, port);
+	if (--evtchn->bound > 0)
+		return;
+	while (evtchn_take(evtchn, &gone) == 0)
+		;
 }
 
 int evtchn_take(struct evtchn *evtchn, uint32_t *ret_port)
