@@ -126,7 +126,11 @@ bool io_pump(struct io_lane *lane)
 
 bool io_pending(const struct io_lane *lane)
 {
-	for (unsigned int i = 0; i < lane->nr_rings; i++) {
+	/* Nothing is taken any more then, and a broken ring always has something. */
+	bool broken =
+		atomic_load_explicit(&lane->disk->broken, memory_order_relaxed);
+
+	for (unsigned int i = 0; !broken && i < lane->nr_rings; i++) {
 		const struct io_ring *ring = lane->rings[i];
 
 		if (!ring->barrier && !ring->storm.look_at &&
