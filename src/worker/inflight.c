@@ -127,6 +127,16 @@ void inflight_clear(struct inflight *log)
 	STORE(header(log)->magic, 0);
 }
 
+void inflight_outlived(struct inflight *log, unsigned int nr_rings)
+{
+	for (unsigned int i = 0; i < nr_rings; i++) {
+		struct inflight_ring ring = inflight_ring(log, i);
+
+		for (uint32_t n = 0; n < ring.nr_slots; n++)
+			STORE(ring.entries[n].tries, 0);
+	}
+}
+
 bool inflight_left_failure(const struct inflight *log,
 			   const struct inflight_id *id)
 {

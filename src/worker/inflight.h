@@ -36,7 +36,7 @@ struct inflight_entry {
 	uint32_t req_index; /* which request of the ring it was */
 	uint32_t rsp_index; /* RESPONDING: which response it becomes */
 	int16_t status; /* RESPONDING */
-	uint8_t tries; /* how often it was executed again */
+	uint8_t tries; /* workers in a row that died with it in flight */
 	uint8_t begun; /* it holds its range: see range.h */
 	/* The private copy of the request. */
 	uint8_t slot[BLKIF_SLOT_MAX] __attribute__((aligned(8)));
@@ -87,6 +87,9 @@ bool inflight_left_failure(const struct inflight *log,
 bool inflight_has_rings(const struct inflight *log);
 /* The connection has ended; nothing is to be recovered. */
 void inflight_clear(struct inflight *log);
+/* The lanes have ended, and this worker does in good order: it was not killed by
+ * what is in flight. */
+void inflight_outlived(struct inflight *log, unsigned int nr_rings);
 struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring);
 
 /* What the next worker has to know of flushes that failed: see flush.c. */

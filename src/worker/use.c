@@ -442,8 +442,10 @@ int use_disconnect(struct worker *worker, char *ret_why)
 
 int use_end(struct worker *worker, char *ret_why)
 {
+	unsigned int nr_rings = worker->nr_rings;
 	int r = worker->running ? end(worker, false, false, ret_why) : 0;
 
+	inflight_outlived(worker->log, nr_rings);
 	clients_end(&worker->parked);
 	return r;
 }

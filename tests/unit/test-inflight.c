@@ -322,6 +322,49 @@ static void test_every_death(void **state)
 		run_model(lifetime + 1, lifetime);
 }
 
+static uint8_t tries_after_recovery(struct inflight *log,
+				    const struct inflight_id *id)
+{
+	struct inflight_ring ring = inflight_ring(log, 0);
+	struct inflight_image *image = NULL;
+	struct inflight_plan plan;
+	char why[MSG_TEXT_MAX];
+
+	assert_int_equal(inflight_load(log, id, &image, why), 0);
+	assert_int_equal(inflight_plan(image->entries, SLOTS, image->cursor, 0,
+				       &plan),
+			 0);
+	assert_int_equal(plan.nr_replay, 1);
+	inflight_adopt(&ring, image->entries, &plan, 0);
+	free(image);
+	return ring.entries[3].tries;
+}
+
+/* A request that waits for its storage is not to blame for workers that are stopped
+ * and started meanwhile. */
+static void test_only_deaths_count(void **state)
+{
+	struct inflight_id id = an_id();
+	uint32_t rsp_prod = 0;
+	int fd;
+	struct inflight *log = new_log(&fd);
+	struct inflight_ring ring;
+
+	(void)state;
+	inflight_start(log, &id, &rsp_prod);
+	ring = inflight_ring(log, 0);
+	inflight_take(&ring, 3, 0);
+	inflight_taken(&ring, 1);
+	for (unsigned int i = 1; i < INFLIGHT_MAX_TRIES; i++)
+		assert_int_equal(tries_after_recovery(log, &id), i);
+	for (unsigned int i = 0; i < 2 * INFLIGHT_MAX_TRIES; i++) {
+		inflight_outlived(log, 1);
+		assert_int_equal(tries_after_recovery(log, &id), 1);
+	}
+	inflight_free(log);
+	close(fd);
+}
+
 /* --- A log that lies ------------------------------------------------------------- */
 
 static int plan(const struct inflight_entry *entries, uint32_t req_cons,
@@ -411,6 +454,7 @@ int main(void)
 		cmocka_unit_test(test_other_version),
 		cmocka_unit_test(test_short_file),
 		cmocka_unit_test(test_every_death),
+		cmocka_unit_test(test_only_deaths_count),
 		cmocka_unit_test(test_contradictions),
 		cmocka_unit_test(test_rubbish),
 	};
