@@ -312,6 +312,65 @@ static bool is_unclosed(const char *path, cfg_opt_t *options)
 	return unclosed;
 }
 
+/* The last byte of the comment that begins at p; NULL: none does. */
+static const char *skip_comment(const char *p)
+{
+	const char *end;
+
+	if (strncmp(p, "/*", 2) == 0) {
+		end = strstr(p + 2, "*/");
+		return end ? end + 1 : p + strlen(p) - 1;
+	}
+	if (*p != '#' && strncmp(p, "//", 2) != 0)
+		return NULL;
+	return p + strcspn(p, "\n") - 1;
+}
+
+#define WORD_ENDS " \t\n\"'=+(){},#$"
+
+/* libconfuse puts variables of the environment into double quotes, and nothing for
+ * one that is not set.  Returns the first, or NULL. */
+static const char *find_variable(const char *text)
+{
+	char quote = '\0';
+
+	for (const char *p = text, *end; *p; p++) {
+		if (quote != '\'' && strncmp(p, "${", 2) == 0)
+			return p;
+		if (quote && *p == '\\' && p[1])
+			p++;
+		else if (quote)
+			quote = *p == quote ? '\0' : quote;
+		else if (*p == '"' || *p == '\'')
+			quote = *p;
+		else if ((end = skip_comment(p)))
+			p = end;
+		else if (!strchr(WORD_ENDS, *p))
+			/* nbd://HOST has no comment in it. */
+			p += strcspn(p + 1, WORD_ENDS);
+	}
+	return NULL;
+}
+
+/* One and the same file would be other disks for the daemon, for a command of
+ * another user, and after a mistake in a name. */
+static int refuse_variables(const char *path)
+{
+	cleanup_free char *text = read_with_brace(path);
+	const char *found = text ? find_variable(text) : NULL;
+	unsigned int line = 1;
+
+	if (!found)
+		return 0;
+	for (const char *p = text; p < found; p++)
+		line += *p == '\n';
+	keep_error("%s:%u: %.*s: variables are not put in; write \\${ where it "
+		   "is meant as it stands",
+		   path, line, (int)MIN(strcspn(found, "}\n\"") + 1, 64u),
+		   found);
+	return -EINVAL;
+}
+
 static int load_file(struct settings *settings, const char *path)
 {
 	cfg_opt_t disk[] = {
@@ -345,6 +404,11 @@ static int load_file(struct settings *settings, const char *path)
 	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
 		keep_error("%s: %s", path, strerror(EISDIR));
 		return -EISDIR;
+	}
+	if (S_ISREG(st.st_mode)) {
+		r = refuse_variables(path);
+		if (r < 0)
+			return r;
 	}
 	cfg = cfg_init(options, CFGF_NONE);
 	if (!cfg)

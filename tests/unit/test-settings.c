@@ -139,7 +139,36 @@ static const struct {
 	{ "disk \"a\" { expr = \"/a\"\ndisk \"b\" { expr = \"/b\" }\n",
 	  ":2: no such option 'disk'" },
 	{ "disk \"a\" {\n  expr = \"/a\"\n", "\"}\" is missing at the end" },
+	{ "disk \"a\" {\n  expr = \"/srv/${VM}.img\"\n}\n",
+	  ":2: ${VM}: variables are not put in" },
+	{ "/*\n*/ disk a { expr = nbd://h/e } disk b { expr = ${HOME} }\n",
+	  ":2: ${HOME}: variables" },
+	{ "disk a { expr = 'it\\'s' }\nmem-limit = \"\\\\${SIZE:-4G}\"\n",
+	  ":2: ${SIZE:-4G}: variables" },
 };
+
+/* Where it is no variable. */
+static void test_dollars(void **state)
+{
+	struct settings *settings;
+	char why[SETTINGS_TEXT_MAX];
+
+	(void)state;
+	unlink(extra_file);
+	put(main_file, "# \"${A}\"\n"
+		       "// '${B}\n"
+		       "/* ${C}\n"
+		       " * \" */\n"
+		       "disk \"quoted\" { expr = \"/a/\\${D}\" } # ${E}\n"
+		       "disk \"single\" { expr = '/b/${F}\\'s' }\n"
+		       "disk \"other\" { expr = \"/c/$G{}\" }\n");
+	if (settings_load(main_file, &settings, why) != 0)
+		fail_msg("%s", why);
+	assert_string_equal(settings_disk(settings, "quoted"), "/a/${D}");
+	assert_string_equal(settings_disk(settings, "single"), "/b/${F}'s");
+	assert_string_equal(settings_disk(settings, "other"), "/c/$G{}");
+	settings_free(settings);
+}
 
 static void test_bad(void **state)
 {
@@ -162,6 +191,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_dollars),
 		cmocka_unit_test(test_bad),
 	};
 
