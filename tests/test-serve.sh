@@ -146,6 +146,15 @@ ok "... a stranger's is refused" fails 1 nbdinfo secured \
 	"/?tls-verify-peer=false&tls-certificates=$certs/other&" --tls-certs "$certs"
 ok "no such folder" fails 1 "server-cert.pem: No such file" \
 	serve 'mem(1M)' --run true --tls-certs "$tmp/none"
+# Whatever is wrong in a folder is said, and nobody is let in unseen.
+badly() { fails 1 "$1" serve 'mem(1M)' --run true --tls-certs "$tmp/bad"; }
+spoil() { rm -rf "$tmp/bad"; cp -r "$certs" "$tmp/bad"; }
+spoil; cp "$certs/client-key.pem" "$tmp/bad/server-key.pem"
+ok "a key that is another's" badly "bad/server-cert.pem or server-key.pem: "
+spoil; ln -sf nowhere "$tmp/bad/ca-cert.pem"
+ok "a link to nobody who signs" badly "bad/ca-cert.pem: No such file"
+spoil; ln -s nowhere "$tmp/bad/ca-crl.pem"
+ok "... and to no list of who is revoked" badly "bad/ca-crl.pem: No such file"
 ok "one or the other" fails 2 "not both" serve 'mem(1M)' --run true \
 	--tls-certs "$certs" --tls-psk "$psk"
 copies_in_tls() { serve "$raw" --tls-psk "$psk" --run "nbdcopy --connections=2 \

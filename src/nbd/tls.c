@@ -15,6 +15,7 @@
 #include "nbd/tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include <gnutls/gnutls.h>
@@ -41,11 +42,24 @@ struct nbd_tls_conn {
 	bool stuck; /* GnuTLS has it, and could not send it yet */
 };
 
+static int errno_of(int error)
+{
+	return error == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EINVAL;
+}
+
 static int fail(char *ret_why, const char *what, int error)
 {
 	(void)snprintf(ret_why, WHY_MAX, "%s: %s", what,
 		       gnutls_strerror(error));
-	return error == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EINVAL;
+	return errno_of(error);
+}
+
+/* GnuTLS does not say which of the two files is wrong. */
+static int fail_pair(char *ret_why, const char *cert, int error)
+{
+	(void)snprintf(ret_why, WHY_MAX, "%.150s or server-key.pem: %s", cert,
+		       gnutls_strerror(error));
+	return errno_of(error);
 }
 
 /* --- Credentials ---------------------------------------------------------- */
@@ -137,6 +151,14 @@ int nbd_credentials_psk(struct nbd_credentials **ret, const char *file,
 	return 0;
 }
 
+/* A link that leads nowhere counts as there: who made it wants clients to be looked
+ * at, and nobody would be if it were passed over. */
+static bool is_there(const char *path)
+{
+	return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	       errno != ENOENT;
+}
+
 static int load_trust(struct nbd_credentials *c, const char *dir, char *ret_why)
 {
 	cleanup_free char *ca = xasprintf("%s/ca-cert.pem", dir);
@@ -145,15 +167,21 @@ static int load_trust(struct nbd_credentials *c, const char *dir, char *ret_why)
 
 	if (!ca || !crl)
 		return -ENOMEM;
-	if (access(ca, F_OK) < 0)
+	if (!is_there(ca))
 		return 0;
+	r = check_readable(ca, ret_why);
+	if (r < 0)
+		return r;
 	r = gnutls_certificate_set_x509_trust_file(c->certs, ca,
 						   GNUTLS_X509_FMT_PEM);
 	if (r <= 0)
 		return fail(ret_why, ca, r ? r : GNUTLS_E_NO_CERTIFICATE_FOUND);
 	c->verify = true;
-	if (access(crl, F_OK) < 0)
+	if (!is_there(crl))
 		return 0;
+	r = check_readable(crl, ret_why);
+	if (r < 0)
+		return r;
 	r = gnutls_certificate_set_x509_crl_file(c->certs, crl,
 						 GNUTLS_X509_FMT_PEM);
 	return r < 0 ? fail(ret_why, crl, r) : 0;
@@ -174,7 +202,7 @@ static int load_own(struct nbd_credentials *c, const char *dir, char *ret_why)
 		return r;
 	r = gnutls_certificate_set_x509_key_file(c->certs, cert, key,
 						 GNUTLS_X509_FMT_PEM);
-	return r < 0 ? fail(ret_why, cert, r) : 0;
+	return r < 0 ? fail_pair(ret_why, cert, r) : 0;
 }
 
 int nbd_credentials_certs(struct nbd_credentials **ret, const char *dir,
