@@ -374,10 +374,20 @@ static int short_form(struct parser *p, struct layer *layer)
 
 /* --- expr ----------------------------------------------------------------- */
 
-/* Behind a name, somebody has forgotten the folder. */
-static bool is_path(const char *rest)
+/* What may have been meant by a name that is none; rest is what is behind it. */
+static const char *hint(const char *name, const char *rest)
 {
-	return *rest == '.' || *rest == '/';
+	/* Of xl, QEMU and blktap. */
+	static const char *const words[] = { "aio", "file", "phy", "tap",
+					     "tap2" };
+
+	/* Somebody has forgotten the folder. */
+	if (*rest == '.' || *rest == '/')
+		return "; a path begins with /";
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (strcmp(name, words[i]) == 0)
+			return "; a file or device is its path alone";
+	return "";
 }
 
 static int by_name(struct parser *p, size_t n, struct layer **ret)
@@ -397,9 +407,7 @@ static int by_name(struct parser *p, size_t n, struct layer **ret)
 	if (!info)
 		return expr_fail(p->error, position,
 				 "there is no backend \"%.60s\"%s", name,
-				 is_path(p->text + p->at + n) ?
-					 "; a path begins with /" :
-					 "");
+				 hint(name, p->text + p->at + n));
 	if (info == expr_disk_info() && p->level > 0)
 		return expr_fail(p->error, position,
 				 "disk(...) may only stand outermost");

@@ -106,6 +106,8 @@ static const struct {
 	{ "kit(m, image=/a, image=/b)", 17, "given twice" },
 	{ "foo(1)", 0, "no backend \"foo\"" },
 	{ "foo", 0, "no backend \"foo\"" },
+	{ "phy:/dev/a", 0, "\"phy\"; a file or device is its path alone" },
+	{ "tap:aio:/a", 0, "\"tap\"; a file or device is its path alone" },
 	{ "raw()", 5, "path is missing" },
 	{ "raw", 3, "path is missing" },
 	{ "raw(srv/a)", 4, "not an absolute path" },
