@@ -106,17 +106,14 @@ static enum status print_packed(const struct invocation *call,
 				const struct packed *before,
 				const struct packed *after)
 {
-	char was[32], is[32];
-
 	if (call->json)
 		return print_json(json_pack(
 			"{s:[I,I],s:[I,I]}", "packs", (json_int_t)before->packs,
 			(json_int_t)after->packs, "bytes",
 			(json_int_t)before->bytes, (json_int_t)after->bytes));
-	print_size(was, sizeof(was), before->bytes);
-	print_size(is, sizeof(is), after->bytes);
-	printf("%" PRIu64 " packs, %s; was %" PRIu64 ", %s\n", after->packs, is,
-	       before->packs, was);
+	printf("%" PRIu64 " packs, %" PRIu64 " bytes; was %" PRIu64 ", %" PRIu64
+	       " bytes\n",
+	       after->packs, after->bytes, before->packs, before->bytes);
 	return STATUS_DONE;
 }
 
