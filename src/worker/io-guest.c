@@ -337,6 +337,10 @@ void guest_data_end(struct io *io)
 		return;
 	buffer_put(io->lane->arena, io->buffer, io->length);
 	io->buffer = NULL;
+	/* Those that wait have had their turn in this round, and there may be nothing
+	 * else that would bring another one. */
+	if (io->lane->want_buffer.first)
+		io->lane->again = true;
 }
 
 /* The batch has run with this request's data in it. */

@@ -188,7 +188,7 @@ static void move_data(struct xd_request *req)
 	}
 }
 
-void fix_complete(unsigned int n, int err)
+static void complete(unsigned int n, int err)
 {
 	struct xd_request *req = fix.queue[n];
 
@@ -199,6 +199,18 @@ void fix_complete(unsigned int n, int err)
 	if (!err)
 		move_data(req);
 	req->done(req, err);
+}
+
+void fix_complete(unsigned int n, int err)
+{
+	complete(n, err);
+	fix_run();
+}
+
+void fix_complete_at_once(void)
+{
+	for (unsigned int n = fix.nr_queue; n > 0; n--)
+		complete(0, 0);
 	fix_run();
 }
 

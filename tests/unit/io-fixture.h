@@ -84,6 +84,8 @@ void fix_discard(uint64_t id, uint64_t sector, uint64_t sectors);
 void fix_run(void);
 /* Ends the n-th request that the stack has, 0 being the oldest; then runs. */
 void fix_complete(unsigned int n, int err);
+/* Ends all that the stack has, well and in one round; then runs. */
+void fix_complete_at_once(void);
 
 /* How many events of that kind there were; of responses with that id. */
 unsigned int fix_count(enum fix_event_kind kind);

@@ -191,6 +191,22 @@ static void test_memory_is_short(void **state)
 		assert_int_equal(fix_status(i), 0);
 }
 
+/* Memory that becomes free at the end of a round, with nothing else under way, is
+ * used in another round, and not when something else wakes the lane. */
+static void test_memory_becomes_free(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 12; i++)
+		fix_indirect(READ, i, i * 2048, 900 + i, 1000, 256);
+	fix_run();
+	assert_int_equal(fix.nr_queue, IO_ARENA_BYTES >> 20);
+	fix_complete_at_once();
+	assert_int_equal(fix.nr_queue, 12 - (IO_ARENA_BYTES >> 20));
+	fix_complete_at_once();
+	for (unsigned int i = 0; i < 12; i++)
+		assert_int_equal(fix_status(i), 0);
+}
+
 static void test_short_transfers(void **state)
 {
 	(void)state;
@@ -624,6 +640,7 @@ int main(void)
 		IO_TEST(test_large_rounds),
 		IO_TEST(test_bad_grant),
 		IO_TEST(test_memory_is_short),
+		IO_TEST(test_memory_becomes_free),
 		IO_TEST(test_short_transfers),
 		IO_TEST(test_discard),
 		IO_TEST(test_overrun),
