@@ -135,22 +135,34 @@ static int choose_cache(struct xd_disk *disk, struct raw *raw,
 	return 0;
 }
 
+/* Pieces that begin within a sector, as on a partition that begins at an odd place,
+ * cannot be hit by whole sectors. */
+static bool can_discard(const struct xd_disk *disk,
+			const struct raw_facts *facts)
+{
+	uint32_t sector = sector_size(disk);
+	uint32_t piece = MAX(facts->discard_granularity, sector);
+
+	return !xd_readonly(disk) && xd_arg_bool(disk, "discard") &&
+	       facts->discard_granularity && piece % sector == 0 &&
+	       facts->discard_alignment % sector == 0 &&
+	       facts->discard_alignment < piece;
+}
+
 static struct xd_limits make_limits(const struct xd_disk *disk,
 				    const struct raw *raw,
 				    const struct raw_facts *facts)
 {
 	uint32_t sector = sector_size(disk);
 	bool readonly = xd_readonly(disk);
-	bool discard = xd_arg_bool(disk, "discard") && !readonly;
+	bool discard = can_discard(disk, facts);
 
 	return (struct xd_limits){
 		.size = facts->size,
 		.sector_size = sector,
 		.physical_sector_size = MAX(facts->physical, sector),
 		.discard_granularity =
-			discard && facts->discard_granularity ?
-				MAX(facts->discard_granularity, sector) :
-				0,
+			discard ? MAX(facts->discard_granularity, sector) : 0,
 		.discard_alignment = discard ? facts->discard_alignment : 0,
 		.memory_alignment = raw->direct ? MAX(facts->memory, 512u) : 1,
 		.readonly = readonly,

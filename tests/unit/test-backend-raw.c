@@ -464,7 +464,8 @@ static int setup_loop(void **state)
 
 static int teardown_loop(void **state)
 {
-	cleanup_free char *line = xasprintf("losetup -d %s", loop);
+	cleanup_free char *line = xasprintf(
+		"delpart %s 1 2>/dev/null; losetup -d %s", loop, loop);
 	struct rig *rig = *state;
 
 	if (rig->stack)
@@ -578,6 +579,40 @@ static void devices_grow(void **state)
 	for (enum xd_op op = XD_READ; op <= XD_WRITE; op++)
 		assert_int_equal(rig_io(rig, 0, op, 0, MiB, 8192, buf), -EIO);
 	io_ok(rig, XD_READ, 0, MiB - 8192, 8192);
+	assert_int_equal(rig_close(rig), 0);
+}
+
+/* The node of a partition of the loop device that begins at sector 63, in the rig's
+ * folder; NULL: it cannot be had. */
+static char *odd_partition(struct rig *rig)
+{
+	cleanup_free char *node = xasprintf("%s/odd", rig->images);
+	const char *name = strrchr(loop, '/') + 1;
+	cleanup_free char *line =
+		xasprintf("addpart %s 1 63 1984 2>/dev/null && "
+			  "mknod '%s' b $(tr : ' ' < /sys/block/%s/%sp1/dev)",
+			  loop, node, name, name);
+
+	return system(line) == 0 ? TAKE_PTR(node) : NULL;
+}
+
+/* Whole sectors of 4096 never meet what the device can free; those of 512 do. */
+static void pieces_between_sectors_are_not_discarded(void **state)
+{
+	struct rig *rig = *state;
+	cleanup_free char *node = loop[0] ? odd_partition(rig) : NULL;
+	cleanup_free char *large =
+		xasprintf("raw(%s, sector-size=4096)", node ? node : "");
+
+	if (!node)
+		LEAVE_OUT("no partition of a loop device");
+	open_ok(rig, node);
+	if (stack_limits(rig->stack)->discard_granularity)
+		assert_int_equal(stack_limits(rig->stack)->discard_alignment,
+				 512);
+	assert_int_equal(rig_close(rig), 0);
+	open_ok(rig, large);
+	assert_int_equal(stack_limits(rig->stack)->discard_granularity, 0);
 	assert_int_equal(rig_close(rig), 0);
 }
 
@@ -733,6 +768,7 @@ int main(void)
 		LOOP(devices_are_served),
 		LOOP(claimed_devices_are_refused),
 		LOOP(another_device_of_the_name_is_refused),
+		LOOP(pieces_between_sectors_are_not_discarded),
 		LOOP(devices_grow),
 		FAILFS_TEST(a_failed_flush_is_told)
 			FAILFS_TEST(errors_of_the_storage_are_told) FAILFS_TEST(
