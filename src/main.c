@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * main.c - one program, six processes (workers run xendiskd-worker instead
+ * main.c - one program, five processes (workers run xendiskd-worker instead
  * where that is beside it).
  *
  *     xendiskd [OPTIONS]                the broker
  *     xendiskd --worker DOMID/DEVID     a disk's worker, started by the broker;
  *                                       the rest comes in its environment
  *                                       (see broker/spawn.h)
- *     xendiskd --describe FILE          prints a backend's tables as JSON and
- *                                       ends, started by the broker
  *     xendiskd --serve BACKENDS STATE CONFIG ...
  *                                       what xendisk(1) serve becomes
  *     xendiskd --connect URI            connects to a server and ends, started
@@ -16,7 +14,7 @@
  *     xendiskd --child ...              becomes a child server, started by the
  *                                       broker or by serve (common/program.h)
  *
- * The last five are not for people, so the table of options has none of them.
+ * The last four are not for people, so the table of options has none of them.
  */
 #include "config.h"
 
@@ -29,7 +27,6 @@
 
 #include "broker/broker.h"
 #include "broker/connector.h"
-#include "broker/describe.h"
 #include "common/log.h"
 #include "common/program.h"
 #include "common/util.h"
@@ -242,8 +239,6 @@ int main(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && strcmp(argv[1], "--worker") == 0)
 		return worker_start(argv[2]);
-	if (argc == 3 && strcmp(argv[1], "--describe") == 0)
-		return describe_main(argv[2]);
 	if (argc >= 5 && strcmp(argv[1], "--serve") == 0)
 		return serve_main(argc - 4, argv + 4, argv[2], argv[3],
 				  argv[4]);

@@ -16,12 +16,12 @@
 /* What version 1 had from its first day. */
 #define SIZE_V1 offsetof(struct xd_backend, kick)
 
-static int print(json_t *object)
+static int print(int out, json_t *object)
 {
-	int r = object ? json_dumpf(object, stdout, JSON_COMPACT) : -1;
+	int r = object ? json_dumpfd(object, out, JSON_COMPACT) : -1;
 
 	json_decref(object);
-	return r < 0 || fflush(stdout) < 0 ? 1 : 0;
+	return r < 0 ? 1 : 0;
 }
 
 /* "a\0b\0" as an array; NULL is an empty one. */
@@ -65,7 +65,7 @@ static const char *complaint(const struct xd_backend *backend)
 	return NULL;
 }
 
-int describe_main(const char *file)
+int describe(const char *file, int out)
 {
 	void *module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 	struct xd_backend all = { 0 };
@@ -73,11 +73,11 @@ int describe_main(const char *file)
 	const char *why;
 
 	if (!module)
-		return print(json_pack("{s:s}", "error", dlerror()));
+		return print(out, json_pack("{s:s}", "error", dlerror()));
 	backend = dlsym(module, SYMBOL);
 	if (!backend)
-		return print(json_pack("{s:s}", "error",
-				       "it has no symbol " SYMBOL));
+		return print(out, json_pack("{s:s}", "error",
+					    "it has no symbol " SYMBOL));
 	/* A module may be older than this header: what it lacks is not set. */
 	if (backend->version == XD_API_VERSION)
 		memcpy(&all, backend, MIN(backend->size, sizeof(all)));
@@ -85,11 +85,11 @@ int describe_main(const char *file)
 		all.version = backend->version;
 	why = complaint(&all);
 	if (why)
-		return print(json_pack("{s:s}", "error", why));
-	return print(json_pack("{s:s, s:s, s:i, s:o, s:o, s:o}", "name",
-			       all.name, "summary", all.summary, "flags",
-			       (int)all.flags, "schemes",
-			       describe_list(all.schemes), "params",
-			       describe_params(all.params), "server",
-			       describe_list(all.server)));
+		return print(out, json_pack("{s:s}", "error", why));
+	return print(out, json_pack("{s:s, s:s, s:i, s:o, s:o, s:o}", "name",
+				    all.name, "summary", all.summary, "flags",
+				    (int)all.flags, "schemes",
+				    describe_list(all.schemes), "params",
+				    describe_params(all.params), "server",
+				    describe_list(all.server)));
 }

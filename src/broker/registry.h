@@ -4,7 +4,8 @@
  *
  * The modules BACKEND_DIR/NAME.so, each described by a short-lived child
  * (describe.h): heavy libraries never enter the broker, and a module that
- * crashes or hangs harms nobody.  Built once, when the daemon starts.
+ * crashes or hangs harms nobody.  Built once, when the daemon starts, while it has no
+ * threads.
  */
 #ifndef XENDISK_REGISTRY_H
 #define XENDISK_REGISTRY_H
