@@ -61,7 +61,9 @@ daemon_stop
 daemon_start
 ok "it survives the daemon" toolstack attach "$d" xvdb "$image"
 ok "... and is felt" guest_does "$d" "write 0 4096 expect=-1" "flush expect=-3"
-ok "resume alone is refused" fails 5 poison xendisk resume "$d" xvdb
+ok "the log says what to do" \
+	grep -q "checked: xendisk resume $d 51728 --accept-loss" "$tmp/log"
+ok "resume alone is refused" fails 5 'poisoned.*; check the data, then --accept-loss' xendisk resume "$d" xvdb
 ok "... and changes nothing" guest_does "$d" "flush expect=-3"
 ok "the operator accepts it" xendisk resume "$d" xvdb --accept-loss
 ok "the disk works again" guest_does "$d" "write 0 4096 0x44" "flush" \

@@ -20,6 +20,7 @@
 
 #include "broker/broker.h"
 #include "broker/changes.h"
+#include "broker/exports.h"
 #include "broker/inquiry.h"
 #include "broker/keep.h"
 #include "broker/target.h"
@@ -309,6 +310,7 @@ static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 			 const char *reason)
 {
 	struct target *target = ctx;
+	char advice[128] = "";
 
 	if (!set && !target->condition[kind])
 		return;
@@ -316,11 +318,16 @@ static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 	if (set && target->condition[kind] &&
 	    strcmp(target->condition[kind], reason) == 0)
 		return;
-	log_guest(&target->who, LOG_LEVEL_WARNING, "%s%s%s",
+	if (set && kind == MSG_POISONED && target->who.domid != EXPORTS_DOMID)
+		(void)snprintf(advice, sizeof(advice),
+			       "; when the data has been checked: xendisk "
+			       "resume %" PRIu32 " %" PRIu32 " --accept-loss",
+			       target->who.domid, target->who.devid);
+	log_guest(&target->who, LOG_LEVEL_WARNING, "%s%s%s%s",
 		  kind == MSG_PAUSED   ? "paused" :
 		  kind == MSG_POISONED ? "poisoned" :
 					 "recovering",
-		  set ? ": " : " no more", set ? reason : "");
+		  set ? ": " : " no more", set ? reason : "", advice);
 	set_condition(target, kind, set ? reason : NULL);
 	if (kind == MSG_PAUSED)
 		target->waiting = false;

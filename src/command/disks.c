@@ -236,15 +236,22 @@ enum status verb_resize(const struct invocation *call)
 
 enum status verb_resume(const struct invocation *call)
 {
+	bool accept_loss = option(call, "accept-loss") != NULL;
+	cleanup_free char *why = NULL;
 	json_t *params = NULL;
 	json_t *reply = NULL;
 	enum status status = device_params(call, &params);
 
 	if (status != STATUS_DONE)
 		return status;
-	json_object_set_new(params, "accept_loss",
-			    json_boolean(option(call, "accept-loss") != NULL));
-	status = client_call(call, "Resume", params, RESUME_TIMEOUT_S, &reply);
+	json_object_set_new(params, "accept_loss", json_boolean(accept_loss));
+	status = client_try(call, "Resume", params, RESUME_TIMEOUT_S, &reply,
+			    &why);
 	json_decref(reply);
-	return status;
+	if (status == STATUS_DONE)
+		return status;
+	return fail(status, "resume: %s%s", why ? why : "?",
+		    why && !accept_loss && strstr(why, "poisoned") ?
+			    "; check the data, then --accept-loss" :
+			    "");
 }
