@@ -28,6 +28,7 @@
 #include "config.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -105,7 +106,9 @@ static int load_trust(struct nbd_certs *certs, struct xd_disk *disk,
 	if (r <= 0)
 		return complain(disk, ca,
 				r ? r : GNUTLS_E_NO_CERTIFICATE_FOUND);
-	if (access(crl, F_OK) < 0)
+	/* A link that leads nowhere is a list that has got lost, not none. */
+	if (faccessat(AT_FDCWD, crl, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	    errno == ENOENT)
 		return 0;
 	r = gnutls_certificate_set_x509_crl_file(certs->credentials, crl,
 						 GNUTLS_X509_FMT_PEM);
@@ -118,15 +121,17 @@ static int load_own(struct nbd_certs *certs, struct xd_disk *disk,
 {
 	cleanup_free char *cert = xasprintf("%s/client-cert.pem", dir);
 	cleanup_free char *key = xasprintf("%s/client-key.pem", dir);
+	/* GnuTLS does not say which of them is wrong. */
+	cleanup_free char *both = xasprintf("%s or client-key.pem", cert);
 	int r;
 
-	if (!cert || !key)
+	if (!cert || !key || !both)
 		return -ENOMEM;
 	if (access(cert, F_OK) < 0 && access(key, F_OK) < 0)
 		return 0;
 	r = gnutls_certificate_set_x509_key_file(certs->credentials, cert, key,
 						 GNUTLS_X509_FMT_PEM);
-	return r < 0 ? complain(disk, cert, r) : 0;
+	return r < 0 ? complain(disk, both, r) : 0;
 }
 
 int nbd_certs_load(struct nbd_certs **ret, struct xd_disk *disk,

@@ -34,10 +34,14 @@ for name in good lost forged old other; do
 	cp "$certs/$name-key.pem" "$tmp/$name/server-key.pem"
 	cp "$certs/ca-cert.pem" "$tmp/$name/ca-cert.pem"
 done
-mkdir "$tmp/ours" "$tmp/known" "$tmp/empty" "$tmp/broken"
+mkdir "$tmp/ours" "$tmp/known" "$tmp/empty" "$tmp/broken" "$tmp/astray"
 cp "$certs/ca-cert.pem" "$certs/ca-crl.pem" "$tmp/ours"
 cp "$certs"/{ca,client}-{cert,key}.pem "$tmp/known"
 echo nonsense > "$tmp/broken/ca-cert.pem"
+cp "$certs/ca-cert.pem" "$tmp/astray"
+ln -s nowhere "$tmp/astray/ca-crl.pem"
+cp -r "$tmp/known" "$tmp/mixed"
+cp "$certs/good-key.pem" "$tmp/mixed/client-key.pem"
 cat > "$tmp/xendiskd.conf" <<END
 credentials "ours" { certs = "$tmp/ours" hostname = "localhost" }
 credentials "known" { certs = "$tmp/known" hostname = "localhost" }
@@ -45,6 +49,8 @@ credentials "elsewhere" { certs = "$tmp/ours" hostname = "other.example" }
 credentials "uri" { certs = "$tmp/ours" }
 credentials "empty" { certs = "$tmp/empty" hostname = "localhost" }
 credentials "broken" { certs = "$tmp/broken" hostname = "localhost" }
+credentials "astray" { certs = "$tmp/astray" hostname = "localhost" }
+credentials "mixed" { certs = "$tmp/mixed" hostname = "localhost" }
 disk "secret" { expr = "nbd(\"nbds+unix:///?socket=$sock\", credentials=ours, fence=0s)" }
 END
 
@@ -103,6 +109,10 @@ ok "a name that is not the server's" \
 ok "no name at all" refused "the credentials need a hostname" "$(with uri)"
 ok "a folder without certificates" refused "empty/ca-cert.pem" "$(with empty)"
 ok "a certificate that is none" refused "broken/ca-cert.pem" "$(with broken)"
+ok "a link to no list of who is revoked" \
+	refused "astray/ca-crl.pem" "$(with astray)"
+ok "a key that is another's" \
+	refused "mixed/client-cert.pem or client-key.pem: " "$(with mixed)"
 ok "credentials in clear are a mistake" refused "are for TLS" \
 	"nbd(\"$uri\", credentials=ours)"
 
