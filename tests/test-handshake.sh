@@ -130,6 +130,10 @@ ok "a guest is connected" eventually 30 grep -q "^connected" "$tmp/held"
 "$xensim" domain kill "$d"
 wait $user || :
 ok "killed, and its keys are left: that counts as Closed" eventually 30 is "$(be "$d")/state" 6
+next=$(domain)
+ok "its image is free at once" toolstack attach "$next" xvdb "$tmp/a.img"
+ok "... and works" says flushed guest "$next" xvdb flush
+ok "... and is detached" toolstack detach "$next" xvdb
 ok "detach" toolstack detach "$d" xvdb --force
 
 # --- Others' disks ------------------------------------------------------------

@@ -47,7 +47,7 @@ struct vbd {
 	bool driven; /* by us, for certain */
 	bool attached_before; /* by an earlier broker */
 	bool attaching; /* the target's verdict is still to be told */
-	bool removed; /* the script said so */
+	bool removed; /* the script said so, or its domain has ended */
 	bool gone; /* the directory is */
 	bool adrift; /* xenstored has lost the directory, nobody removed it */
 	bool frontend_connected; /* seen since we are Connected */

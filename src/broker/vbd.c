@@ -593,11 +593,15 @@ static bool is_driven(struct vbd *vbd)
 	return vbd->driven;
 }
 
-/* libxl does not know this kind: nobody else removes the directory. */
-static void remove_orphan(struct vbd *vbd)
+/* Nobody comes back to it: its storage is free for others, whoever is to remove the
+ * directory.  libxl does not know our own kind, so that is removed here. */
+static void end_orphan(struct vbd *vbd)
 {
-	if (vbd->at.kind == NODE_XENDISK && vbd->domain_ended &&
-	    vbd->backend_state == XenbusStateClosed)
+	if (!vbd->domain_ended || vbd->backend_state != XenbusStateClosed)
+		return;
+	vbd->removed = true;
+	(void)vbd_attach_end(vbd);
+	if (vbd->at.kind == NODE_XENDISK)
 		(void)store_remove_branch(vbd->store, vbd->path, 1);
 }
 
@@ -673,7 +677,7 @@ void vbd_look(struct vbd *vbd)
 	vbd_publish_commit(vbd);
 	action = vbd_answer(vbd->backend_state, effective_frontend(vbd));
 	actions[action](vbd);
-	remove_orphan(vbd);
+	end_orphan(vbd);
 }
 
 /* --- Life ----------------------------------------------------------------- */

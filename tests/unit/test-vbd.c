@@ -388,6 +388,32 @@ static void domain_ends_and_leaves_its_keys(void **state)
 	world_settle();
 	world_answer(disk, 0);
 	assert_be(disk, 6);
+	assert_null(disk->worker);
+	assert_string_equal(world_view(disk), "closed");
+	world_remove(disk);
+	assert_true(world.done);
+	assert_int_equal(world.done_err, 0);
+}
+
+/* Nobody has removed its directory yet, and the guest is started anew. */
+static void storage_of_an_ended_domain(void **state)
+{
+	struct disk *disk, *next;
+
+	(void)state;
+	world.storage = "file 1";
+	disk = world_connected(5);
+	next = world_attach(NODE_VBD, 6, "null");
+	world_add(next);
+	world_answer(next, 0);
+	assert_int_equal(world.done_err, -EBUSY);
+	fake_end_domain(world.store, 5);
+	vbd_touch(disk->vbd);
+	world_settle();
+	world_answer(disk, 0);
+	world_add(next);
+	world_answer(next, 0);
+	assert_int_equal(world.done_err, 0);
 }
 
 static void directory_is_torn_out(void **state)
@@ -673,7 +699,6 @@ static void gone_while_locked_elsewhere(void **state)
 	vbd_touch(disk->vbd);
 	world_settle();
 	assert_be(disk, 6);
-	assert_asked(disk, ASK_NOTHING);
 	assert_string_equal(world_view(disk), "closed");
 	vbd_view(disk->vbd, &view);
 	assert_null(view.condition[MSG_PAUSED]);
@@ -702,6 +727,7 @@ int main(void)
 		TEST(detach_waits_while_mounted),
 		TEST(frontend_vanishes),
 		TEST(domain_ends_and_leaves_its_keys),
+		TEST(storage_of_an_ended_domain),
 		TEST(directory_is_torn_out),
 		TEST(made_anew_while_it_was_read),
 		TEST(made_anew_while_it_opens),
