@@ -411,9 +411,14 @@ static struct xd_limits make_limits(const struct xd_disk *disk)
 		lesser_limit(base->max_transfer, top->max_transfer);
 	limits.max_channels =
 		lesser_limit(base->max_channels, top->max_channels);
-	/* A discard must leave zeroes. */
-	if (!top->zero)
-		limits.discard_granularity = 0;
+	/* A discard must leave zeroes, in whole sectors, which may be larger than the
+	 * top's pieces and begin elsewhere. */
+	limits.discard_granularity =
+		top->zero ?
+			ALIGN_UP(top->discard_granularity, limits.sector_size) :
+			0;
+	if (top->discard_alignment % limits.sector_size)
+		limits.discard_alignment = 0;
 	limits.readonly = xd_readonly(disk);
 	limits.is_volatile = true;
 	return limits;

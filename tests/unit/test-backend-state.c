@@ -377,6 +377,19 @@ static void cow_top_must_be_large_enough(void **state)
 	assert_non_null(strstr(rig->why, "multiple"));
 }
 
+/* The base's sectors may be larger than what the top can free. */
+static void cow_discards_whole_sectors(void **state)
+{
+	struct rig *rig = *state;
+
+	(void)rig_file(rig, "image", MiB);
+	open_ok(rig, 1, "cow(raw(@/image, sector-size=4096), null(1M))");
+	assert_int_equal(stack_limits(rig->stack)->discard_granularity, 4096);
+	assert_int_equal(rig_io(rig, 0, XD_DISCARD, 0, 4096, 8192, NULL), 0);
+	check_byte(rig, 0, 4096, 8192);
+	assert_int_equal(rig_close(rig), 0);
+}
+
 /* A failed write leaves the base to be seen, and nothing half. */
 static void cow_write_fails_whole(void **state)
 {
@@ -521,6 +534,7 @@ int main(void)
 		TEST(cow_hides_what_is_discarded),
 		TEST(cow_survives_its_worker),
 		TEST(cow_top_must_be_large_enough),
+		TEST(cow_discards_whole_sectors),
 		TEST(cow_write_fails_whole),
 		TEST(cow_shows_no_sector_before_its_data),
 	};
