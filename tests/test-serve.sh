@@ -174,6 +174,22 @@ ok "SIGTERM under load" test $rc = 0
 wait "$load" || :
 ok "the image can be served again" with 'nbdcopy "$uri" null:' "$raw"
 
+# A server behind us goes, and a client waits for it: so would SIGTERM for ever.
+nbdkit -f -U "$tmp/behind" memory 1M & behind=$!
+cleanup_pids+=("$behind")
+eventually 10 listens "$tmp/behind"
+start "nbd+unix:///?socket=$tmp/behind" --socket "$tmp/sock"
+kill -9 "$behind" && wait "$behind" 2>/dev/null || :
+timeout 60 qemu-io -f raw -c "read 0 4k" "$(cat "$tmp/uri")" > "$tmp/waits" 2>&1 &
+client=$!
+cleanup_pids+=("$client")
+sleep 0.5
+kill -TERM "$server"
+ok "SIGTERM while a client waits for a server that is away" eventually 20 is_gone "$server"
+kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null || :
+wait "$client" || :
+ok "... was waiting" grep -q 'read failed' "$tmp/waits"
+
 # --- What is wrong -----------------------------------------------------------------------
 ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \

@@ -261,6 +261,11 @@ static void last_done(struct xd_request *req, int err)
 	last->done = true;
 }
 
+void serve_channel_stop(struct serve_channel *channel)
+{
+	stack_stop(channel->top);
+}
+
 static int flush_last(struct serve_channel *channel)
 {
 	struct last_flush last = { .done = false };
@@ -268,8 +273,6 @@ static int flush_last(struct serve_channel *channel)
 				  .done = last_done,
 				  .owner = &last };
 
-	/* A server that is away is not waited for. */
-	stack_stop(channel->top);
 	xd_submit(channel->top, &req);
 	stack_kick(channel->top);
 	while (!last.done)

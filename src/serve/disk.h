@@ -37,8 +37,10 @@ unsigned int serve_disk_channels(const struct serve_disk *disk);
 /* Main thread, while the lane does not run. */
 int serve_channel_open(struct serve_channel **ret, struct serve_disk *disk,
 		       struct engine *engine, unsigned int lane);
-/* No command is under way.  last: flush what is not flushed yet; -errno of
- * that. */
+/* What waits for a server that is away is not waited for any more. */
+void serve_channel_stop(struct serve_channel *channel);
+/* It was stopped, and no command is under way.  last: flush what is not flushed
+ * yet; -errno of that. */
 int serve_channel_close(struct serve_channel *channel, bool last);
 
 /* Bytes of a command of this executor (nbd_session_events.command_size). */

@@ -311,13 +311,15 @@ int serve_lane_start(struct serve_lane *lane)
 }
 
 /* Commands of a client that does not read must have ended as well before what
- * they refer to goes. */
+ * they refer to goes.  Those that wait for a server that is away would never. */
 static void end_clients(struct serve_lane *lane)
 {
 	struct client *client, *next;
 
 	DL_FOREACH(lane->clients, client)
 		conn_abandon(client->conn);
+	for (unsigned int i = 0; i < lane->nr_disks; i++)
+		serve_channel_stop(lane->channels[i]);
 	while (is_pending(lane)) {
 		for (unsigned int i = 0; i < lane->nr_disks; i++)
 			(void)serve_work(lane->channels[i]);
