@@ -291,6 +291,7 @@ static struct nbd_out *read_reply(struct nbd_session *s,
 				  const struct nbd_command *command)
 {
 	struct nbd_out *out;
+	uint8_t *p;
 
 	if (s->headers == NBD_SIMPLE) {
 		out = simple_reply(s, command->cookie, NBD_SUCCESS);
@@ -300,6 +301,9 @@ static struct nbd_out *read_reply(struct nbd_session *s,
 		}
 		return out;
 	}
+	/* A chunk of data has at least one byte. */
+	if (command->length == 0)
+		return chunk(s, command, NBD_REPLY_TYPE_NONE, 0, 0, &p);
 	if (command->flags & NBD_CMD_FLAG_DF)
 		return data_chunk(s, command, 0, command->length);
 	if (command->length > LEAST_HOLE)

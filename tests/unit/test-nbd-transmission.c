@@ -108,6 +108,22 @@ static void test_structured_read(void **state)
 	assert_true(fixture_is_empty(&f));
 }
 
+/* There is no content of no bytes: a chunk of data has at least one. */
+static void test_read_of_nothing(void **state)
+{
+	uint64_t length;
+
+	(void)state;
+	fixture_go(&f, "disk", NBD_OPT_EXTENDED_HEADERS, false);
+	fixture_request(&f, true, 0, NBD_CMD_READ, 1, 512, 0);
+	(void)fixture_chunk(&f, true, NBD_REPLY_TYPE_NONE, 1, &length);
+	assert_int_equal(length, 0);
+	fixture_request(&f, true, NBD_CMD_FLAG_DF, NBD_CMD_READ, 2, 512, 0);
+	(void)fixture_chunk(&f, true, NBD_REPLY_TYPE_NONE, 2, &length);
+	assert_int_equal(length, 0);
+	assert_true(fixture_is_empty(&f));
+}
+
 /* A long read: data, a hole, data.  A short run of zeroes is data. */
 static void test_read_with_holes(void **state)
 {
@@ -528,15 +544,25 @@ static void test_buffers_have_a_limit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_simple),		  T(test_structured_read),
-		T(test_read_with_holes),  T(test_status),
-		T(test_extended),	  T(test_out_of_order),
-		T(test_pieces),		  T(test_judged),
-		T(test_refused_write),	  T(test_readonly),
-		T(test_bad_magic),	  T(test_storage_error),
-		T(test_greedy),		  T(test_many_commands),
-		T(test_limit_in_buffer),  T(test_payload_at_the_limit),
-		T(test_buffers_are_kept), T(test_buffers_have_a_limit),
+		T(test_simple),
+		T(test_structured_read),
+		T(test_read_of_nothing),
+		T(test_read_with_holes),
+		T(test_status),
+		T(test_extended),
+		T(test_out_of_order),
+		T(test_pieces),
+		T(test_judged),
+		T(test_refused_write),
+		T(test_readonly),
+		T(test_bad_magic),
+		T(test_storage_error),
+		T(test_greedy),
+		T(test_many_commands),
+		T(test_limit_in_buffer),
+		T(test_payload_at_the_limit),
+		T(test_buffers_are_kept),
+		T(test_buffers_have_a_limit),
 		T(test_commands_are_new),
 	};
 
