@@ -190,6 +190,19 @@ kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null || :
 wait "$client" || :
 ok "... was waiting" grep -q 'read failed' "$tmp/waits"
 
+# A server that is far away: each connection takes longer than whoever waits for it
+# may be kept from all else.
+if command -v strace > /dev/null; then
+	nbdkit -f -U "$tmp/far" memory 1M & far=$!
+	cleanup_pids+=("$far")
+	eventually 10 listens "$tmp/far"
+	slowly() { timeout 60 strace -f -qq -o /dev/null -e trace=connect \
+		-e inject=connect:delay_enter=400000 "${words[@]}" "$@"; }
+	ok "a server that is far away" says '^1048576$' slowly \
+		"nbd+unix:///?socket=$tmp/far" --run 'nbdinfo --size "$uri"'
+	end_process "$far"
+fi
+
 # --- What is wrong -----------------------------------------------------------------------
 ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Theory of operation
+ *
+ * Whoever asks for a connection gets one end of a socket pair at once, as from the
+ * broker, since a lane asks and mustn't wait.  The connection is made by another
+ * thread than that which answers, one after the other: looking up a name, a host
+ * that is far away and a server that starts take their time.
+ */
 #include "config.h"
 
 #include "serve/host.h"
@@ -28,13 +36,27 @@ struct grant {
 	int fd; /* O_PATH; or -errno; -1: no path */
 };
 
+/* A connection that somebody waits for at the other end of sock. */
+struct errand {
+	struct errand *next;
+	const struct grant *grant;
+	bool once; /* a server of our own is not started again */
+	int sock;
+};
+
 struct local_host {
 	struct grant *grants;
 	struct settings *settings;
 	const char *backend_dir;
 	int sock;
-	pthread_t thread;
+	pthread_t thread; /* answers */
 	bool running;
+	pthread_t caller; /* connects */
+	bool calling;
+	pthread_mutex_t lock; /* of all below */
+	pthread_cond_t news;
+	struct errand *errands; /* the oldest in front */
+	bool ending;
 };
 
 /* --- Files ---------------------------------------------------------------- */
@@ -121,31 +143,6 @@ static int serve_open(const struct local_host *host,
 	return fd;
 }
 
-/* The asker waits until it is done: this is its only disk. */
-static int serve_connect(const struct local_host *host,
-			 const struct msg_service *request)
-{
-	struct msg_text reached = { .h.result = 0 };
-	const struct grant *grant = find_grant(host, request);
-	cleanup_close int fd = -1;
-	struct server server;
-	int pair[2], r;
-
-	if (!grant)
-		return -EPERM;
-	r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
-		       0, pair);
-	if (r < 0)
-		return -errno;
-	fd = server_parse(grant->path, &server, reached.text);
-	if (fd == 0)
-		fd = server_connect(&server, reached.text);
-	reached.h.result = MIN(fd, 0);
-	(void)msg_send(pair[1], &reached, sizeof(reached), MSG_REACHED, fd);
-	(void)close(pair[1]);
-	return pair[0];
-}
-
 /* *ret_text is the value, or why there is none. */
 static int serve_credential(const struct local_host *host,
 			    const struct msg_service *request, char *ret_text)
@@ -162,6 +159,17 @@ static int serve_credential(const struct local_host *host,
 	(void)snprintf(ret_text, MSG_TEXT_MAX, "%s", r < 0 ? why : value);
 	return r;
 }
+
+static int serve_keep(const struct msg_service *request)
+{
+	cleanup_close int fd = memfd_create("xendisk", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)request->size) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* --- Connections ---------------------------------------------------------- */
 
 struct opening {
 	const struct local_host *host;
@@ -180,38 +188,101 @@ static int open_for_child(void *ctx, unsigned int param, int flags)
 	return grant ? reopen(grant->fd, flags) : -EPERM;
 }
 
-static int serve_spawn(const struct local_host *host,
-		       const struct msg_service *request)
+static int call_server(const struct grant *grant, char *ret_why)
 {
-	struct opening opening = { .host = host, .layer = request->layer };
-	struct msg_text reached = { .h.result = 0 };
-	const struct grant *grant = find_grant(host, request);
-	cleanup_close int fd = -1;
-	int pair[2];
+	struct server server;
+	int r = server_parse(grant->path, &server, ret_why);
 
-	if (!grant || !grant->child)
-		return -EPERM;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
-		       0, pair) < 0)
-		return -errno;
-	fd = serve_child_call(grant->child, request->flags & XD_SPAWN_ONCE,
-			      open_for_child, &opening, reached.text);
+	return r < 0 ? r : server_connect(&server, ret_why);
+}
+
+static void run_errand(const struct local_host *host, struct errand *errand)
+{
+	const struct grant *grant = errand->grant;
+	struct opening opening = { .host = host, .layer = grant->layer };
+	struct msg_text reached = { .h.result = 0 };
+	cleanup_close int fd =
+		grant->child ? serve_child_call(grant->child, errand->once,
+						open_for_child, &opening,
+						reached.text) :
+			       call_server(grant, reached.text);
+
 	reached.h.result = MIN(fd, 0);
-	(void)msg_send(pair[1], &reached, sizeof(reached), MSG_REACHED, fd);
-	(void)close(pair[1]);
+	(void)msg_send(errand->sock, &reached, sizeof(reached), MSG_REACHED,
+		       fd);
+}
+
+static void free_errand(struct errand *errand)
+{
+	(void)close(errand->sock);
+	free(errand);
+}
+
+static struct errand *next_errand(struct local_host *host)
+{
+	struct errand *errand;
+
+	(void)pthread_mutex_lock(&host->lock);
+	while (!host->errands && !host->ending)
+		(void)pthread_cond_wait(&host->news, &host->lock);
+	errand = host->ending ? NULL : host->errands;
+	if (errand)
+		host->errands = errand->next;
+	(void)pthread_mutex_unlock(&host->lock);
+	return errand;
+}
+
+static void *run_errands(void *arg)
+{
+	struct local_host *host = arg;
+	struct errand *errand;
+
+	while ((errand = next_errand(host))) {
+		run_errand(host, errand);
+		free_errand(errand);
+	}
+	return NULL;
+}
+
+static void add_errand(struct local_host *host, struct errand *errand)
+{
+	struct errand **end = &host->errands;
+
+	(void)pthread_mutex_lock(&host->lock);
+	while (*end)
+		end = &(*end)->next;
+	*end = errand;
+	(void)pthread_cond_signal(&host->news);
+	(void)pthread_mutex_unlock(&host->lock);
+}
+
+/* The end of a socket pair through which the connection comes. */
+static int serve_connection(struct local_host *host,
+			    const struct msg_service *request)
+{
+	const struct grant *grant = find_grant(host, request);
+	struct errand *errand;
+	int pair[2], r;
+
+	if (!grant || !!grant->child != (request->kind == MSG_SERVICE_SPAWN))
+		return -EPERM;
+	errand = calloc(1, sizeof(*errand));
+	if (!errand)
+		return -ENOMEM;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		       0, pair) < 0) {
+		r = -errno;
+		free(errand);
+		return r;
+	}
+	errand->grant = grant;
+	errand->once = request->flags & XD_SPAWN_ONCE;
+	errand->sock = pair[1];
+	add_errand(host, errand);
 	return pair[0];
 }
 
-static int serve_keep(const struct msg_service *request)
-{
-	cleanup_close int fd = memfd_create("xendisk", MFD_CLOEXEC);
-
-	if (fd < 0 || ftruncate(fd, (off_t)request->size) < 0)
-		return -errno;
-	return TAKE_FD(fd);
-}
-
-/* --- The thread ----------------------------------------------------------- */
+/* --- The threads ---------------------------------------------------------- */
 
 static void answer(struct local_host *host, const struct msg_service *request)
 {
@@ -224,13 +295,11 @@ static void answer(struct local_host *host, const struct msg_service *request)
 		r = fd = serve_open(host, request, done.text);
 		break;
 	case MSG_SERVICE_CONNECT:
-		r = fd = serve_connect(host, request);
+	case MSG_SERVICE_SPAWN:
+		r = fd = serve_connection(host, request);
 		break;
 	case MSG_SERVICE_CREDENTIAL:
 		r = serve_credential(host, request, done.text);
-		break;
-	case MSG_SERVICE_SPAWN:
-		r = fd = serve_spawn(host, request);
 		break;
 	case MSG_SERVICE_KEEP:
 		r = fd = serve_keep(request);
@@ -272,7 +341,10 @@ static int start(struct local_host *host, struct services **ret_services)
 		(void)close(pair[1]);
 		return r;
 	}
-	r = -pthread_create(&host->thread, NULL, run, host);
+	r = -pthread_create(&host->caller, NULL, run_errands, host);
+	host->calling = r == 0;
+	if (r == 0)
+		r = -pthread_create(&host->thread, NULL, run, host);
 	host->running = r == 0;
 	if (r < 0)
 		services_free(TAKE_PTR(*ret_services));
@@ -290,6 +362,8 @@ int local_host_new(struct local_host **ret, const struct layer *root,
 		settings_free(settings);
 		return -ENOMEM;
 	}
+	(void)pthread_mutex_init(&host->lock, NULL);
+	(void)pthread_cond_init(&host->news, NULL);
 	host->settings = settings;
 	host->sock = -1;
 	host->backend_dir = backend_dir;
@@ -304,16 +378,35 @@ int local_host_new(struct local_host **ret, const struct layer *root,
 	return 0;
 }
 
+static void stop(struct local_host *host)
+{
+	struct errand *errand;
+
+	if (host->running) {
+		(void)shutdown(host->sock, SHUT_RDWR);
+		(void)pthread_join(host->thread, NULL);
+	}
+	(void)pthread_mutex_lock(&host->lock);
+	host->ending = true;
+	(void)pthread_cond_signal(&host->news);
+	(void)pthread_mutex_unlock(&host->lock);
+	if (host->calling)
+		(void)pthread_join(host->caller, NULL);
+	while ((errand = host->errands)) {
+		host->errands = errand->next;
+		free_errand(errand);
+	}
+	(void)pthread_cond_destroy(&host->news);
+	(void)pthread_mutex_destroy(&host->lock);
+}
+
 void local_host_free(struct local_host *host)
 {
 	struct grant *grant;
 
 	if (!host)
 		return;
-	if (host->running) {
-		(void)shutdown(host->sock, SHUT_RDWR);
-		(void)pthread_join(host->thread, NULL);
-	}
+	stop(host);
 	if (host->sock >= 0)
 		(void)close(host->sock);
 	settings_free(host->settings);
