@@ -81,6 +81,9 @@ kill -9 "$server" && wait "$server" 2>/dev/null
 start 'mem(1M)' --socket "$tmp/sock"
 ok "a dead server's socket is replaced" nbdinfo "$(cat "$tmp/uri")"
 end_process "$server"
+start 'mem(1M)' --socket "$tmp/a b%41&c"
+ok "a path that is no word of a URI" says '^1048576$' nbdinfo --size "$(cat "$tmp/uri")"
+stop
 port=$(free_port)
 start 'mem(1M)' --tcp "$port"
 ok "TCP" nbdinfo "nbd://127.0.0.1:$port"
@@ -123,7 +126,7 @@ ok "TLS with a key" says '"TLS": true' \
 ok "... a wrong one is refused" fails 1 nbdinfo \
 	secured "alice@/?tls-psk-file=$tmp/wrong.psk&" --tls-psk "$psk"
 ok "... and so is a client without" fails 1 TLS \
-	serve 'mem(1M)' --tls-psk "$psk" --run 'nbdinfo "$uri"'
+	serve 'mem(1M)' --tls-psk "$psk" --run 'nbdinfo "nbd+unix:///?socket=$socket"'
 : > "$tmp/empty.psk"
 echo 'alice:xyz' > "$tmp/bad.psk"
 for file in empty bad; do
@@ -144,6 +147,11 @@ cp "$certs/ca-cert.pem" "$certs/other/ca-cert.pem"
 certificate other/client self $'tls_www_client\nsigning_key'
 ok "... a stranger's is refused" fails 1 nbdinfo secured \
 	"/?tls-verify-peer=false&tls-certificates=$certs/other&" --tls-certs "$certs"
+ok "the URI says that there is TLS" says '^nbds+unix:///?socket=/' \
+	serve 'mem(1M)' --run 'echo $uri' --tls-psk "$psk"
+start 'mem(1M)' --tcp "$(free_port)" --tls-psk "$psk"
+ok "... by TCP" says '^nbds://127.0.0.1:' cat "$tmp/uri"
+stop
 ok "no such folder" fails 1 "server-cert.pem: No such file" \
 	serve 'mem(1M)' --run true --tls-certs "$tmp/none"
 # Whatever is wrong in a folder is said, and nobody is let in unseen.

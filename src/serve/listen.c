@@ -72,6 +72,21 @@ static int open_unix(const char *path, int *ret)
 	return r;
 }
 
+/* In a URI a space is "%20", and so on. */
+static void make_unix_uri(struct listeners *listeners, const char *path)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789-._~/";
+	char *to = listeners->uri, *end = to + sizeof(listeners->uri);
+
+	to += snprintf(to, sizeof(listeners->uri), "nbd+unix:///?socket=");
+	for (; *path && end - to > 4; path++)
+		to += snprintf(to, (size_t)(end - to),
+			       strchr(plain, *path) ? "%c" : "%%%02X",
+			       (unsigned char)*path);
+}
+
 int listen_unix(struct listeners *listeners, const char *path)
 {
 	int fd = -1;
@@ -82,8 +97,7 @@ int listen_unix(struct listeners *listeners, const char *path)
 		return r;
 	}
 	listeners->path = strdup(path);
-	(void)snprintf(listeners->uri, sizeof(listeners->uri),
-		       "nbd+unix:///?socket=%s", path);
+	make_unix_uri(listeners, path);
 	return add(listeners, fd);
 }
 
@@ -170,6 +184,17 @@ int listen_passed(struct listeners *listeners)
 	(void)snprintf(listeners->uri, sizeof(listeners->uri), "%s",
 		       "(passed sockets)");
 	return 0;
+}
+
+/* "nbd://" becomes "nbds://", "nbd+unix://" "nbds+unix://". */
+void listen_secured(struct listeners *listeners)
+{
+	char *at = listeners->uri + 3;
+
+	if (strncmp(listeners->uri, "nbd", 3) != 0)
+		return;
+	memmove(at + 1, at, strlen(at) + 1);
+	*at = 's';
 }
 
 void listen_close(struct listeners *listeners)

@@ -13,7 +13,7 @@ struct listeners {
 	int fd[LISTEN_MAX];
 	unsigned int nr;
 	char *path; /* of the unix socket that is ours to remove; or NULL */
-	char uri[256]; /* of the first */
+	char uri[384]; /* of the last: that of a unix socket may all be %XX */
 };
 
 /* All say on stderr what is wrong.  -errno. */
@@ -24,6 +24,8 @@ int listen_unix(struct listeners *listeners, const char *path);
 int listen_tcp(struct listeners *listeners, const char *where);
 /* Those that systemd has passed; 0: there are none. */
 int listen_passed(struct listeners *listeners);
+/* Who comes has to use TLS: the URI says so. */
+void listen_secured(struct listeners *listeners);
 void listen_close(struct listeners *listeners);
 
 #endif

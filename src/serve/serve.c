@@ -334,6 +334,8 @@ static int begin(struct server *server, int argc, char **argv)
 		r = take_options(server, argc, argv);
 	if (r == 0 && server->listeners.nr == 0 && server->run)
 		r = listen_for_run(server);
+	if (server->credentials)
+		listen_secured(&server->listeners);
 	if (r == 0)
 		r = open_disks(server, argc, argv);
 	if (r == 0)
