@@ -7,6 +7,7 @@ sim_start
 mkdir "$tmp/backends"
 ln -s "$top_builddir"/backends/.libs/*.so \
 	"$top_builddir/examples/.libs/pattern.so" "$tmp/backends/"
+echo nothing > "$tmp/backends/junk.so"
 daemon_start --backend-dir "$tmp/backends"
 dom=$(domain --name web1)
 dev=51728
@@ -36,6 +37,9 @@ for backend in raw mem null cow readonly $optional; do
 	ok "$backend and its man page name the same options" \
 		pages_match $backend
 done
+
+ok "one that cannot be loaded says why" fails 1 'junk: .*too short' \
+	xendisk backends junk
 
 # --- Data ----------------------------------------------------------------------
 

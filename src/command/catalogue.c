@@ -149,6 +149,9 @@ enum status verb_backends(const struct invocation *call)
 		status = fail(STATUS_NOT_FOUND,
 			      "backends: there is no backend \"%s\"",
 			      call->args[0]);
+	else if (*text_of(json_array_get(backends, 0), "error"))
+		status = fail(STATUS_FAILED, "backends: %s: %s", call->args[0],
+			      text_of(json_array_get(backends, 0), "error"));
 	else
 		status = print_one(json_array_get(backends, 0));
 	json_decref(reply);
