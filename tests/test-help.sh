@@ -51,6 +51,16 @@ pages() { (cd "$top_srcdir/man" && ls xendisk-*.7.pod) | sed 's/\.7\.pod$//;/-sp
 ok "xendisk-spec names all the pages" same "$(pages | sort)" "$(
 	sed -n '/^=head1 SEE ALSO/,$p' "$top_srcdir/man/xendisk-spec.7.pod" |
 		grep -o 'xendisk-[a-z0-9-]*(7)' | sed 's/(7)//' | sort)"
+# Also those that share one.
+without_page()
+{
+	local so name
+	for so in "$top_builddir"/backends/.libs/*.so; do
+		name=$(basename "$so" .so)
+		[ -s "$top_builddir/man/xendisk-$name.7" ] || echo "$name"
+	done | grep .
+}
+ok "each backend has a page" fails 1 '' without_page
 ok "xendiskd: the options" same "$("$daemon" --help | options)" \
 	"$(man_options "$top_srcdir/man/xendiskd.8.pod")"
 
