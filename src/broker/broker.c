@@ -52,6 +52,13 @@ static const struct backend_info *env_scheme(void *ctx, const char *scheme)
 	return registry_scheme(broker->registry, scheme);
 }
 
+static const char *env_why_not(void *ctx, const char *name)
+{
+	const struct broker *broker = ctx;
+
+	return registry_error(broker->registry, name);
+}
+
 static const char *env_named(void *ctx, const char *name)
 {
 	const struct broker *broker = ctx;
@@ -64,6 +71,7 @@ struct expr_env broker_expr_env(struct broker *broker)
 	return (struct expr_env){ .ctx = broker,
 				  .backend = env_backend,
 				  .scheme = env_scheme,
+				  .why_not = env_why_not,
 				  .named = env_named };
 }
 

@@ -302,6 +302,14 @@ const struct backend_info *registry_scheme(const struct registry *registry,
 	return NULL;
 }
 
+const char *registry_error(const struct registry *registry, const char *name)
+{
+	for (size_t i = 0; i < registry->nr_entries; i++)
+		if (strcmp(registry->entries[i].name, name) == 0)
+			return registry->entries[i].error;
+	return NULL;
+}
+
 bool registry_entry(const struct registry *registry, size_t i,
 		    struct registry_entry *ret)
 {

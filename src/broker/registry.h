@@ -27,6 +27,10 @@ const struct backend_info *registry_backend(const struct registry *registry,
 const struct backend_info *registry_scheme(const struct registry *registry,
 					   const char *scheme);
 
+/* Why a backend of that name could not be loaded; NULL: it has been, or there is
+ * none. */
+const char *registry_error(const struct registry *registry, const char *name);
+
 struct registry_entry {
 	const char *name; /* of the file, without .so */
 	const struct backend_info *info; /* NULL: error says why */

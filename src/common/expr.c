@@ -390,6 +390,20 @@ static const char *hint(const char *name, const char *rest)
 	return "";
 }
 
+static int no_backend(struct parser *p, const char *name, size_t n)
+{
+	const char *why = p->env->why_not ? p->env->why_not(p->env->ctx, name) :
+					    NULL;
+
+	if (why)
+		return expr_fail(
+			p->error, p->at,
+			"the backend \"%.60s\" cannot be loaded: %.160s", name,
+			why);
+	return expr_fail(p->error, p->at, "there is no backend \"%.60s\"%s",
+			 name, hint(name, p->text + p->at + n));
+}
+
 static int by_name(struct parser *p, size_t n, struct layer **ret)
 {
 	cleanup_free char *name = strndup(p->text + p->at, n);
@@ -405,9 +419,7 @@ static int by_name(struct parser *p, size_t n, struct layer **ret)
 	else
 		info = p->env->backend(p->env->ctx, name);
 	if (!info)
-		return expr_fail(p->error, position,
-				 "there is no backend \"%.60s\"%s", name,
-				 hint(name, p->text + p->at + n));
+		return no_backend(p, name, n);
 	if (info == expr_disk_info() && p->level > 0)
 		return expr_fail(p->error, position,
 				 "disk(...) may only stand outermost");
@@ -469,7 +481,9 @@ static int by_uri(struct parser *p, size_t n, struct layer **ret)
 	info = p->env->scheme(p->env->ctx, scheme);
 	if (!info)
 		return expr_fail(p->error, position,
-				 "no backend takes \"%.60s://\"", scheme);
+				 "no backend takes \"%.60s://\"; \"xendisk "
+				 "backends\" lists them",
+				 scheme);
 	r = plain_word(p, p->level ? STOP_AT_ARG : STOP_AT_END, true, &uri);
 	if (r < 0)
 		return r;
