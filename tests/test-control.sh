@@ -171,6 +171,25 @@ ok "the command says that nobody is there" fails 3 'cannot reach' \
 
 # --- As a daemon ----------------------------------------------------------------
 
+# Nobody is kept from it, but it is said.
+mkdir "$tmp/r" "$tmp/s"
+shared()
+{
+	: > "$tmp/said"
+	"$xendiskd" --foreground --run-dir "$tmp/r" --state-dir "$tmp/s" \
+		--config "$tmp/xendiskd.conf" \
+		--backend-dir "$top_builddir/backends/.libs" > "$tmp/said" 2>&1 &
+	daemon_pid=$!
+	eventually 10 grep -q ready "$tmp/said"
+	end_process "$daemon_pid"
+	grep -q "/$1: others may write there" "$tmp/said"
+}
+ok "folders of its own are not worth a word" fails 1 '' shared '.*'
+chmod 775 "$tmp/r"
+ok "a run directory that others may write to is" shared r
+chmod 755 "$tmp/r"
+chmod 777 "$tmp/s"
+ok "... and a state directory" shared s
 as_daemon=("$xendiskd" --run-dir "$tmp/run" --state-dir "$tmp/state"
 	--config "$tmp/xendiskd.conf"
 	--backend-dir "$top_builddir/backends/.libs")

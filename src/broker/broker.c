@@ -169,6 +169,15 @@ static void stop_settings(struct broker *broker)
 	settings_free(broker->settings);
 }
 
+static void warn_of_others(const char *dir)
+{
+	if (rundir_is_shared(dir))
+		log_warning(
+			"%s: others may write there, and so change what the "
+			"daemon keeps; mode 0755 is enough",
+			dir);
+}
+
 static int start_rundir(struct broker *broker)
 {
 	const char *dir = broker->options.run_dir;
@@ -180,6 +189,8 @@ static int start_rundir(struct broker *broker)
 			  (int)holder);
 	else if (r < 0)
 		log_error("%s: %s", dir, strerror(-r));
+	else
+		warn_of_others(dir);
 	return r;
 }
 
@@ -263,6 +274,8 @@ static int start_poison(struct broker *broker)
 	else if (bad)
 		log_warning("%s/poison: %u files are no poison marks", dir,
 			    bad);
+	if (r == 0)
+		warn_of_others(dir);
 	return r;
 }
 

@@ -59,3 +59,12 @@ int rundir_take(const char *dir, int *ret_lock, pid_t *ret_holder)
 	*ret_lock = TAKE_FD(fd);
 	return 0;
 }
+
+bool rundir_is_shared(const char *dir)
+{
+	struct stat st;
+
+	return stat(dir, &st) == 0 &&
+	       ((st.st_uid != 0 && st.st_uid != geteuid()) ||
+		(st.st_mode & (S_IWGRP | S_IWOTH)));
+}

@@ -5,6 +5,7 @@
 #ifndef XENDISK_RUNDIR_H
 #define XENDISK_RUNDIR_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 /*
@@ -13,5 +14,8 @@
  * *ret_holder says which.
  */
 int rundir_take(const char *dir, int *ret_lock, pid_t *ret_holder);
+
+/* May others than root and we write to that folder? */
+bool rundir_is_shared(const char *dir);
 
 #endif
