@@ -48,7 +48,9 @@ static int on_answer(void *data, int *error)
 	io->link->took = bytes_of_reply(io, *error);
 	if (*error == ENOTCONN || *error == ESHUTDOWN)
 		io->lost = true;
-	else if (*error && !io->err)
+	else
+		io->link->answered = true;
+	if (*error && !io->lost && !io->err)
 		io->err = -*error;
 	if (*error == ESHUTDOWN)
 		io->link->leaving = true;

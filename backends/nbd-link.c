@@ -42,6 +42,8 @@
 
 #define FIRST_DELAY_NS 50000000ull
 #define MAX_DELAY_NS   2000000000ull
+/* Connections in a row that came to nothing: the network may be bad. */
+#define MAX_USELESS 8u
 /* For a server that is away when the guest goes, to take the last flush: longer
  * than MAX_DELAY_NS, so that it is tried again. */
 #define PATIENCE_NS 5000000000ull
@@ -157,12 +159,32 @@ static void lose_patience(struct nbd_link *link)
 			    PATIENCE_NS, on_patience);
 }
 
+/* A server that was of use, or there for a while, is tried again at once.  One that
+ * shakes hands and hangs up at the first request, again and again, is away. */
+static void forgive(struct nbd_link *link, uint64_t now)
+{
+	uint64_t lasted = now - link->up_since;
+
+	if (!link->up_since)
+		return;
+	if (link->answered || lasted >= MAX_DELAY_NS)
+		link->down_since = 0;
+	if (link->answered || lasted >= FIRST_DELAY_NS)
+		link->useless = 0;
+	else
+		link->useless++;
+	if (link->useless <= MAX_USELESS)
+		link->delay_ns = 0;
+	link->up_since = 0;
+}
+
 /* Says so, and tries again after a pause that grows. */
 static void go_down(struct nbd_link *link)
 {
 	uint64_t now = now_ns();
 
 	link->phase = NBD_DOWN;
+	forgive(link, now);
 	if (!link->down_since)
 		link->down_since = now;
 	xd_paused(link->ch, "the server %s is away: %s", link->nbd->place,
@@ -227,8 +249,8 @@ static void begin_ending(struct nbd_link *link)
 static void come_up(struct nbd_link *link)
 {
 	link->phase = NBD_UP;
-	link->delay_ns = 0;
-	link->down_since = 0;
+	link->up_since = now_ns();
+	link->answered = false;
 	link->given_up = false;
 	set_why(link, "it hung up");
 	xd_paused(link->ch, NULL);

@@ -219,6 +219,9 @@ struct nbd_link {
 	bool impatient; /* ... and the server was away for too long then */
 	bool leaving; /* the server is about to shut down */
 	bool given_up; /* requests fail until it is UP again */
+	bool answered; /* since then: a request */
+	unsigned int useless; /* connections in a row that answered nothing */
+	uint64_t up_since; /* 0: it has not been UP since it was DOWN */
 	uint64_t delay_ns; /* before the next attempt */
 	uint64_t greet_until;
 	uint64_t down_since;

@@ -359,6 +359,37 @@ static void silent(void **state)
 	end(&t);
 }
 
+/* One that shakes hands and hangs up at the first request is called again with pauses
+ * before long; and at once when it has been of use again. */
+static void of_no_use(void **state)
+{
+	unsigned char buf[512] = "x";
+	unsigned int greeted;
+	struct rig_op op;
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, LONG);
+	assert_int_equal(io(&t, XD_READ, 0, 0, 512, buf), 0);
+	greeted = t.mutant.greeted;
+	t.mutant.fault_every = 1;
+	rig_start(&t.rig, 0, &op, XD_READ, 0, 0, 512, buf);
+	stack_kick(t.rig.top[0]);
+	run_for(&t, 600);
+	assert_false(op.done);
+	assert_true(t.mutant.greeted > greeted + 1);
+	assert_true(t.mutant.greeted < greeted + 16);
+	t.mutant.fault_every = 0;
+	rig_wait(&t.rig, 0, &op, 1);
+	assert_int_equal(op.err, 0);
+	greeted = t.mutant.greeted;
+	mutant_restart(&t.mutant, false);
+	run_for(&t, 100);
+	assert_int_equal(t.mutant.greeted, greeted + 1);
+	end(&t);
+}
+
 /* --- A server that comes back different -------------------------------------------------- */
 
 static void set_read_only(struct mutant *mutant)
@@ -650,6 +681,7 @@ int main(void)
 		cmocka_unit_test(bad_replies_and_loss),
 		cmocka_unit_test(errors),
 		cmocka_unit_test(silent),
+		cmocka_unit_test(of_no_use),
 		cmocka_unit_test(another_is_refused),
 		cmocka_unit_test(other_blocks),
 		cmocka_unit_test(no_trim_any_more),
