@@ -88,6 +88,14 @@ ok "32 MiB in a request" with 'qemu-io -f raw -c "write -P 9 0 32M" -c flush \
 # --- Sockets ------------------------------------------------------------------------------
 ok "a socket that is passed" says '"export-size": 1048576' \
 	timeout 60 nbdinfo --json -- [ "${words[@]}" 'mem(1M)' ]
+# As of a shell that was started with sockets, and starts us.
+ok "one that was passed to another process" fails 1 "no socket was passed to this" \
+	env LISTEN_FDS=1 LISTEN_PID=1 timeout 10 "${words[@]}" 'mem(1M)'
+# passed FDS COMMAND...: to this process itself, whatever 3 is.
+passed() { LISTEN_FDS=$1 bash -c 'LISTEN_PID=$$ exec "$@" 3< /dev/null' - "${@:2}"; }
+ok "no socket" fails 1 "descriptor 3 is no socket" passed 1 "${words[@]}" 'mem(1M)' --run true
+ok "too many" fails 1 "LISTEN_FDS=17: no number up to 16" \
+	passed 17 "${words[@]}" 'mem(1M)' --run true
 start()
 {
 	: > "$tmp/uri"

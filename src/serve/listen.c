@@ -162,6 +162,22 @@ int listen_tcp(struct listeners *listeners, const char *where)
 
 /* --- Passed by systemd ---------------------------------------------------- */
 
+static int take_passed(struct listeners *listeners, int fd)
+{
+	socklen_t length = sizeof(int);
+	int listens = 0, r = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) < 0 ||
+	    !listens)
+		r = -EINVAL;
+	else if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		r = -errno;
+	if (r == -EINVAL)
+		complain("LISTEN_FDS: descriptor %d is no socket that listens",
+			 fd);
+	return r < 0 ? r : add(listeners, fd);
+}
+
 /* Without libsystemd, which is optional: two environment variables and
  * descriptors from 3 on. */
 int listen_passed(struct listeners *listeners)
@@ -169,21 +185,21 @@ int listen_passed(struct listeners *listeners)
 	const char *pid = getenv("LISTEN_PID");
 	const char *fds = getenv("LISTEN_FDS");
 	uint32_t for_pid, nr;
+	int r = 0;
 
 	if (!pid || !fds || parse_u32(pid, UINT32_MAX, &for_pid) < 0 ||
-	    parse_u32(fds, LISTEN_MAX, &nr) < 0 ||
 	    for_pid != (uint32_t)getpid())
 		return 0;
-	for (uint32_t i = 0; i < nr; i++) {
-		int fd = FIRST_PASSED_FD + (int)i;
-
-		if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-			return -errno;
-		(void)add(listeners, fd);
+	if (parse_u32(fds, LISTEN_MAX, &nr) < 0) {
+		complain("LISTEN_FDS=%.32s: no number up to %d", fds,
+			 LISTEN_MAX);
+		return -EINVAL;
 	}
+	for (uint32_t i = 0; r == 0 && i < nr; i++)
+		r = take_passed(listeners, FIRST_PASSED_FD + (int)i);
 	(void)snprintf(listeners->uri, sizeof(listeners->uri), "%s",
 		       "(passed sockets)");
-	return 0;
+	return r;
 }
 
 /* "nbd://" becomes "nbds://", "nbd+unix://" "nbds+unix://". */

@@ -334,6 +334,11 @@ static int begin(struct server *server, int argc, char **argv)
 		r = take_options(server, argc, argv);
 	if (r == 0 && server->listeners.nr == 0 && server->run)
 		r = listen_for_run(server);
+	if (r == 0 && server->listeners.nr == 0) {
+		complain("no socket was passed to this process (LISTEN_FDS, "
+			 "LISTEN_PID), and no other place was given");
+		r = -EINVAL;
+	}
 	if (server->credentials)
 		listen_secured(&server->listeners);
 	if (r == 0)
