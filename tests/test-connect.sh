@@ -241,6 +241,7 @@ ok "of both" grep -q '^requests [12], OK [12], errors 0$' "$said"
 
 connect web1 'mem(32M)' --vdev xvdb
 saying 'attached'
+worker=$(xendisk --json show web1 xvdb | sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p')
 kill -9 "$daemon_pid"
 wait "$daemon_pid" 2>/dev/null
 saying 'xendiskd.*served on'
@@ -252,3 +253,6 @@ await
 ok "by force, without figures" ends 3 'the figures are lost'
 ok "nothing is left in xenstore" no_nodes
 ok "no daemon at the start" fails 3 'cannot reach' xendisk connect web1 'mem(1M)'
+ok "its worker waits for the next daemon" fails 1 '' is_gone "$worker"
+daemon_start
+ok "... which ends it" eventually 15 is_gone "$worker"
