@@ -36,6 +36,14 @@ done
 ok "nbdinfo: writable" fails 2 '' with 'nbdinfo --is read-only "$uri"' "$raw"
 ok "nbdinfo: read-only" with 'nbdinfo --is read-only "$uri"' "$raw" --readonly
 
+# What stands in the configuration may be a secret: a key of nbdkit(S3, ...).
+echo 'disk "named" { expr = "nbdkit(memory, \"4M\")" }' > "$tmp/named.conf"
+described() { timeout 60 "${words[@]/none.conf/named.conf}" "$@" --run 'nbdinfo --list "$uri"'; }
+ok "nbdinfo: what it is" says 'description: mem(1M)' described 'mem(1M)'
+ok "... what it is called in the configuration" says 'description: @named' described @named
+no_more() { ! described @named | grep memory; }
+ok "... and no more" no_more
+
 # --- Data ---------------------------------------------------------------------------
 copies() { with 'nbdcopy --connections=4 $tmp/data "$uri"' "$raw"; }
 ok "nbdcopy in, with four connections" copies

@@ -156,11 +156,19 @@ static void fill_export(struct serve_disk *disk)
 	};
 }
 
+/* What a name in the configuration stands for may be a secret, and is not told. */
+static int describe(struct serve_disk *disk, const char *expression)
+{
+	disk->description =
+		strdup(strchr(expression, '@') ? expression : disk->canonical);
+	return disk->description ? 0 : -ENOMEM;
+}
+
 static int open_stack(struct serve_disk *disk,
 		      const struct serve_context *context)
 {
 	const struct stack_spec spec = {
-		.expression = disk->description,
+		.expression = disk->canonical,
 		.read_only = context->readonly,
 		.backend_dir = context->backend_dir,
 		.state_dir = context->state_dir,
@@ -186,7 +194,9 @@ int serve_disk_open(struct serve_disk **ret,
 		return -ENOMEM;
 	disk->name = strdup(name);
 	if (disk->name)
-		r = understand(disk, context, expression, &disk->description);
+		r = understand(disk, context, expression, &disk->canonical);
+	if (r == 0)
+		r = describe(disk, expression);
 	if (r == 0)
 		r = open_stack(disk, context);
 	if (r < 0) {
@@ -211,6 +221,7 @@ void serve_disk_close(struct serve_disk *disk)
 	services_free(disk->services);
 	local_host_free(disk->host);
 	free(disk->description);
+	free(disk->canonical);
 	free(disk->name);
 	free(disk);
 }

@@ -11,7 +11,8 @@
 
 struct serve_disk {
 	char *name;
-	char *description;
+	char *canonical;
+	char *description; /* for clients */
 	struct local_host *host;
 	struct services *services;
 	struct stack *stack;
