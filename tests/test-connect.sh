@@ -190,6 +190,7 @@ ok "with figures" grep -q '^requests [1-9][0-9]*, OK' "$said"
 # --- Nobody reads what it says ------------------------------------------------------------
 
 mkfifo "$tmp/pipe"
+: > "$said" # what the one before has said is not for the next
 cat "$tmp/pipe" > "$said" & reader=$!
 env --default-signal=INT,PIPE "$top_builddir/xendisk" --run-dir "$tmp/run" \
 	connect web1 'mem(32M)' --vdev xvdb > "$tmp/pipe" 2> "$tmp/err" &
