@@ -8,6 +8,7 @@
 seconds=${XENDISK_HOSTILE_SECONDS:-0} # 0: 0.3 s
 seed=${XENDISK_HOSTILE_SEED:-1}
 echo "# $seconds s each, seed $seed"
+began=$SECONDS
 sim_start
 daemon_start --log-level info
 truncate -s 16M "$tmp/a.img" "$tmp/b.img"
@@ -107,7 +108,15 @@ peak=$(awk '/^VmHWM/ { print $2 }' "/proc/$hostile/status")
 echo "# at most, its worker had $peak KiB in memory"
 sanitized ||
 	ok "nor was it ever over 40 MiB" test "$peak" -lt 40960
-ok "the log is not flooded" test "$(wc -l < "$tmp/log")" -lt 2000
+# It is told what it does, at most ten times a second.
+not_flooded()
+{
+	local lines most=$(((SECONDS - began + 1) * 10))
+	lines=$(grep -c 'd5/' "$tmp/log")
+	echo "# $lines lines in $((SECONDS - began)) s"
+	[ "$lines" -le "$most" ]
+}
+ok "the log is not flooded" not_flooded
 
 # --- An event storm, from inside ------------------------------------------------------
 
