@@ -53,7 +53,7 @@ static char *usage(const struct verb *v)
 	for (int i = 0; i < MAX_OPTIONS && v->options[i].name; i++) {
 		const struct verb_option *o = &v->options[i];
 
-		if (o->required)
+		if (v->required && strcmp(o->name, v->required) == 0)
 			fprintf(out, " --%s %s", o->name, o->arg);
 		else
 			more = true;
