@@ -190,21 +190,41 @@ ok "SIGTERM under load" test $rc = 0
 wait "$load" || :
 ok "the image can be served again" with 'nbdcopy "$uri" null:' "$raw"
 
-# A server behind us goes, and a client waits for it: so would SIGTERM for ever.
-nbdkit -f -U "$tmp/behind" memory 1M & behind=$!
-cleanup_pids+=("$behind")
-eventually 10 listens "$tmp/behind"
-start "nbd+unix:///?socket=$tmp/behind" --socket "$tmp/sock"
-kill -9 "$behind" && wait "$behind" 2>/dev/null || :
+# A server behind us goes: SIGTERM would wait for it for ever, for a client's read and
+# for what is not flushed.
+has_client() { grep -q " 03 *[0-9]* $1\$" /proc/net/unix; }
+behind_goes() # COMMAND-OF-QEMU-IO BEFORE
+{
+	nbdkit -f -U "$tmp/behind" memory 1M & behind=$!
+	cleanup_pids+=("$behind")
+	eventually 10 listens "$tmp/behind"
+	start "nbd+unix:///?socket=$tmp/behind" --socket "$tmp/sock"
+	[ -z "${1-}" ] || qemu-io -t writeback -f raw -c "$1" -c abort "$(cat "$tmp/uri")" \
+		> "$tmp/before" 2>&1 || :
+	{ kill -9 "$behind" && wait "$behind"; } 2> /dev/null || :
+	rm -f "$tmp/behind"
+}
+# Not within ok either: the status goes to rc.
+term()
+{
+	rc=none
+	kill -TERM "$server"
+	eventually 20 is_gone "$server" || kill -9 "$server"
+	{ wait "$server" && rc=0; } 2> /dev/null || rc=$?
+}
+behind_goes
 timeout 60 qemu-io -f raw -c "read 0 4k" "$(cat "$tmp/uri")" > "$tmp/waits" 2>&1 &
 client=$!
 cleanup_pids+=("$client")
-sleep 0.5
-kill -TERM "$server"
-ok "SIGTERM while a client waits for a server that is away" eventually 20 is_gone "$server"
-kill -9 "$server" 2>/dev/null && wait "$server" 2>/dev/null || :
+eventually 10 has_client "$tmp/sock"
+sleep 0.3 # its read
+term
+ok "SIGTERM while a client waits for a server that is away" test $rc = 0
 wait "$client" || :
 ok "... was waiting" grep -q 'read failed' "$tmp/waits"
+behind_goes "write -P 7 0 4k"
+term
+ok "and when what was written cannot be flushed" test $rc = 1
 
 # A server that is far away: each connection takes longer than whoever waits for it
 # may be kept from all else.

@@ -284,6 +284,8 @@ static int flush_last(struct serve_channel *channel)
 				  .done = last_done,
 				  .owner = &last };
 
+	/* Again: what told it so for the commands ended with them. */
+	serve_channel_stop(channel);
 	xd_submit(channel->top, &req);
 	stack_kick(channel->top);
 	while (!last.done)
