@@ -172,7 +172,7 @@ ok "the command says that nobody is there" fails 3 'cannot reach' \
 # --- As a daemon ----------------------------------------------------------------
 
 # Nobody is kept from it, but it is said.
-mkdir "$tmp/r" "$tmp/s"
+mkdir -m 755 "$tmp/r" "$tmp/s"
 shared()
 {
 	: > "$tmp/said"

@@ -42,7 +42,7 @@ meet "$dom"
 tell "write 0 4096 0x11" flush
 ok "a guest has it" eventually 10 grep -q '^0 flush' "$tmp/out"
 moves one
-ok "the guest has what it had" is_size 2
+ok "the guest has what it had" eventually 10 is_size 2
 # The guest of the simulator lets go when its script ends.
 ok "it does not let go" fails 5 'replug: the guest has not let go' \
 	xendisk replug web1 xvdb --timeout 1

@@ -379,13 +379,15 @@ static void of_no_use(void **state)
 	run_for(&t, 600);
 	assert_false(op.done);
 	assert_true(t.mutant.greeted > greeted + 1);
-	assert_true(t.mutant.greeted < greeted + 16);
+	/* About 12; without pauses it is hundreds. */
+	assert_true(t.mutant.greeted < greeted + 100);
 	t.mutant.fault_every = 0;
 	rig_wait(&t.rig, 0, &op, 1);
 	assert_int_equal(op.err, 0);
 	greeted = t.mutant.greeted;
 	mutant_restart(&t.mutant, false);
-	run_for(&t, 100);
+	for (unsigned int i = 0; i < 100 && t.mutant.greeted == greeted; i++)
+		run_for(&t, 10);
 	assert_int_equal(t.mutant.greeted, greeted + 1);
 	end(&t);
 }
