@@ -13,9 +13,28 @@
 
 #include <string.h>
 
+#include "common/sanitized.h"
 #include "common/util.h"
 
 #define ALIGNMENT 4096u
+
+/* The sanitizer is to see who uses what is not his any more, as if it were freed. */
+#if SANITIZED
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, size)   ((void)(p), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(p, size) ((void)(p), (void)(size))
+#endif
+
+static void hide(struct nbd_spare *spare, size_t size)
+{
+	ASAN_POISON_MEMORY_REGION(spare + 1, size - sizeof(*spare));
+}
+
+static void show(struct nbd_spare *spare, size_t size)
+{
+	ASAN_UNPOISON_MEMORY_REGION(spare + 1, size - sizeof(*spare));
+}
 
 /* --- Data ----------------------------------------------------------------- */
 
@@ -40,6 +59,7 @@ static void *take_spare(struct nbd_session *s, size_t size)
 			continue;
 		*p = spare->next;
 		s->spare_bytes -= size;
+		show(spare, size);
 		return spare;
 	}
 	return NULL;
@@ -77,6 +97,7 @@ void nbd_buffer_free(struct nbd_session *s, void *buffer, uint64_t length)
 	spare->next = *list;
 	*list = spare;
 	s->spare_bytes += size;
+	hide(spare, size);
 }
 
 void nbd_buffer_trim(struct nbd_session *s, size_t most)
@@ -103,6 +124,7 @@ void *nbd_pool_take(struct nbd_pool *pool)
 		return calloc(1, pool->size);
 	pool->first = spare->next;
 	pool->nr--;
+	show(spare, pool->size);
 	return memset(spare, 0, pool->size);
 }
 
@@ -117,6 +139,7 @@ void nbd_pool_give(struct nbd_pool *pool, void *piece)
 	spare->next = pool->first;
 	pool->first = spare;
 	pool->nr++;
+	hide(spare, pool->size);
 }
 
 void nbd_pool_empty(struct nbd_pool *pool)
