@@ -39,8 +39,7 @@ struct verb {
 	int min_args, max_args;
 	const char *summary;
 	struct verb_option options[MAX_OPTIONS];
-	const char
-		*required; /* one that must be given: the verb looks; or NULL */
+	const char *required; /* must be given, the verb looks; or NULL */
 	const char *letters; /* short forms of the first options; or NULL */
 	enum status (*run)(const struct invocation *call);
 	bool once; /* an option given twice is an error; else the last counts */

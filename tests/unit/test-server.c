@@ -72,50 +72,6 @@ static void test_good(void **state)
 	}
 }
 
-/* A host that is gone without a word is noticed: xendisk-nbd(7) says when. */
-static void test_tcp_limits(void **state)
-{
-	static const struct {
-		int level, name, value;
-	} wanted[] = {
-		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, 10 },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
-		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
-		/* It would end one to a server that does not read. */
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 0 },
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-	};
-	struct sockaddr_in address = { .sin_family = AF_INET };
-	cleanup_close int listener = socket(AF_INET, SOCK_STREAM, 0);
-	socklen_t length = sizeof(address);
-	char uri[64], why[SERVER_TEXT_MAX];
-	cleanup_close int fd = -1;
-	struct server server;
-
-	(void)state;
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	assert_int_equal(bind(listener, (struct sockaddr *)&address, length),
-			 0);
-	assert_int_equal(listen(listener, 1), 0);
-	assert_int_equal(
-		getsockname(listener, (struct sockaddr *)&address, &length), 0);
-	(void)snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%u/",
-		       ntohs(address.sin_port));
-	assert_int_equal(server_parse(uri, &server, why), 0);
-	fd = server_connect(&server, why);
-	assert_true(fd >= 0);
-	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		int value = -1;
-
-		length = sizeof(value);
-		assert_int_equal(getsockopt(fd, wanted[i].level, wanted[i].name,
-					    &value, &length),
-				 0);
-		assert_int_equal(value, wanted[i].value);
-	}
-}
-
 /* A connection as the backend has them; *ret_peer is the server's end. */
 static int connect_here(int *ret_peer)
 {
@@ -139,6 +95,35 @@ static int connect_here(int *ret_peer)
 	*ret_peer = accept(listener, NULL, NULL);
 	assert_true(fd >= 0 && *ret_peer >= 0);
 	return fd;
+}
+
+/* A host that is gone without a word is noticed: xendisk-nbd(7) says when. */
+static void test_tcp_limits(void **state)
+{
+	static const struct {
+		int level, name, value;
+	} wanted[] = {
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 10 },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, 5 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
+		/* It would end one to a server that does not read. */
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, 0 },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+	};
+	cleanup_close int peer = -1;
+	cleanup_close int fd = connect_here(&peer);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+		int value = -1;
+		socklen_t length = sizeof(value);
+
+		assert_int_equal(getsockopt(fd, wanted[i].level, wanted[i].name,
+					    &value, &length),
+				 0);
+		assert_int_equal(value, wanted[i].value);
+	}
 }
 
 /* Until no more is taken; returns how much was. */
