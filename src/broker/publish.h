@@ -18,7 +18,7 @@ struct publish {
 	bool cdrom;
 	bool removable;
 	bool discard; /* the toolstack allows it */
-	bool persistent; /* grants: see vbd.c */
+	bool persistent; /* grants: see vbd-write.c */
 };
 
 /* Before state 2: the frontend reads these as soon as it sees that state. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * target.c - one expression, one worker, and the worker's deaths.
+ * target.c - one expression, one worker, and the worker's deaths.  What is known
+ * of it is in target-facts.c.
  *
  * Two small state machines: `state`, is the stack open, and `link`, are the
  * guest's rings connected to it.  A worker's death moves both (died()): an open
@@ -15,15 +16,11 @@
  */
 #include <event2/event.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "broker/broker.h"
-#include "broker/changes.h"
-#include "broker/exports.h"
-#include "broker/inquiry.h"
 #include "broker/keep.h"
-#include "broker/target.h"
+#include "broker/target-private.h"
 #include "common/log.h"
 
 #define FIRST_PAUSE_MS 20
@@ -38,61 +35,9 @@
 /* A disk that somebody else still has locked: a migration ends in a moment. */
 #define BUSY_PAUSE_MS 500
 
-struct target {
-	struct broker *broker;
-	struct msg_identity id;
-	struct log_who who;
-	void (*changed)(void *ctx);
-	void *ctx;
-
-	struct worker *worker;
-	char *expression;
-	bool shared; /* a layer says shared=yes */
-	enum target_state state;
-	int error;
-	char why[MSG_TEXT_MAX];
-	struct msg_opened *opened;
-	char *condition[MSG_NR_CONDITIONS];
-
-	enum target_link link;
-	bool recover; /* the connect under way follows a loss */
-	bool was_held; /* ... or takes up what was never lost */
-	bool waiting; /* MSG_PAUSED is ours: somebody else has it locked */
-	char refused[MSG_TEXT_MAX];
-	char broken[MSG_TEXT_MAX];
-	uint64_t up_since; /* ns */
-
-	struct event *timer; /* pending: pausing */
-	unsigned int pause_ms; /* the last one; 0: none yet */
-	uint64_t died_at; /* the last one; ns */
-
-	void (*resumed)(void *ctx, int err, const char *why);
-	void *resumed_ctx;
-	void (*resized)(void *ctx, int err, const char *why);
-	void *resized_ctx;
-	struct inquiries inquiries;
-	struct changes changes;
-	char *notes; /* of the worker and its layers; NULL: none */
-};
-
 static void copy_text(char *buf, const char *text)
 {
 	(void)snprintf(buf, MSG_TEXT_MAX, "%s", text ? text : "");
-}
-
-static void set_condition(struct target *target, enum msg_condition_kind kind,
-			  const char *reason)
-{
-	free(target->condition[kind]);
-	target->condition[kind] = reason ? strdup(reason) : NULL;
-}
-
-/* NULL: no more.  The worker's own pauses are left alone. */
-static void set_waiting(struct target *target, const char *why)
-{
-	if (why || target->waiting)
-		set_condition(target, MSG_PAUSED, why);
-	target->waiting = why != NULL;
 }
 
 static void finish_resume(struct target *target, int err, const char *why)
@@ -168,7 +113,7 @@ static void open_failed(struct target *target, int err, const char *why)
 		set_failed(target, err, why);
 		return;
 	}
-	set_condition(target, MSG_RECOVERING, why);
+	target_set_condition(target, MSG_RECOVERING, why);
 	log_disk(&target->who, LOG_LEVEL_ERROR, "opening it again: %s", why);
 	pause_longer(target, MAX_PAUSE_MS);
 }
@@ -192,13 +137,6 @@ static bool limits_make_sense(const struct xd_limits *limits)
 	       physical >= sector && physical % sector == 0;
 }
 
-static void renew_notes(struct target *target)
-{
-	free(target->notes);
-	target->notes = changes_notes(
-		&target->changes, target->opened ? target->opened->notes : "");
-}
-
 static int remember_opened(struct target *target,
 			   const struct msg_opened *opened)
 {
@@ -210,7 +148,7 @@ static int remember_opened(struct target *target,
 	copy->nr_identities = MIN(copy->nr_identities, MSG_MAX_IDENTITIES);
 	free(target->opened);
 	target->opened = copy;
-	renew_notes(target);
+	target_renew_notes(target);
 	return 0;
 }
 
@@ -248,13 +186,13 @@ static void on_connected(void *ctx, int err, const char *why)
 			target->link = TARGET_UP;
 		target->up_since = now_ns();
 		if (!target->was_held) {
-			set_condition(target, MSG_RECOVERING, NULL);
-			set_condition(target, MSG_PAUSED, NULL);
+			target_set_condition(target, MSG_RECOVERING, NULL);
+			target_set_condition(target, MSG_PAUSED, NULL);
 			target->waiting = false;
 		}
 	} else if (target->recover && err != -ESRCH) {
 		target->link = TARGET_LOST;
-		set_condition(target, MSG_RECOVERING, why);
+		target_set_condition(target, MSG_RECOVERING, why);
 		log_disk(&target->who, LOG_LEVEL_ERROR,
 			 "connecting it again: %s", why);
 		pause_longer(target, MAX_PAUSE_MS);
@@ -263,30 +201,21 @@ static void on_connected(void *ctx, int err, const char *why)
 		if (!target->condition[MSG_PAUSED])
 			log_disk(&target->who, LOG_LEVEL_WARNING,
 				 "waiting for the disk: %s", why);
-		set_waiting(target, why);
+		target_set_waiting(target, why);
 		pause_for(target, BUSY_PAUSE_MS);
 	} else {
 		target->link = TARGET_DOWN;
-		set_condition(target, MSG_RECOVERING, NULL);
+		target_set_condition(target, MSG_RECOVERING, NULL);
 		copy_text(target->refused, why);
 	}
 	target->changed(target->ctx);
-}
-
-/* It lets go of the disk, and has something to finish first: its backend says
- * what. */
-static void note_finishing(struct target *target, const char *text)
-{
-	if (!target->condition[MSG_FINISHING])
-		log_disk(&target->who, LOG_LEVEL_INFO, "finishing: %s", text);
-	set_condition(target, MSG_FINISHING, text);
 }
 
 static void on_disconnected(void *ctx, int err, const char *why)
 {
 	struct target *target = ctx;
 
-	set_condition(target, MSG_FINISHING, NULL);
+	target_set_condition(target, MSG_FINISHING, NULL);
 	if (err < 0)
 		log_disk(&target->who, LOG_LEVEL_ERROR,
 			 "the last flush failed: %s", why);
@@ -303,34 +232,6 @@ static void on_broken(void *ctx, const char *why)
 		return;
 	target->link = TARGET_BROKEN;
 	copy_text(target->broken, why);
-	target->changed(target->ctx);
-}
-
-static void on_condition(void *ctx, enum msg_condition_kind kind, bool set,
-			 const char *reason)
-{
-	struct target *target = ctx;
-	char advice[128] = "";
-
-	if (!set && !target->condition[kind])
-		return;
-	/* Said again, in case CONNECTED has swept it away. */
-	if (set && target->condition[kind] &&
-	    strcmp(target->condition[kind], reason) == 0)
-		return;
-	if (set && kind == MSG_POISONED && target->who.domid != EXPORTS_DOMID)
-		(void)snprintf(advice, sizeof(advice),
-			       "; when the data has been checked: xendisk "
-			       "resume %" PRIu32 " %" PRIu32 " --accept-loss",
-			       target->who.domid, target->who.devid);
-	log_guest(&target->who, LOG_LEVEL_WARNING, "%s%s%s%s",
-		  kind == MSG_PAUSED   ? "paused" :
-		  kind == MSG_POISONED ? "poisoned" :
-					 "recovering",
-		  set ? ": " : " no more", set ? reason : "", advice);
-	set_condition(target, kind, set ? reason : NULL);
-	if (kind == MSG_PAUSED)
-		target->waiting = false;
 	target->changed(target->ctx);
 }
 
@@ -376,9 +277,9 @@ static void on_changed(void *ctx, uint32_t layer, const char *commit,
 	struct target *target = ctx;
 
 	changes_set(&target->changes, layer, commit, text);
-	renew_notes(target);
+	target_renew_notes(target);
 	if (target->link == TARGET_DISCONNECTING)
-		note_finishing(target, text);
+		target_note_finishing(target, text);
 	target->changed(target->ctx);
 }
 
@@ -432,14 +333,14 @@ static void on_died(void *ctx, const char *how)
 	finish_resume(target, -EIO, "the worker died");
 	finish_resize(target, -EIO, "the worker died");
 	inquiries_fail(&target->inquiries, -EIO, "the worker died");
-	set_condition(target, MSG_FINISHING, NULL);
+	target_set_condition(target, MSG_FINISHING, NULL);
 	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)
 		replace_worker(target, how);
 	target->link = link_after_death(target);
 	if (target->state == TARGET_OPENING && target->link == TARGET_LOST)
-		set_condition(target, MSG_RECOVERING, how);
+		target_set_condition(target, MSG_RECOVERING, how);
 	target->changed(target->ctx);
 }
 
@@ -449,7 +350,7 @@ static const struct worker_events events = {
 	.disconnected = on_disconnected,
 	.resumed = on_resumed,
 	.broken = on_broken,
-	.condition = on_condition,
+	.condition = target_on_condition,
 	.died = on_died,
 	.resized = on_resized,
 	.grew = on_grew,
@@ -495,7 +396,7 @@ void target_close(struct target *target, bool discard)
 	changes_clear(&target->changes);
 	free(TAKE_PTR(target->notes));
 	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
-		set_condition(target, i, NULL);
+		target_set_condition(target, i, NULL);
 	target->state = TARGET_NONE;
 	target->link = TARGET_DOWN;
 	target->pause_ms = 0;
@@ -630,8 +531,8 @@ void target_give_up(struct target *target)
 	if (target->link == TARGET_LOST)
 		target->link = TARGET_DOWN;
 	target->refused[0] = '\0';
-	set_condition(target, MSG_RECOVERING, NULL);
-	set_waiting(target, NULL);
+	target_set_condition(target, MSG_RECOVERING, NULL);
+	target_set_waiting(target, NULL);
 }
 
 int target_resume(struct target *target, bool accept_loss,
@@ -698,97 +599,4 @@ int target_client(struct target *target, const char *name, uint32_t flags,
 	if (target->condition[MSG_POISONED])
 		flags |= MSG_CLIENT_POISONED;
 	return worker_client(target->worker, name, flags, fd);
-}
-
-/* --- Facts ---------------------------------------------------------------- */
-
-bool target_ready(const struct target *target)
-{
-	return target->state == TARGET_OPEN &&
-	       (target->link == TARGET_DOWN || target->link == TARGET_LOST ||
-		target->link == TARGET_HELD) &&
-	       !event_pending(target->timer, EV_TIMEOUT, NULL);
-}
-
-bool target_is_adopting(const struct target *target)
-{
-	return target->worker && worker_is_adopting(target->worker);
-}
-
-enum target_state target_state(const struct target *target)
-{
-	return target->state;
-}
-
-enum target_link target_link(const struct target *target)
-{
-	return target->link;
-}
-
-int target_error(const struct target *target)
-{
-	return target->error;
-}
-
-const char *target_why(const struct target *target)
-{
-	return target->why;
-}
-
-const char *target_expression(const struct target *target)
-{
-	return target->expression ? target->expression : "";
-}
-
-const struct msg_opened *target_opened(const struct target *target)
-{
-	return target->opened;
-}
-
-const char *target_notes(const struct target *target)
-{
-	return target->notes ? target->notes : "";
-}
-
-const char *target_commit(const struct target *target)
-{
-	return changes_commit(&target->changes);
-}
-
-const char *target_condition(const struct target *target,
-			     enum msg_condition_kind kind)
-{
-	return target->condition[kind];
-}
-
-pid_t target_pid(const struct target *target)
-{
-	return target->worker ? worker_pid(target->worker) : 0;
-}
-
-unsigned int target_restarts(const struct target *target)
-{
-	return target->worker ? worker_restarts(target->worker) : 0;
-}
-
-const char *target_refused(const struct target *target)
-{
-	return target->refused[0] ? target->refused : NULL;
-}
-
-const char *target_broken(const struct target *target)
-{
-	return target->broken;
-}
-
-bool target_conflict(const struct target *a, const struct target *b)
-{
-	if (!a->opened || !b->opened || (a->shared && b->shared))
-		return false;
-	for (uint32_t i = 0; i < a->opened->nr_identities; i++)
-		for (uint32_t j = 0; j < b->opened->nr_identities; j++)
-			if (strcmp(a->opened->identity[i],
-				   b->opened->identity[j]) == 0)
-				return true;
-	return false;
 }

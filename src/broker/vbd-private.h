@@ -3,6 +3,7 @@
  * vbd-private.h - a disk, for the files that make it up.
  *
  *	vbd.c		reads the states and takes the steps between them
+ *	vbd-write.c	what it writes: the state, and the keys that go with it
  *	vbd-attach.c	from the toolstack's wish to an open target, and the end
  *	vbd-commit.c	what it shows, in xenstore
  *	vbd-view.c	what is told about it
@@ -62,20 +63,34 @@ struct vbd {
 	char commit[MSG_COMMIT_MAX]; /* as xenstore has it */
 };
 
-/* vbd.c: what can be offered before anything is open, when the directory becomes
- * ours. */
-int vbd_publish_transport(struct vbd *vbd);
-/* vbd.c: writes into the directory in a transaction, or not at all when it has
- * gone: a key written then would make it again. */
-int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd));
-/* vbd.c: error/backend/..., beside backend/, as the kernel's backends have it:
- * "ERRNO WHY", without the sign. */
-void vbd_write_error(struct vbd *vbd, int err, const char *why);
-void vbd_remove_error(struct vbd *vbd);
+/* vbd.c: looks again, later. */
+void vbd_look_in(struct vbd *vbd, unsigned int ms);
+/* vbd.c: this is what stands there now. */
+void vbd_set_backend_state(struct vbd *vbd, int state);
 /* vbd.c: tells a connected guest that its disk has grown, if it has. */
 void vbd_publish_size(struct vbd *vbd);
 /* vbd.c: true when nothing is connected any more; else sees to that. */
 bool vbd_disconnected(struct vbd *vbd);
+
+/* vbd-write.c: writes into the directory in a transaction, or not at all when it
+ * has gone: a key written then would make it again. */
+int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd));
+/* Changes the backend's state, and with it whatever also() writes. */
+int vbd_step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd));
+/* For vbd_step(): what can be offered before anything is open; the disk; its size;
+ * that the rings are those of a frontend that has closed. */
+int vbd_write_transport(struct vbd *vbd);
+int vbd_write_disk(struct vbd *vbd);
+int vbd_write_size(struct vbd *vbd);
+int vbd_forget_rings(struct vbd *vbd);
+/* What can be offered before anything is open, when the directory becomes ours. */
+int vbd_publish_transport(struct vbd *vbd);
+/* Do persistent grants stand there? */
+bool vbd_offers_persistent(struct vbd *vbd, bool if_absent);
+/* error/backend/..., beside backend/, as the kernel's backends have it: "ERRNO WHY",
+ * without the sign. */
+void vbd_write_error(struct vbd *vbd, int err, const char *why);
+void vbd_remove_error(struct vbd *vbd);
 
 /* vbd-commit.c: which commit the disk shows, if another than was written. */
 void vbd_publish_commit(struct vbd *vbd);

@@ -8,7 +8,7 @@
  * the next look.  Whatever may matter to a disk only sets its mark: a write to
  * xenstore, the worker, the hotplug script, the end of any domain.
  *
- * The backend's state is written by step() alone, in a transaction that gives
+ * The backend's state is written by vbd_step() alone, in a transaction that gives
  * up when it is not what the look has seen: the toolstack writes it too.
  * "Connected" is written by act_connect() alone, when the worker has the rings.
  *
@@ -28,7 +28,6 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/frontend.h"
-#include "broker/publish.h"
 #include "broker/vbd-private.h"
 #include "broker/vbd-states.h"
 
@@ -36,17 +35,13 @@
 #define LOOKS_PER_S 20
 #define LOOK_NS	    (1000000000ull / LOOKS_PER_S)
 #define LOOK_BURST  40
-#define RETRY_MS    100 /* xenstore was busy */
 /* xen-blkback takes a new device at once.  What it has not taken by then it
  * does not want, and libxl waits 10 s for somebody. */
 #define BLKBACK_WAIT_MS 2000
-/* Offered however few CPUs there are: xen-blkback may have been told to offer
- * four (max_queues), and its guest has read that before we take over. */
-#define MIN_QUEUES 4
 
 /* --- Looking, but not too often ------------------------------------------- */
 
-static void look_in(struct vbd *vbd, unsigned int ms)
+void vbd_look_in(struct vbd *vbd, unsigned int ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000,
 			      .tv_usec = (ms % 1000) * 1000 };
@@ -72,7 +67,7 @@ static void on_change(void *ctx)
 	if (may_look(vbd))
 		vbd_look(vbd);
 	else if (!event_pending(vbd->again, EV_TIMEOUT, NULL))
-		look_in(vbd, 1000 / LOOKS_PER_S);
+		vbd_look_in(vbd, 1000 / LOOKS_PER_S);
 }
 
 static void on_again(evutil_socket_t fd, short what, void *arg)
@@ -99,7 +94,7 @@ void vbd_set_adrift(struct vbd *vbd)
 
 /* --- Reading -------------------------------------------------------------- */
 
-static void set_backend_state(struct vbd *vbd, int state)
+void vbd_set_backend_state(struct vbd *vbd, int state)
 {
 	vbd->backend_state = state;
 	if (state > XenbusStateInitialising)
@@ -120,7 +115,7 @@ static int read_backend(struct vbd *vbd)
 		r = store_read_u32(vbd->store, vbd->path, "online", 1, &online);
 	if (r < 0 && r != -ENOENT && r != -EINVAL)
 		return r;
-	set_backend_state(vbd, (int)state);
+	vbd_set_backend_state(vbd, (int)state);
 	vbd->online = online;
 	return 0;
 }
@@ -174,180 +169,6 @@ static int effective_frontend(struct vbd *vbd)
 	return vbd->frontend_state;
 }
 
-/* --- Writing -------------------------------------------------------------- */
-
-struct change {
-	struct vbd *vbd;
-	int (*write)(struct vbd *vbd);
-};
-
-static int change_body(struct store *store, void *ctx)
-{
-	const struct change *change = ctx;
-	cleanup_free char *frontend = NULL;
-	int r = store_read(store, change->vbd->path, "frontend", &frontend);
-
-	return r < 0 ? r : change->write(change->vbd);
-}
-
-int vbd_change(struct vbd *vbd, int (*write)(struct vbd *vbd))
-{
-	struct change change = { vbd, write };
-
-	return store_transact(vbd->store, change_body, &change);
-}
-
-struct step {
-	struct vbd *vbd;
-	int state;
-	int (*also)(struct vbd *vbd);
-};
-
-static int write_step(struct store *store, void *ctx)
-{
-	const struct step *step = ctx;
-	const struct vbd *vbd = step->vbd;
-	uint32_t now = XenbusStateUnknown;
-	int r = store_read_u32(store, vbd->path, "state",
-			       XenbusStateReconfigured, &now);
-
-	if (r < 0)
-		return r;
-	if ((int)now != vbd->backend_state)
-		return -ESTALE;
-	if (step->also)
-		r = step->also(step->vbd);
-	return r < 0 ? r :
-		       store_write(store, vbd->path, "state", "%d",
-				   step->state);
-}
-
-/* Changes the backend's state, and with it whatever also() writes. */
-static int step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
-{
-	struct step step = { vbd, state, also };
-	int r = store_transact(vbd->store, write_step, &step);
-
-	if (r == 0)
-		set_backend_state(vbd, state);
-	else if (r == -ESTALE || r == -EAGAIN)
-		look_in(vbd, RETRY_MS);
-	else if (r != -ENOENT) /* removed: the next look will see it */
-		log_guest(&vbd->who, LOG_LEVEL_ERROR,
-			  "xenstore: %s cannot be written: %s", vbd->path,
-			  strerror(-r));
-	return r;
-}
-
-/* As the kernel's backends do: error/BACKEND, next to backend/. */
-static void print_error_dir(const struct vbd *vbd, char *buf, size_t len)
-{
-	(void)snprintf(buf, len, "/local/domain/%u/error/backend/%s/%u/%u",
-		       vbd->id.backend_domid, node_kind_name(vbd->at.kind),
-		       vbd->at.domid, vbd->at.devid);
-}
-
-void vbd_write_error(struct vbd *vbd, int err, const char *why)
-{
-	char dir[STORE_PATH_MAX];
-
-	print_error_dir(vbd, dir, sizeof(dir));
-	(void)store_write(vbd->store, dir, "error", "%d %s", -err, why);
-}
-
-void vbd_remove_error(struct vbd *vbd)
-{
-	char dir[STORE_PATH_MAX];
-
-	print_error_dir(vbd, dir, sizeof(dir));
-	(void)store_remove_branch(vbd->store, dir, 3); /* up to error/ */
-}
-
-static int publish(struct vbd *vbd,
-		   int (*keys)(struct store *store, const char *dir,
-			       const struct publish *publish))
-{
-	const struct msg_opened *opened = target_opened(vbd->target);
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	struct publish publish = {
-		.queues = (uint32_t)MIN(MAX(cpus, MIN_QUEUES), XD_MAX_RINGS),
-		.limits = opened ? &opened->limits : NULL,
-		.read_only = vbd->node.read_only,
-		.cdrom = vbd->node.cdrom,
-		.removable = vbd->node.removable,
-		.discard = vbd->node.discard,
-		.persistent = vbd->persistent,
-	};
-
-	return keys(vbd->store, vbd->path, &publish);
-}
-
-static int also_transport(struct vbd *vbd)
-{
-	return publish(vbd, publish_transport);
-}
-
-/*
- * Persistent grants.  A frontend that has read feature-persistent=0 takes a page that
- * is still mapped when its request is answered for an attack (Linux gives up the
- * disk), whatever it has written itself.  So a connection has them only if what stands
- * in our directory says so, whoever wrote it, before and after: it is written when the
- * disk is offered, by the configuration, and stays as it is until the guest has left.
- * In InitWait some frontends have read it, others have not (Linux reads it when we are
- * Connected): until they connect it may be taken back, but not be offered after all.
- */
-static bool offers_persistent(struct vbd *vbd, bool if_absent)
-{
-	uint32_t value = 0;
-	int r = store_read_u32(vbd->store, vbd->path, "feature-persistent", 1,
-			       &value);
-
-	return r == -ENOENT ? if_absent : r == 0 && value == 1;
-}
-
-static int also_first_transport(struct vbd *vbd)
-{
-	uint32_t state = XenbusStateUnknown;
-	int r = store_read_u32(vbd->store, vbd->path, "state",
-			       XenbusStateReconfigured, &state);
-
-	if (r < 0 && r != -ENOENT && r != -EINVAL)
-		return r;
-	if (state == XenbusStateConnected || state == XenbusStateClosing)
-		vbd->persistent = offers_persistent(vbd, false);
-	else if (vbd->connect.nr_rings == 0)
-		vbd->persistent = vbd->broker->settings->persistent_grants &&
-				  (state != XenbusStateInitWait ||
-				   offers_persistent(vbd, true));
-	return also_transport(vbd);
-}
-
-int vbd_publish_transport(struct vbd *vbd)
-{
-	return vbd_change(vbd, also_first_transport);
-}
-
-static int also_disk(struct vbd *vbd)
-{
-	return publish(vbd, publish_disk);
-}
-
-static int also_size(struct vbd *vbd)
-{
-	return publish(vbd, publish_size);
-}
-
-/* Only while the frontend is Closed: else they may be new ones. */
-static int also_forget_rings(struct vbd *vbd)
-{
-	int state = XenbusStateUnknown;
-	int r = frontend_state(vbd->store, vbd->frontend, &state);
-
-	if (r == 0 && state == XenbusStateClosed)
-		frontend_forget_rings(vbd->store, vbd->frontend);
-	return r;
-}
-
 /* --- Actions -------------------------------------------------------------- */
 
 /* This frontend is not served, until it begins anew. */
@@ -377,7 +198,7 @@ static int read_connection(struct vbd *vbd, char *why)
 
 	if (vbd->connect.nr_rings > 0)
 		return 0;
-	vbd->persistent = offers_persistent(vbd, false);
+	vbd->persistent = vbd_offers_persistent(vbd, false);
 	if (vbd->persistent)
 		r = frontend_persistent(vbd->store, vbd->frontend, &wanted,
 					why);
@@ -438,7 +259,7 @@ static void act_offer(struct vbd *vbd)
 	if (!vbd->online || vbd->removed)
 		return;
 	if (vbd->at.kind == NODE_XENDISK && fresh && state == TARGET_FAILED) {
-		(void)step(vbd, XenbusStateClosed, NULL);
+		(void)vbd_step(vbd, XenbusStateClosed, NULL);
 		return;
 	}
 	/* libxl runs the script, which opens the target, only in InitWait. */
@@ -451,7 +272,7 @@ static void act_offer(struct vbd *vbd)
 		return;
 	vbd->connect.nr_rings = 0;
 	vbd->persistent = vbd->broker->settings->persistent_grants;
-	(void)step(vbd, XenbusStateInitWait, also_transport);
+	(void)vbd_step(vbd, XenbusStateInitWait, vbd_write_transport);
 }
 
 /* What an earlier broker has told it. */
@@ -482,16 +303,16 @@ void vbd_publish_size(struct vbd *vbd)
 	if (vbd->size == 0)
 		vbd->size = read_size(vbd);
 	if (opened->limits.size > vbd->size &&
-	    step(vbd, XenbusStateConnected, also_size) == 0)
+	    vbd_step(vbd, XenbusStateConnected, vbd_write_size) == 0)
 		vbd->size = opened->limits.size;
 }
 
 static void act_connect(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
-		(void)step(vbd, XenbusStateClosing, NULL);
+		(void)vbd_step(vbd, XenbusStateClosing, NULL);
 	} else if (target_link(vbd->target) == TARGET_UP) {
-		(void)step(vbd, XenbusStateConnected, also_disk);
+		(void)vbd_step(vbd, XenbusStateConnected, vbd_write_disk);
 		if (vbd->backend_state == XenbusStateConnected)
 			vbd->size = target_opened(vbd->target)->limits.size;
 		if (vbd->backend_state == XenbusStateConnected)
@@ -518,7 +339,7 @@ static bool is_to_be_taken_up(const struct vbd *vbd)
 static void act_serve(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
-		(void)step(vbd, XenbusStateClosing, NULL);
+		(void)vbd_step(vbd, XenbusStateClosing, NULL);
 		return;
 	}
 	if (vbd->removed)
@@ -538,7 +359,7 @@ static void act_restart(struct vbd *vbd)
 
 static void act_closing(struct vbd *vbd)
 {
-	(void)step(vbd, XenbusStateClosing, NULL);
+	(void)vbd_step(vbd, XenbusStateClosing, NULL);
 }
 
 static void act_close(struct vbd *vbd)
@@ -546,7 +367,7 @@ static void act_close(struct vbd *vbd)
 	if (!vbd_disconnected(vbd))
 		return;
 	vbd->connect.nr_rings = 0;
-	(void)step(vbd, XenbusStateClosed, also_forget_rings);
+	(void)vbd_step(vbd, XenbusStateClosed, vbd_forget_rings);
 	if (vbd->backend_state == XenbusStateClosed)
 		log_guest(&vbd->who, LOG_LEVEL_INFO, "disconnected");
 }
@@ -581,7 +402,7 @@ static bool is_blkbacks(struct vbd *vbd)
 	if (vbd->attached_before ||
 	    now_ns() - vbd->since > BLKBACK_WAIT_MS * 1000000ull)
 		return false;
-	look_in(vbd, BLKBACK_WAIT_MS);
+	vbd_look_in(vbd, BLKBACK_WAIT_MS);
 	return true;
 }
 
