@@ -180,7 +180,9 @@ struct xd_param {
 	const char *name;
 	enum xd_type type;
 	uint32_t flags;
-	const char *choices; /* XD_ENUM: "none|writeback|writethrough" */
+	/* XD_ENUM: "none|writeback|writethrough"; XD_UINT: the largest number, or
+	 * NULL. */
+	const char *choices;
 	const char *preset; /* in the expression's own syntax; NULL: unset */
 	const char *help; /* one line */
 };

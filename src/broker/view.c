@@ -225,13 +225,15 @@ static json_t *view_choices(const char *choices)
 
 static json_t *view_param(const struct xd_param *param)
 {
-	return json_pack("{s:s, s:s, s:b, s:b, s:b, s:o, s:s*, s:s}", "name",
-			 param->name, "type", type_words[param->type],
-			 "positional", (param->flags & XD_POSITIONAL) != 0,
-			 "required", (param->flags & XD_REQUIRED) != 0,
-			 "repeated", (param->flags & XD_REPEATED) != 0,
-			 "choices", view_choices(param->choices), "preset",
-			 param->preset, "help", param->help ? param->help : "");
+	return json_pack(
+		"{s:s, s:s, s:b, s:b, s:b, s:o, s:s*, s:s}", "name",
+		param->name, "type", type_words[param->type], "positional",
+		(param->flags & XD_POSITIONAL) != 0, "required",
+		(param->flags & XD_REQUIRED) != 0, "repeated",
+		(param->flags & XD_REPEATED) != 0, "choices",
+		view_choices(param->type == XD_ENUM ? param->choices : NULL),
+		"preset", param->preset, "help",
+		param->help ? param->help : "");
 }
 
 static json_t *view_schemes(const char *schemes)

@@ -64,9 +64,6 @@ static int parse_number(const struct xd_param *param, const char *text,
 	case XD_TIME:
 		*ret_expected = "a time (digits with ms, s, m or h)";
 		return parse_time(text, ret);
-	case XD_UINT:
-		*ret_expected = "a number";
-		return parse_u64(text, UINT64_MAX, ret);
 	default:
 		*ret_expected = "yes or no";
 		r = parse_bool(text, &yes);
@@ -143,6 +140,27 @@ static int check_string(const struct layer *layer, unsigned int number,
 	return set_value(value, strdup(text), 0);
 }
 
+/* Up to the largest one, where the table names it. */
+static int check_uint(const struct layer *layer, unsigned int number,
+		      const char *text, size_t position,
+		      struct expr_error *error)
+{
+	const struct xd_param *param = &layer->info->params[number];
+	uint64_t most = UINT64_MAX, n;
+
+	if (param->choices)
+		(void)parse_u64(param->choices, UINT64_MAX, &most);
+	if (parse_u64(text, most, &n) == 0)
+		return set_value(&layer->values[number], print_number(param, n),
+				 n);
+	if (!param->choices)
+		return bad_value(layer, param, text, position, error,
+				 "a number");
+	return expr_fail(error, position,
+			 "%s: %s: \"%.100s\" is not a number up to %s",
+			 layer->info->name, param->name, text, param->choices);
+}
+
 int check_literal(const struct layer *layer, unsigned int number,
 		  const char *text, size_t position, struct expr_error *error)
 {
@@ -163,6 +181,8 @@ int check_literal(const struct layer *layer, unsigned int number,
 		return check_string(layer, number, text, position, error);
 	case XD_CREDENTIALS:
 		return set_value(value, strdup(text), 0);
+	case XD_UINT:
+		return check_uint(layer, number, text, position, error);
 	case XD_ENUM:
 		if (!is_choice(param->choices, text))
 			return bad_value(layer, param, text, position, error,

@@ -128,16 +128,19 @@ static int check_credentials(cfg_t *cfg, cfg_opt_t *opt)
 
 /* --- Merging -------------------------------------------------------------- */
 
-/* disk(EXPR, on-error=..., flush-error=...) when there is a setting. */
+/* disk(EXPR, on-error=..., ...) when there is a setting.  What is wrong with one that
+ * is no word from a list is found when the expression is read. */
 static char *wrap(cfg_t *disk)
 {
 	const char *expr = cfg_getstr(disk, "expr");
 	const char *on_err = cfg_getstr(disk, "on-error");
 	const char *flush_err = cfg_getstr(disk, "flush-error");
+	bool poll = cfg_size(disk, "poll-max-us") > 0;
 	cleanup_free char *quoted = NULL;
+	cleanup_free char *poll_us = NULL;
 	char *q;
 
-	if (!on_err && !flush_err)
+	if (!on_err && !flush_err && !poll)
 		return strdup(expr);
 	/* A bare path may hold any byte; inside parentheses it needs quotes. */
 	if (expr[0] == '/') {
@@ -155,10 +158,15 @@ static char *wrap(cfg_t *disk)
 		*q = '\0';
 		expr = quoted;
 	}
-	return xasprintf("disk(%s%s%s%s%s)", expr, on_err ? ", on-error=" : "",
-			 on_err ? on_err : "",
+	if (poll)
+		poll_us = xasprintf(", poll-max-us=%ld",
+				    cfg_getint(disk, "poll-max-us"));
+	if (poll && !poll_us)
+		return NULL;
+	return xasprintf("disk(%s%s%s%s%s%s)", expr,
+			 on_err ? ", on-error=" : "", on_err ? on_err : "",
 			 flush_err ? ", flush-error=" : "",
-			 flush_err ? flush_err : "");
+			 flush_err ? flush_err : "", poll ? poll_us : "");
 }
 
 static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
@@ -377,6 +385,7 @@ static int load_file(struct settings *settings, const char *path)
 		CFG_STR("expr", NULL, CFGF_NODEFAULT),
 		CFG_STR("on-error", NULL, CFGF_NODEFAULT),
 		CFG_STR("flush-error", NULL, CFGF_NODEFAULT),
+		CFG_INT("poll-max-us", 0, CFGF_NODEFAULT),
 		CFG_END(),
 	};
 	cfg_opt_t credentials[] = {

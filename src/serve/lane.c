@@ -207,9 +207,9 @@ static bool is_pending(const struct serve_lane *lane)
 /* The kernel likes to put a client on the CPU of who answers it: so that is offered
  * first.  A look is a system call, and takes locks that the client needs to send
  * from another one. */
-static const struct spin_how how_to_spin = { .looks = 0,
-					     .rest_ns = 500,
-					     .turn_ns = 50000 };
+static const struct spin_how how_to_spin = {
+	.most_ns = SPIN_NS, .looks = 0, .rest_ns = 500, .turn_ns = 50000
+};
 
 static bool is_more(void *ctx)
 {

@@ -25,6 +25,7 @@ enum stack_flush_error { FLUSH_ERROR_REPORT, FLUSH_ERROR_HOLD };
 struct stack_policy {
 	enum stack_on_error on_error;
 	enum stack_flush_error flush_error;
+	uint64_t poll_ns; /* a lane looks for so long before it sleeps */
 };
 
 /* What is to be opened. */

@@ -428,6 +428,7 @@ static void end_answered(struct io_ring *ring, struct io_list *answers,
 	while ((io = io_pop(answers))) {
 		struct guest_io *guest = guest_of(io);
 
+		ring->lane->answered++;
 		meter_answered(ring->stats, &guest->job, io->status,
 			       now - guest->taken_ns);
 		settle(guest);

@@ -183,6 +183,7 @@ struct io_lane {
 	bool again; /* the end of this round has made work for another one */
 	bool unkicked; /* submitted since the last stack_kick() */
 	uint32_t submitted; /* requests that the stack has */
+	uint32_t answered; /* of the guest's, since lane.c set it to 0 */
 	uint32_t wake; /* mask of other lanes to wake */
 	uint64_t look_at; /* when a ring is to be looked at again: storm.h */
 	struct flush_lane flush;

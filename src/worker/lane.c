@@ -11,7 +11,10 @@
  * rounds (io_pump()) until nothing is left to do.
  *
  * Before it sleeps it may look at the rings for some microseconds more, where
- * that has paid lately (spin.h).
+ * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us; but to
+ * look for longer than usual is for a guest that has one request at a time and waits for its
+ * answer.  One that has many is better served by a sleep, which lets them gather: it
+ * is told less often that there are answers.
  *
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
@@ -42,11 +45,8 @@
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
 
-/* A look is a few reads of memory; the guest is on another CPU, or quick: two
- * switches between processes and what it does in between take 4 us or so.  A tick of
- * the kernel in the middle of that is nobody who wants the CPU; who has it for as long
- * as a whole try takes is. */
-static const struct spin_how how_to_spin = { .looks = 16, .turn_ns = 20000 };
+/* A look is a few reads of memory. */
+#define LOOKS 16
 
 /* When the kernel could not unmask a port. */
 #define UNMASK_AGAIN_NS 1000000ull
@@ -216,16 +216,33 @@ static bool is_pending(void *ctx)
 	return io_pending(ctx);
 }
 
+/* The guest is on another CPU, or quick: two switches between processes and what it
+ * does in between take 4 us or so.  A tick of the kernel in the middle of that is
+ * nobody who wants the CPU; who has it for as long as a whole try takes is. */
+static bool look_longer(struct lane *lane, unsigned int answered)
+{
+	struct io_lane *io = &lane->io;
+	struct spin_how how = {
+		.most_ns = io->disk->policy->poll_ns,
+		.looks = LOOKS,
+		.turn_ns = MAX(io->disk->policy->poll_ns, SPIN_NS),
+	};
+
+	if (how.most_ns == 0 || io->nr_rings == 0 || io->submitted > 0 ||
+	    atomic_load(&io->disk->stop) || !spin_wanted(&lane->spin))
+		return false;
+	if (answered > io->nr_rings)
+		how.most_ns = MIN(how.most_ns, SPIN_NS);
+	return spin_look(&lane->spin, &how, is_pending, io);
+}
+
 /* All is done, except what the stack has: true when there is more after all. */
 static bool last_look(struct lane *lane)
 {
-	struct io_lane *io = &lane->io;
+	unsigned int answered = lane->io.answered;
 
-	if (io->nr_rings > 0 && io->submitted == 0 &&
-	    !atomic_load(&io->disk->stop) && spin_wanted(&lane->spin) &&
-	    spin_look(&lane->spin, &how_to_spin, is_pending, io))
-		return true;
-	return io_arm(io);
+	lane->io.answered = 0;
+	return look_longer(lane, answered) || io_arm(&lane->io);
 }
 
 /* What waits for a server that is away is not waited for. */

@@ -7,8 +7,8 @@
 
 #include "common/util.h"
 
-#define SPIN_NS	 20000ull /* a try, at most */
-#define TAKEN_NS 2000ull /* an offer that is not taken is over before */
+/* An offer that is not taken is over before. */
+#define TAKEN_NS 2000ull
 
 /* The other thread of a core may have use for it. */
 static inline void relax(void)
@@ -56,7 +56,7 @@ bool spin_look(struct spin *spin, const struct spin_how *how,
 		} else if (!good) {
 			now = rest(now, how->rest_ns);
 		}
-	} while (!good && now - begin < SPIN_NS);
+	} while (!good && now - begin < how->most_ns);
 	spin_used(spin, now - begin - others);
 	if (away >= how->turn_ns)
 		spin_taken(spin);

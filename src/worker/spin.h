@@ -112,7 +112,11 @@ static inline void spin_used(struct spin *spin, uint64_t ns)
 	spin->allowed_ns -= (int64_t)ns;
 }
 
+/* A try, at most, where nobody has said how long. */
+#define SPIN_NS 20000u
+
 struct spin_how {
+	uint64_t most_ns; /* a try, at most */
 	unsigned int looks; /* between two offers of the CPU to others */
 	/* After an offer that nobody took: looks that cost more than a glance at
 	 * memory slow down the one who is waited for. */
@@ -123,7 +127,7 @@ struct spin_how {
 };
 
 /*
- * A try: asks look() for some microseconds, until it says that there is something
+ * A try: asks look() for at most how->most_ns, until it says that there is something
  * to do; then that is what it returns.  Whoever else wants this CPU gets it now
  * and then; it may be the one who is waited for.
  */

@@ -22,6 +22,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "worker/spin.h"
 #include "worker/stack.h"
 
 /* --- From text to disks --------------------------------------------------- */
@@ -64,12 +65,17 @@ static int parse(struct stack *stack, const char *expression, bool read_only,
 static struct layer *take_policy(struct stack *stack)
 {
 	struct layer *root = stack->root;
+	uint64_t poll_ns;
 
+	stack->policy.poll_ns = SPIN_NS;
 	while (root->info == expr_disk_info()) {
 		if (strcmp(expr_value(root, "on-error")->text, "report") == 0)
 			stack->policy.on_error = ON_ERROR_REPORT;
 		if (strcmp(expr_value(root, "flush-error")->text, "hold") == 0)
 			stack->policy.flush_error = FLUSH_ERROR_HOLD;
+		poll_ns = expr_value(root, "poll-max-us")->number * 1000;
+		if (poll_ns != SPIN_NS)
+			stack->policy.poll_ns = poll_ns;
 		root = root->below[0];
 	}
 	return root;

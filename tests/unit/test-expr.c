@@ -61,6 +61,8 @@ static const struct {
 	{ "kit(m, \"a=b\", 1G, filter=x, \"c\", filter=y)",
 	  "kit(m, \"a=b\", 1G, c, filter=x, filter=y)" },
 	{ "kit:m?filter=x&filter=y", "kit(m, filter=x, filter=y)" },
+	{ "disk(/srv/a, poll-max-us=10000)",
+	  "disk(raw(/srv/a), poll-max-us=10000)" },
 	{ "disk(@web1, flush-error=hold)",
 	  "disk(raw(/srv/web1.img), flush-error=hold)" },
 };
@@ -98,6 +100,9 @@ static const struct {
 	const char *message; /* a part of it */
 } bad[] = {
 	{ "", 0, "the text ends here" },
+	{ "disk(/a, poll-max-us=10001)", 21,
+	  "disk: poll-max-us: \"10001\" is not a number up to 10000" },
+	{ "disk(/a, poll-max-us=-1)", 21, "not a number up to 10000" },
 	{ "  ", 2, "expected a disk" },
 	{ "kit(m, size=1)", 7, "no option \"size\"; what is no option" },
 	{ "kit(m, \"--run=x\")", 7, "does not begin with -" },

@@ -77,12 +77,16 @@ static void test_good(void **state)
 		       "mem-limit = \"4G\"\n"
 		       "persistent-grants = no\n");
 	put(extra_file, "disk scratch { expr = \"mem(64M)\" }\n"
+			"disk quick { expr = \"/q\" poll-max-us = 0\n"
+			"  on-error = hold }\n"
 			"persistent-grants = yes\n");
 	if (settings_load(main_file, &settings, why) != 0)
 		fail_msg("%s", why);
 	assert_string_equal(settings_disk(settings, "web1"),
 			    "disk(\"/srv/web 1.img\", on-error=report)");
 	assert_string_equal(settings_disk(settings, "scratch"), "mem(64M)");
+	assert_string_equal(settings_disk(settings, "quick"),
+			    "disk(\"/q\", on-error=hold, poll-max-us=0)");
 	assert_null(settings_disk(settings, "other"));
 	assert_null(settings_credentials(settings, "web1"));
 	assert_string_equal(settings_credentials(settings, "store")->psk,
@@ -117,6 +121,8 @@ static const struct {
 	{ "\nimage-roots = {\"srv\"}\n", ":2: image-roots: \"srv\" is not" },
 	{ "persistent-grants = sometimes\n",
 	  ":1: invalid boolean value for option 'persistent-grants'" },
+	{ "disk \"a\" {\n expr = \"/a\"\n poll-max-us = 1ms\n}\n",
+	  ":3: invalid integer value for option" },
 	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'" },
 	{ "disk \"a\" { expr = \"/a\" on-error = \"explode\" }\n",
 	  "\"explode\" is neither hold nor report" },

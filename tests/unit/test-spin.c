@@ -159,7 +159,9 @@ static bool look(void *ctx)
 	return fake.offers >= fake.good_after;
 }
 
-static const struct spin_how how = { .looks = 3, .turn_ns = 20000 };
+static const struct spin_how how = { .most_ns = 20000,
+				     .looks = 3,
+				     .turn_ns = 20000 };
 
 static bool try(struct spin *spin, uint64_t turn_ns, unsigned int good_after)
 {
@@ -215,10 +217,34 @@ static void test_try_ends(void **state)
 	assert_int_equal(spin.skip, SPIN_SKIP);
 }
 
+/* As long as it is told to, and no longer. */
+static void test_long_try(void **state)
+{
+	const struct spin_how longer = { .most_ns = 300000,
+					 .looks = 3,
+					 .turn_ns = 300000 };
+	struct spin spin = { 0 };
+
+	(void)state;
+	memset(&fake, 0, sizeof(fake));
+	fake.now = 1000000000;
+	fake.turn_ns = 400;
+	fake.good_after = 300;
+	assert_true(spin_look(&spin, &longer, look, NULL));
+	assert_in_range(fake.now - 1000000000, 100000, 200000);
+	assert_int_equal(spin.credit, 1);
+	fake.good_after = UINT32_MAX;
+	fake.now = 1000000000;
+	assert_false(spin_look(&spin, &longer, look, NULL));
+	assert_in_range(fake.now - 1000000000, 300000, 301000);
+}
+
 /* A rest is time of ours, and none that somebody took. */
 static void test_rest(void **state)
 {
-	const struct spin_how rests = { .rest_ns = 1700, .turn_ns = 20000 };
+	const struct spin_how rests = { .most_ns = 20000,
+					.rest_ns = 1700,
+					.turn_ns = 20000 };
 	struct spin spin = { 0 };
 
 	(void)state;
@@ -282,6 +308,7 @@ int main(void)
 		cmocka_unit_test(test_taken),
 		cmocka_unit_test(test_offer),
 		cmocka_unit_test(test_try_ends),
+		cmocka_unit_test(test_long_try),
 		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_allowed),
 	};
