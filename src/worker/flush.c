@@ -203,12 +203,10 @@ static void settle_failed(struct io_lane *lane)
 	}
 }
 
-void flush_failed(struct io *io, int err)
+void flush_untried(struct io *io)
 {
-	struct io_lane *lane = io->lane;
-
-	poison(lane->disk, err);
-	io_append(&lane->flush.failed, io);
+	poison(io->lane->disk, -EIO);
+	io_advance(io);
 }
 
 /* --- The flush itself ----------------------------------------------------- */

@@ -43,8 +43,9 @@ bool flush_needed(const struct io_disk *disk);
 /* The request waits for a flush that begins from now on. */
 void flush_want(struct io *io);
 
-/* The request's flush cannot be had: the same as if it had failed with err. */
-void flush_failed(struct io *io, int err);
+/* The request's flush must not be tried: to the disk it is as if it had failed.  The
+ * request goes on as far as to its flush. */
+void flush_untried(struct io *io);
 
 /* In each round: begins a flush for all that wait, settles those that failed. */
 void flush_pump(struct io_lane *lane);

@@ -122,8 +122,10 @@ static void give_up(struct guest_io *guest)
 		 "when %u workers died: answered with an error",
 		 guest->job.op, (unsigned long long)guest->job.length,
 		 (unsigned long long)guest->job.offset, INFLIGHT_MAX_TRIES);
-	if (io->steps & IO_STEP(IO_PREFLUSH))
-		flush_failed(io, -EIO);
+	/* Not past the steps before that: one with data that had begun has its range
+	 * to get back, which others wait for. */
+	if (io->steps & IO_STEP(IO_PREFLUSH) && flush_needed(io->lane->disk))
+		flush_untried(io);
 	else
 		io_finish(io, BLKIF_STATUS_ERROR, -EIO);
 }
