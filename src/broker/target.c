@@ -383,6 +383,13 @@ int target_new(struct target **ret, struct broker *broker,
 	return 0;
 }
 
+/* Of an earlier broker, which has not come so far. */
+static void discard_leftovers(struct target *target)
+{
+	supervisor_end_orphan(target->broker->supervisor, &target->id);
+	keep_discard(target->broker->keep, target->id.domid, target->id.devid);
+}
+
 void target_close(struct target *target, bool discard)
 {
 	finish_resume(target, -ECANCELED, "the disk was closed");
@@ -391,6 +398,8 @@ void target_close(struct target *target, bool discard)
 	(void)event_del(target->timer);
 	if (discard && target->worker)
 		worker_discard_kept(target->worker);
+	else if (discard)
+		discard_leftovers(target);
 	worker_free(TAKE_PTR(target->worker));
 	free(TAKE_PTR(target->opened));
 	changes_clear(&target->changes);

@@ -43,7 +43,9 @@ static void attach(struct vbd *vbd, bool fresh)
 
 void vbd_attach_unasked(struct vbd *vbd)
 {
-	bool ended = vbd->backend_state == XenbusStateClosed && !vbd->online;
+	/* Nobody comes back to it: see vbd.c, end_orphan(). */
+	bool ended = vbd->backend_state == XenbusStateClosed &&
+		     (!vbd->online || vbd->domain_ended);
 	bool told = vbd->at.kind == NODE_XENDISK || vbd->attached_before;
 
 	if (target_state(vbd->target) != TARGET_NONE || ended || !told ||

@@ -416,6 +416,50 @@ static void storage_of_an_ended_domain(void **state)
 	assert_int_equal(world.done_err, 0);
 }
 
+static void put_backend(const struct disk *disk, const char *key,
+			const char *value)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", disk->be, key);
+	fake_set(world.store, path, value);
+}
+
+/* The daemon starts, or starts again, before anybody removes the directory. */
+static void ended_before_the_daemon_starts(void **state)
+{
+	struct disk *disk = world_connected(5);
+
+	(void)state;
+	fake_end_domain(world.store, 5);
+	vbd_touch(disk->vbd);
+	world_settle();
+	world_answer(disk, 0);
+	assert_be(disk, 6);
+	assert_key(disk, "online", "1");
+	vbd_free(disk->vbd);
+	world_adopt(disk);
+	assert_int_equal(world.processes, 1); /* nobody needs another */
+	assert_string_equal(world_view(disk), "closed");
+	assert_true(world.swept > 0); /* what a crash may have left */
+}
+
+static void ended_before_the_daemon_starts_direct(void **state)
+{
+	struct disk *disk = world_attach(NODE_XENDISK, 5, "null");
+
+	(void)state;
+	world_answer(disk, 0);
+	assert_be(disk, 2);
+	vbd_free(disk->vbd);
+	put_backend(disk, "state", "6");
+	fake_end_domain(world.store, 5);
+	world_adopt(disk);
+	assert_int_equal(world.processes, 1);
+	assert_null(disk->vbd);
+	assert_key(disk, "state", "(none)");
+}
+
 static void directory_is_torn_out(void **state)
 {
 	struct disk *disk = world_connected(5);
@@ -429,15 +473,6 @@ static void directory_is_torn_out(void **state)
 	assert_null(disk->vbd);
 	assert_null(fake_get(world.store,
 			     "/local/domain/0/backend/vbd/5/51712/state"));
-}
-
-static void put_backend(const struct disk *disk, const char *key,
-			const char *value)
-{
-	char path[128];
-
-	(void)snprintf(path, sizeof(path), "%s/%s", disk->be, key);
-	fake_set(world.store, path, value);
 }
 
 /* A look came in the middle: it has found the directory without a state. */
@@ -728,6 +763,8 @@ int main(void)
 		TEST(frontend_vanishes),
 		TEST(domain_ends_and_leaves_its_keys),
 		TEST(storage_of_an_ended_domain),
+		TEST(ended_before_the_daemon_starts),
+		TEST(ended_before_the_daemon_starts_direct),
 		TEST(directory_is_torn_out),
 		TEST(made_anew_while_it_was_read),
 		TEST(made_anew_while_it_opens),

@@ -44,7 +44,9 @@ struct world {
 	bool blkback; /* is loaded */
 	bool blkback_owns; /* every device that was not taken */
 	unsigned int workers; /* that live */
+	unsigned int processes; /* that were started */
 	unsigned int discards;
+	unsigned int swept; /* times that kept state went without a worker */
 	unsigned int exports; /* NBD sockets that there are */
 	bool comma; /* in their paths */
 	struct xd_limits limits; /* of what workers open */
