@@ -46,6 +46,10 @@ ok "a missing file: the reason is told" fails 1 "$tmp/none.img.*No such file" \
 	toolstack attach "$d" xvdb "$tmp/none.img"
 ok "... and stands in xenstore" is "$(be "$d")/hotplug-status" error
 ok "... and xendisk list calls it failed" says failed xendisk list
+ok "... which resume does not mend" fails 1 'resume: .*has failed.*No such file' \
+	xendisk resume "$d" xvdb
+ok "... nor with a loss accepted" fails 1 'resume: .*has failed.*No such file' \
+	xendisk resume "$d" xvdb --accept-loss
 ok "detach works" toolstack detach "$d" xvdb
 ok "nothing is left" clean "$d"
 ok "an expression that is wrong: where" fails 1 'at byte 0 of "nonsense' \

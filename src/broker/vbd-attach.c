@@ -355,10 +355,36 @@ void vbd_control(struct vbd *vbd, const char *verb, const char *text,
 	target_control(vbd->target, verb, text, done, ctx);
 }
 
+/* It has failed, and nothing of it waits for the operator as well.  NULL: it has
+ * not. */
+static const char *hopeless(const struct vbd *vbd)
+{
+	return target_condition(vbd->target, MSG_PAUSED) ||
+			       target_condition(vbd->target, MSG_POISONED) ?
+		       NULL :
+		       vbd_failure(vbd);
+}
+
+static void refuse_resume(const char *failure, vbd_done_fn done, void *ctx)
+{
+	char why[MSG_TEXT_MAX];
+
+	(void)snprintf(
+		why, sizeof(why),
+		"the disk has failed, which resume does not mend: %.400s",
+		failure);
+	done(ctx, -EIO, why);
+}
+
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx)
 {
-	int r = target_resume(vbd->target, accept_loss, done, ctx);
+	const char *failure = hopeless(vbd);
+	int r = 0;
 
+	if (failure)
+		refuse_resume(failure, done, ctx);
+	else
+		r = target_resume(vbd->target, accept_loss, done, ctx);
 	if (r < 0)
 		done(ctx, r,
 		     r == -ENOTCONN ? "no worker is serving it" : strerror(-r));

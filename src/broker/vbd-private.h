@@ -92,6 +92,9 @@ bool vbd_offers_persistent(struct vbd *vbd, bool if_absent);
 void vbd_write_error(struct vbd *vbd, int err, const char *why);
 void vbd_remove_error(struct vbd *vbd);
 
+/* vbd-view.c: why it is called failed, or NULL. */
+const char *vbd_failure(const struct vbd *vbd);
+
 /* vbd-commit.c: which commit the disk shows, if another than was written. */
 void vbd_publish_commit(struct vbd *vbd);
 

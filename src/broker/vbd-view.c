@@ -6,7 +6,7 @@
 
 #include "broker/vbd-private.h"
 
-static const char *failure(const struct vbd *vbd)
+const char *vbd_failure(const struct vbd *vbd)
 {
 	if (target_state(vbd->target) == TARGET_FAILED)
 		return target_why(vbd->target);
@@ -15,7 +15,7 @@ static const char *failure(const struct vbd *vbd)
 
 static const char *state_word(const struct vbd *vbd)
 {
-	if (failure(vbd))
+	if (vbd_failure(vbd))
 		return "failed";
 	if (target_state(vbd->target) == TARGET_NONE && !vbd->removed)
 		return "opening";
@@ -54,7 +54,7 @@ void vbd_view(const struct vbd *vbd, struct vbd_view *ret)
 		.readonly = vbd->node.read_only,
 		.worker_pid = target_pid(vbd->target),
 		.restarts = target_restarts(vbd->target),
-		.failure = failure(vbd),
+		.failure = vbd_failure(vbd),
 		.notes = target_notes(vbd->target),
 		.backend_path = vbd->path,
 		.frontend_path = vbd->frontend,

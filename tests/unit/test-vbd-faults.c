@@ -386,6 +386,58 @@ static void random_walks(void **state)
 	}
 }
 
+/* --- Resume --------------------------------------------------------------- */
+
+static char resume_why[MSG_TEXT_MAX];
+
+static void on_resumed(void *ctx, int err, const char *why)
+{
+	*(int *)ctx = err;
+	(void)snprintf(resume_why, sizeof(resume_why), "%s", why ? why : "");
+}
+
+static int resume(struct disk *disk, bool accept_loss)
+{
+	int err = 1;
+
+	vbd_resume(disk->vbd, accept_loss, on_resumed, &err);
+	return err;
+}
+
+/* There is nothing that would be tried again. */
+static void resume_of_a_target_that_failed(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, -ENOENT);
+	for (int accept = 0; accept < 2; accept++) {
+		assert_int_equal(resume(disk, accept), -EIO);
+		assert_string_equal(
+			resume_why,
+			"the disk has failed, which resume does not mend: "
+			"raw: /srv/a.img: No such file");
+	}
+}
+
+static void resume_of_a_guest_that_is_refused(void **state)
+{
+	struct disk *disk = world_connected(5);
+	struct worker *worker = disk->worker;
+
+	(void)state;
+	worker->events.condition(worker->spec.ctx, MSG_POISONED, true, "EIO");
+	worker->events.broken(worker->spec.ctx, "40 requests");
+	world_settle();
+	assert_string_equal(world_view(disk), "failed");
+	/* The loss can be accepted: the worker has been asked. */
+	assert_int_equal(resume(disk, true), -EOPNOTSUPP);
+	worker->events.condition(worker->spec.ctx, MSG_POISONED, false, "");
+	assert_int_equal(resume(disk, true), -EIO);
+	assert_non_null(strstr(resume_why, "40 requests"));
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -407,6 +459,8 @@ int main(void)
 		TEST(an_image_of_the_same_guest),
 		TEST(an_image_that_is_shared),
 		TEST(random_walks),
+		TEST(resume_of_a_target_that_failed),
+		TEST(resume_of_a_guest_that_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
