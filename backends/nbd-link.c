@@ -37,6 +37,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "common/tcp.h"
 #include "common/util.h"
 #include "nbd.h"
 
@@ -449,7 +450,7 @@ static void on_watch(struct xd_sys *sys, int64_t res)
 		nbd_tls_wants(link->tls, tls);
 		fd = tls[0].fd;
 	}
-	if (!server_is_deaf(fd, DEAF_MS)) {
+	if (tcp_look(fd, DEAF_MS) != TCP_DEAF) {
 		watch(link);
 		return;
 	}

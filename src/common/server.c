@@ -282,7 +282,7 @@ static int connect_to(const struct sockaddr *address, socklen_t length)
 }
 
 /* Small requests at once; and a host that has lost its power is noticed when nothing
- * is under way, after half a minute; else see server_is_deaf().  TCP_USER_TIMEOUT
+ * is under way, after half a minute; else see tcp_look().  TCP_USER_TIMEOUT
  * would also end a connection whose server is there and does not read: what that has
  * received it may do still, long after others have been told that it is done. */
 static void tune_tcp(int fd)
@@ -364,15 +364,4 @@ int server_connect(const struct server *server, char *ret_why)
 	if (fd < 0 && !ret_why[0])
 		(void)fail(ret_why, fd, "%s", strerror(-fd));
 	return fd;
-}
-
-/* Each probe of a window that is closed is answered, where somebody is. */
-bool server_is_deaf(int fd, unsigned int ms)
-{
-	struct tcp_info info;
-	socklen_t length = sizeof(info);
-
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
-	       (info.tcpi_unacked > 0 || info.tcpi_probes > 1) &&
-	       info.tcpi_last_ack_recv > ms;
 }

@@ -47,7 +47,4 @@ void server_print(const struct server *server, char *buf, size_t size);
  */
 int server_connect(const struct server *server, char *ret_why);
 
-/* By TCP: has its host acknowledged nothing for so long, although it was asked to? */
-bool server_is_deaf(int fd, unsigned int ms);
-
 #endif

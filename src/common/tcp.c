@@ -3,8 +3,8 @@
 
 #include "common/tcp.h"
 
+#include <linux/tcp.h> /* not netinet/tcp.h: its tcp_info is an old one */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -46,4 +46,20 @@ void tcp_watch_client(int fd)
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
 		(void)setsockopt(fd, options[i].level, options[i].name,
 				 &options[i].value, sizeof(int));
+}
+
+/* Each probe of a window that is closed is answered, where somebody is. */
+enum tcp_peer tcp_look(int fd, unsigned int ms)
+{
+	struct tcp_info info = { 0 }; /* an older kernel fills less of it */
+	socklen_t length = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+		return TCP_NONE;
+	if ((info.tcpi_unacked > 0 || info.tcpi_probes > 1) &&
+	    info.tcpi_last_ack_recv > ms)
+		return TCP_DEAF;
+	return info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0 ?
+		       TCP_WAITING :
+		       TCP_IDLE;
 }

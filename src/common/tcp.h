@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tcp.h - where NBD clients come in by TCP, and how their sockets are set.
+ * tcp.h - where NBD clients come in by TCP, how their sockets are set, and whether
+ * there is somebody at the other end of one.
  */
 #ifndef XENDISK_TCP_H
 #define XENDISK_TCP_H
@@ -13,7 +14,19 @@ int tcp_listen(const struct addrinfo *address, int flags);
 
 /* Replies go out at once, and a client that is gone without a word is noticed after
  * two minutes.  Harmless with other sockets: of those the kernel knows who is
- * there. */
+ * there.  While something is on its way to the client that says nothing: see
+ * tcp_look(). */
 void tcp_watch_client(int fd);
+
+enum tcp_peer {
+	TCP_NONE, /* the socket is none of TCP's */
+	TCP_IDLE, /* the peer has all that it was sent */
+	TCP_WAITING, /* some is on its way, or waits for the peer to make room */
+	TCP_DEAF, /* its host acknowledges nothing, although it is asked to */
+};
+
+/* Deaf: for so long already; but of who was sent nothing for so long, that is said
+ * at once when something is, until its host has had the time to answer. */
+enum tcp_peer tcp_look(int fd, unsigned int ms);
 
 #endif

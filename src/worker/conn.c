@@ -15,6 +15,13 @@
  * `dead` is set and the socket shut down, which makes its polls come back.  The
  * struct stays until those and the commands under way are done with it
  * (conn_is_over()).
+ *
+ * Keep-alive tells of a host that is gone, but not while a reply is on its way there:
+ * then TCP sends that again and again, for a quarter of an hour.  So by then we look
+ * every WATCH_NS whether it acknowledges anything, and end the connection when it was
+ * deaf two times in a row.  Once is not enough: who was left alone for long is, too,
+ * until its answer to the first reply is here.  One that acknowledges, and only does
+ * not read, may stay.
  */
 #include "config.h"
 
@@ -25,11 +32,16 @@
 #include <sys/socket.h>
 
 #include "common/log.h"
+#include "common/tcp.h"
 #include "common/util.h"
 
 #define SEND_IOVS 64
 /* In each direction, before others have their turn. */
 #define SHARE_BYTES ((size_t)1 << 20)
+#ifndef WATCH_NS /* shorter in tests/unit/test-conn.c */
+#define WATCH_NS (20 * 1000000000ull)
+#endif
+#define DEAF_MS ((unsigned int)(2 * WATCH_NS / 1000000))
 
 struct conn {
 	struct engine *engine;
@@ -43,6 +55,10 @@ struct conn {
 	uint64_t timeout_ns;
 	bool polling_in, polling_out, timing;
 	bool readable, writable; /* as far as we know */
+	struct xd_sys watch;
+	bool watched; /* TCP: it may vanish */
+	bool watching;
+	bool deaf; /* when it was looked at the last time */
 	bool stopped; /* nothing is read any more */
 	bool dead;
 };
@@ -72,6 +88,9 @@ static void end(struct conn *conn)
 	if (conn->timing)
 		engine_drop_timer(conn->engine, &conn->timer);
 	conn->timing = false;
+	if (conn->watching)
+		engine_drop_timer(conn->engine, &conn->watch);
+	conn->watching = false;
 	if (conn->tls && !conn->handshaking)
 		nbd_tls_bye(conn->tls);
 	(void)shutdown(conn->fd, SHUT_RDWR);
@@ -97,6 +116,43 @@ static void start_timer(struct conn *conn)
 	engine_sys(conn->engine, &conn->timer);
 }
 
+/* --- Is anybody there? ------------------------------------------------------ */
+
+static void on_watch(struct xd_sys *sys, int64_t res);
+
+static void watch(struct conn *conn)
+{
+	if (!conn->watched || conn->watching)
+		return;
+	conn->watching = true;
+	conn->watch.op = XD_SYS_TIMER;
+	conn->watch.length = WATCH_NS;
+	conn->watch.done = on_watch;
+	engine_sys(conn->engine, &conn->watch);
+}
+
+static void on_watch(struct xd_sys *sys, int64_t res)
+{
+	struct conn *conn = container_of(sys, struct conn, watch);
+	enum tcp_peer peer;
+	bool before = conn->deaf;
+
+	conn->watching = false;
+	if (res < 0 || conn->dead)
+		return;
+	peer = tcp_look(conn->fd, DEAF_MS);
+	conn->deaf = peer == TCP_DEAF;
+	if (conn->deaf && before) {
+		log_info("a client's host acknowledges nothing any more: given "
+			 "up");
+		end(conn);
+	} else if (peer != TCP_IDLE) {
+		watch(conn);
+	}
+}
+
+/* --- Life ------------------------------------------------------------------- */
+
 int conn_new(struct conn **ret, struct engine *engine, int fd,
 	     const struct nbd_credentials *credentials,
 	     const struct nbd_session_events *events, void *ctx,
@@ -119,6 +175,7 @@ int conn_new(struct conn **ret, struct engine *engine, int fd,
 	conn->readable = true;
 	conn->writable = true;
 	conn->timeout_ns = timeout_ns;
+	conn->watched = tcp_look(fd, 0) != TCP_NONE;
 	start_timer(conn);
 	*ret = conn;
 	return 0;
@@ -131,6 +188,8 @@ void conn_move(struct conn *conn, struct engine *engine)
 	conn->writable = true;
 	if (!conn->dead && !nbd_session_export(conn->session))
 		start_timer(conn);
+	if (!conn->dead)
+		watch(conn); /* it may have been, for what is on its way */
 }
 
 void conn_free(struct conn *conn)
@@ -221,6 +280,8 @@ static bool transmit(struct conn *conn)
 		if (nbd_session_take(conn->session, 0) < 0)
 			end(conn);
 	}
+	if (moved > 0 && !conn->dead)
+		watch(conn);
 	return moved > 0;
 }
 
