@@ -132,6 +132,25 @@ printf '\x25\x60\x95\x13\0\0\0\2%s\0\0\0\0\0\0\0\0\0\0\0\0' goodbye. >&"$first"
 ok "... until one leaves" eventually 30 grep -qx 1048576 "$tmp/size"
 end_process "$server"
 
+# One in each lane (a lane a processor, at most 8) that asks for more than it takes.
+for port in $(shuf -i 20000-29999 -n 10); do
+	start 'mem(64M)' --tcp "$port" && break
+done 2> /dev/null
+for ((i = 0; i < 8; i++)); do
+	stay
+	for ((n = 0; n < 4; n++)); do
+		printf '\x25\x60\x95\x13\0\0\0\0%s\0\0\0\0\0\0\0\0\1\0\0\0' sixteenM >&"$fd"
+	done
+done
+sleep 1
+began=${EPOCHREALTIME/./}
+kill -TERM "$server"
+rc=0; wait "$server" || rc=$?
+took=$(((${EPOCHREALTIME/./} - began) / 1000))
+ok "SIGTERM while clients do not read: well" test "$rc" = 0
+ok "... after the five seconds that they have" test "$took" -ge 4500
+ok "... all of them at the same time ($took ms)" test "$took" -le 9000
+
 # The slow one was asked first, and answers last.
 if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-read=1 2> /dev/null &

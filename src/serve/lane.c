@@ -331,6 +331,13 @@ static void end_clients(struct serve_lane *lane)
 		drop_client(lane, client);
 }
 
+void serve_lane_end(struct serve_lane *lane)
+{
+	atomic_store(&lane->stop, true);
+	if (lane->running)
+		engine_wake(lane->engine);
+}
+
 int serve_lane_stop(struct serve_lane *lane, bool last)
 {
 	struct newcomer *first, *next;
@@ -338,11 +345,9 @@ int serve_lane_stop(struct serve_lane *lane, bool last)
 
 	if (!lane)
 		return 0;
-	atomic_store(&lane->stop, true);
-	if (lane->running) {
-		engine_wake(lane->engine);
+	serve_lane_end(lane);
+	if (lane->running)
 		(void)pthread_join(lane->thread, NULL);
-	}
 	if (lane->engine)
 		end_clients(lane);
 	for (first = take_newcomers(lane); first; first = next) {

@@ -19,8 +19,11 @@ int serve_lane_new(struct serve_lane **ret, unsigned int index,
 		   struct serve_disk **disks, unsigned int nr_disks,
 		   const struct nbd_credentials *credentials);
 int serve_lane_start(struct serve_lane *lane);
-/* Ends when what is under way is answered, at most a few seconds later; then
- * closes the channels, after a last flush if last is set; -errno of that. */
+/* It ends when what is under way is answered, at most a few seconds later.  Asked of
+ * all lanes before the first one is waited for: else those seconds add up. */
+void serve_lane_end(struct serve_lane *lane);
+/* The same, and waits for that; then closes the channels, after a last flush if last
+ * is set; -errno of that. */
 int serve_lane_stop(struct serve_lane *lane, bool last);
 
 /* Any thread.  Takes over a client's socket. */

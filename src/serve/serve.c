@@ -359,6 +359,8 @@ static int end(struct server *server)
 		(void)waitpid(server->child, NULL, 0);
 	}
 	listen_close(&server->listeners);
+	for (unsigned int i = 0; i < server->nr_lanes; i++)
+		serve_lane_end(server->lanes[i]);
 	/* One lane's last flush is good for all: the others have ended. */
 	while (server->nr_lanes > 0) {
 		bool last = --server->nr_lanes == 0;
