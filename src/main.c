@@ -227,7 +227,6 @@ int main(int argc, char **argv)
 		.broker = { .run_dir = BROKER_RUN_DIR,
 			    .state_dir = BROKER_STATE_DIR,
 			    .backend_dir = BACKENDDIR,
-			    .config = SYSCONFDIR "/xen/xendiskd.conf",
 			    .ready_fd = -1 },
 		.level = LOG_LEVEL_INFO,
 	};

@@ -48,6 +48,8 @@ ok "wrong configuration" \
 mkdir "$tmp/folder.conf"
 ok "a folder as configuration" \
 	start_fails "folder\.conf: Is a directory" --config "$tmp/folder.conf"
+ok "a configuration that is not there" start_fails \
+	"absent\.conf: No such file" --config "$tmp/absent.conf"
 echo 'disk "bad" { expr = "memm" }' > "$tmp/bad-disk.conf"
 ok "a disk that is wrong is said where it stands" eval '
 	timeout 2 "$top_builddir/xendiskd" --foreground --run-dir "$tmp/r2" \

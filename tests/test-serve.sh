@@ -247,6 +247,11 @@ ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \
 ok "no folder of backends" fails 1 "backends in /nonexistent: No such" \
 	"$top_builddir/xendisk" serve --config "$tmp/none.conf" \
 	--backend-dir /nonexistent --run true null
+ok "a configuration that is not there" fails 1 "absent.conf: No such file" \
+	"$top_builddir/xendisk" serve --config "$tmp/absent.conf" \
+	--backend-dir "$top_builddir/backends/.libs" --run true null
+ok "an empty one" fails 2 'config: an empty path' \
+	"$top_builddir/xendisk" serve --config '' --run true null
 ok "no such file" fails 1 "none.img: No such file" with true "$tmp/none.img"
 ok "a folder" fails 1 "Is a directory" with true "$tmp"
 mkfifo "$tmp/fifo"

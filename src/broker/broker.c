@@ -157,7 +157,9 @@ static void stop_notify(struct broker *broker)
 static int start_settings(struct broker *broker)
 {
 	char why[SETTINGS_TEXT_MAX];
-	int r = settings_load(broker->options.config, &broker->settings, why);
+	const char *path = broker->options.config;
+	int r = settings_load(path ? path : SETTINGS_PATH, path != NULL,
+			      &broker->settings, why);
 
 	if (r < 0)
 		log_error("%s", why);

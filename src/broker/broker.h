@@ -30,7 +30,7 @@ struct broker_options {
 	const char *run_dir;
 	const char *state_dir;
 	const char *backend_dir;
-	const char *config;
+	const char *config; /* NULL: SETTINGS_PATH, which may be absent */
 	int ready_fd; /* a byte goes here when all is up; -1: nobody waits */
 };
 

@@ -244,7 +244,7 @@ static void make_words(struct front *front, const struct front_spec *spec)
 	add(front, strdup("--serve"));
 	add(front, strdup(options->backend_dir));
 	add(front, strdup(options->state_dir));
-	add(front, strdup(options->config));
+	add(front, strdup(options->config ? options->config : ""));
 	add(front, strdup("--tcp"));
 	add(front, strdup(spec->tcp));
 	add(front, strdup(spec->tls_psk ? "--tls-psk" : "--tls-certs"));

@@ -45,10 +45,13 @@ static enum status check_place(const struct invocation *call)
 
 static enum status check(const struct invocation *call)
 {
+	const char *config = option(call, "config");
 	enum status status = check_place(call);
 
 	if (status != STATUS_DONE)
 		return status;
+	if (config && !*config)
+		return fail(STATUS_USAGE, "serve: --config: an empty path");
 	if (option(call, "tls-certs") && option(call, "tls-psk"))
 		return fail(STATUS_USAGE,
 			    "serve: --tls-certs or --tls-psk, not both");
@@ -74,7 +77,7 @@ static void fill(const struct invocation *call, const char **argv)
 	argv[n++] = "--serve";
 	argv[n++] = dir ? dir : BACKENDDIR;
 	argv[n++] = state ? state : DEFAULT_STATE_DIR;
-	argv[n++] = config ? config : SYSCONFDIR "/xen/xendiskd.conf";
+	argv[n++] = config ? config : "";
 	for (size_t i = 0; i < ARRAY_SIZE(passed); i++) {
 		if (!option(call, passed[i]))
 			continue;

@@ -490,7 +490,8 @@ static int load_folder(struct settings *settings, const char *folder)
 	return r;
 }
 
-int settings_load(const char *path, struct settings **ret, char *ret_why)
+int settings_load(const char *path, bool required, struct settings **ret,
+		  char *ret_why)
 {
 	struct settings *settings = calloc(1, sizeof(*settings));
 	cleanup_free char *folder = xasprintf("%s.d", path);
@@ -502,7 +503,7 @@ int settings_load(const char *path, struct settings **ret, char *ret_why)
 		return -ENOMEM;
 	}
 	first_error = ret_why;
-	if (access(path, F_OK) == 0 || errno != ENOENT)
+	if (required || access(path, F_OK) == 0 || errno != ENOENT)
 		r = load_file(settings, path);
 	if (r == 0)
 		r = load_folder(settings, folder);

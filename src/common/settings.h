@@ -2,8 +2,7 @@
 /*
  * settings.h - /etc/xen/xendiskd.conf and /etc/xen/xendiskd.conf.d/ (libconfuse).
  *
- * See xendiskd.conf(5).  Files that are absent are fine, wrong ones are not:
- * nothing is taken over then.
+ * See xendiskd.conf(5).  Wrong files are an error: nothing is taken over then.
  */
 #ifndef XENDISK_SETTINGS_H
 #define XENDISK_SETTINGS_H
@@ -13,6 +12,7 @@
 #include <stdint.h>
 
 #define SETTINGS_TEXT_MAX 512
+#define SETTINGS_PATH	  SYSCONFDIR "/xen/xendiskd.conf"
 
 struct settings_disk {
 	char *name;
@@ -41,9 +41,11 @@ struct settings {
 };
 
 /* path: the main file; its folder of the same name with ".d" is read after it,
- * in the C locale's order.  On -errno ret_why (SETTINGS_TEXT_MAX bytes) holds
+ * in the C locale's order, if it is there.  The main file must be, when it was asked
+ * for: required.  On -errno ret_why (SETTINGS_TEXT_MAX bytes) holds
  * "FILE:LINE: what is wrong". */
-int settings_load(const char *path, struct settings **ret, char *ret_why);
+int settings_load(const char *path, bool required, struct settings **ret,
+		  char *ret_why);
 void settings_free(struct settings *settings);
 
 /* The expression of a named disk, or NULL. */

@@ -76,11 +76,13 @@ static const char *find_named(void *ctx, const char *name)
 static int begin_reading(struct reading *reading,
 			 const struct serve_context *context)
 {
+	bool given = context->config[0] != '\0';
 	char why[SETTINGS_TEXT_MAX];
 	int r;
 
 	reading->context = context;
-	r = settings_load(context->config, &reading->settings, why);
+	r = settings_load(given ? context->config : SETTINGS_PATH, given,
+			  &reading->settings, why);
 	if (r < 0) {
 		complain("%s", why);
 		return r;

@@ -18,7 +18,7 @@ struct serve_channel;
 struct serve_context {
 	const char *backend_dir;
 	const char *state_dir;
-	const char *config;
+	const char *config; /* "": SETTINGS_PATH, which may be absent */
 	bool readonly;
 };
 

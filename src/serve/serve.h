@@ -6,7 +6,8 @@
 #ifndef XENDISK_SERVE_SERVE_H
 #define XENDISK_SERVE_SERVE_H
 
-/* What follows --serve; xendisk has checked it.  Returns the exit status. */
+/* What follows --serve; xendisk has checked it.  config "": the usual one, if it is
+ * there.  Returns the exit status. */
 int serve_main(int argc, char **argv, const char *backend_dir,
 	       const char *state_dir, const char *config);
 

@@ -126,7 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	write_file(folder_file, data + MIN(n + 1, size),
 		   size - MIN(n + 1, size));
 	memset(why, 'x', sizeof(why));
-	r = settings_load(main_file, &settings, why);
+	r = settings_load(main_file, true, &settings, why);
 	HOLDS(strnlen(why, sizeof(why)) < sizeof(why), "it ends");
 	if (r < 0) {
 		HOLDS(r == -EINVAL, "%d: %s", r, why);
@@ -135,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	check_settings(settings);
-	HOLDS(settings_load(main_file, &again, why) == 0, "%s", why);
+	HOLDS(settings_load(main_file, true, &again, why) == 0, "%s", why);
 	check_same(settings, again);
 	settings_free(again);
 	settings_free(settings);

@@ -59,7 +59,10 @@ static void test_good(void **state)
 
 	(void)state;
 	unlink(main_file);
-	assert_int_equal(settings_load(main_file, &settings, why), 0);
+	assert_int_equal(settings_load(main_file, true, &settings, why),
+			 -ENOENT);
+	assert_non_null(strstr(why, "/main.conf: No such file or directory"));
+	assert_int_equal(settings_load(main_file, false, &settings, why), 0);
 	assert_int_equal(settings->nr_disks, 0);
 	assert_false(settings->persistent_grants);
 	settings_free(settings);
@@ -80,7 +83,7 @@ static void test_good(void **state)
 			"disk quick { expr = \"/q\" poll-max-us = 0\n"
 			"  on-error = hold }\n"
 			"persistent-grants = yes\n");
-	if (settings_load(main_file, &settings, why) != 0)
+	if (settings_load(main_file, true, &settings, why) != 0)
 		fail_msg("%s", why);
 	assert_string_equal(settings_disk(settings, "web1"),
 			    "disk(\"/srv/web 1.img\", on-error=report)");
@@ -168,7 +171,7 @@ static void test_dollars(void **state)
 		       "disk \"quoted\" { expr = \"/a/\\${D}\" } # ${E}\n"
 		       "disk \"single\" { expr = '/b/${F}\\'s' }\n"
 		       "disk \"other\" { expr = \"/c/$G{}\" }\n");
-	if (settings_load(main_file, &settings, why) != 0)
+	if (settings_load(main_file, true, &settings, why) != 0)
 		fail_msg("%s", why);
 	assert_string_equal(settings_disk(settings, "quoted"), "/a/${D}");
 	assert_string_equal(settings_disk(settings, "single"), "/b/${F}'s");
@@ -184,7 +187,7 @@ static void test_bad(void **state)
 		char why[SETTINGS_TEXT_MAX];
 
 		put(main_file, bad[i].text);
-		if (settings_load(main_file, &settings, why) == 0)
+		if (settings_load(main_file, true, &settings, why) == 0)
 			fail_msg("%s was accepted", bad[i].text);
 		assert_null(settings);
 		if (!strstr(why, bad[i].message) ||
