@@ -20,6 +20,18 @@ void target_set_condition(struct target *target, enum msg_condition_kind kind,
 {
 	free(target->condition[kind]);
 	target->condition[kind] = reason ? strdup(reason) : NULL;
+	target->told[kind] = false;
+}
+
+void target_sweep_condition(struct target *target, enum msg_condition_kind kind)
+{
+	if (!target->told[kind])
+		target_set_condition(target, kind, NULL);
+}
+
+void target_forget_told(struct target *target)
+{
+	memset(target->told, 0, sizeof(target->told));
 }
 
 /* NULL: no more.  The worker's own pauses are left alone. */
@@ -47,10 +59,12 @@ void target_on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 
 	if (!set && !target->condition[kind])
 		return;
-	/* Said again, in case CONNECTED has swept it away. */
+	/* Said again, perhaps by the worker after the one that died. */
 	if (set && target->condition[kind] &&
-	    strcmp(target->condition[kind], reason) == 0)
+	    strcmp(target->condition[kind], reason) == 0) {
+		target->told[kind] = true;
 		return;
+	}
 	if (set && kind == MSG_POISONED && target->who.domid != EXPORTS_DOMID)
 		(void)snprintf(advice, sizeof(advice),
 			       "; when the data has been checked: xendisk "
@@ -62,6 +76,7 @@ void target_on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 					 "recovering",
 		  set ? ": " : " no more", set ? reason : "", advice);
 	target_set_condition(target, kind, set ? reason : NULL);
+	target->told[kind] = set;
 	if (kind == MSG_PAUSED)
 		target->waiting = false;
 	target->changed(target->ctx);

@@ -28,6 +28,7 @@ struct target {
 	char why[MSG_TEXT_MAX];
 	struct msg_opened *opened;
 	char *condition[MSG_NR_CONDITIONS];
+	bool told[MSG_NR_CONDITIONS]; /* by the worker that lives: it ends it, too */
 
 	enum target_link link;
 	bool recover; /* the connect under way follows a loss */
@@ -53,6 +54,11 @@ struct target {
 /* target-facts.c.  A reason of NULL: no more. */
 void target_set_condition(struct target *target, enum msg_condition_kind kind,
 			  const char *reason);
+/* The disk is connected: no more, unless the worker has said so itself. */
+void target_sweep_condition(struct target *target,
+			    enum msg_condition_kind kind);
+/* That worker is gone. */
+void target_forget_told(struct target *target);
 /* Somebody else has it locked.  NULL: no more; the worker's own pauses are left
  * alone. */
 void target_set_waiting(struct target *target, const char *why);

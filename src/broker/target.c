@@ -109,6 +109,7 @@ static bool is_reopening(const struct target *target)
 
 static void open_failed(struct target *target, int err, const char *why)
 {
+	target_forget_told(target);
 	if (!is_reopening(target)) {
 		set_failed(target, err, why);
 		return;
@@ -186,8 +187,9 @@ static void on_connected(void *ctx, int err, const char *why)
 			target->link = TARGET_UP;
 		target->up_since = now_ns();
 		if (!target->was_held) {
-			target_set_condition(target, MSG_RECOVERING, NULL);
-			target_set_condition(target, MSG_PAUSED, NULL);
+			/* Its lanes run since before it said so. */
+			target_sweep_condition(target, MSG_RECOVERING);
+			target_sweep_condition(target, MSG_PAUSED);
 			target->waiting = false;
 		}
 	} else if (target->recover && err != -ESRCH) {
@@ -334,6 +336,7 @@ static void on_died(void *ctx, const char *how)
 	finish_resize(target, -EIO, "the worker died");
 	inquiries_fail(&target->inquiries, -EIO, "the worker died");
 	target_set_condition(target, MSG_FINISHING, NULL);
+	target_forget_told(target);
 	if (target->state == TARGET_OPENING && !is_reopening(target))
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)

@@ -124,6 +124,52 @@ static void worker_dies_while_connected(void **state)
 	assert_int_equal(world.discards, 1);
 }
 
+static void says(struct disk *disk, enum msg_condition_kind kind, bool set)
+{
+	struct worker *worker = disk->worker;
+
+	worker->events.condition(worker->spec.ctx, kind, set, "it waits");
+}
+
+static void assert_conditions(struct disk *disk, bool paused, bool recovering)
+{
+	struct vbd_view view;
+
+	vbd_view(disk->vbd, &view);
+	assert_int_equal(view.condition[MSG_PAUSED] != NULL, paused);
+	assert_int_equal(view.condition[MSG_RECOVERING] != NULL, recovering);
+}
+
+/* What a worker says of itself is true until it says otherwise, or dies; its lanes may
+ * say it before the main thread says that they run. */
+static void conditions_of_a_worker(void **state)
+{
+	struct disk *disk = world_connected(5);
+
+	(void)state;
+	says(disk, MSG_PAUSED, true);
+	for (int tells = 1; tells >= 0; tells--) {
+		world_worker_dies(disk);
+		assert_conditions(disk, true, true);
+		world_wait_ask(disk, ASK_OPEN);
+		says(disk, MSG_PAUSED, true);
+		world_answer(disk, -ECONNREFUSED);
+		assert_conditions(disk, true, true);
+		world_wait_ask(disk, ASK_OPEN);
+		world_answer(disk, 0);
+		world_wait_ask(disk, ASK_CONNECT);
+		if (tells) {
+			says(disk, MSG_RECOVERING, true);
+			says(disk, MSG_PAUSED, true);
+		}
+		world_answer(disk, 0);
+		assert_conditions(disk, tells, tells);
+		if (tells)
+			says(disk, MSG_RECOVERING, false);
+		assert_conditions(disk, tells, false);
+	}
+}
+
 /* The server that the disk is on is away for a while: it is not given up. */
 static void worker_cannot_open_again(void **state)
 {
@@ -447,6 +493,7 @@ int main(void)
 		TEST(frontend_leaves_while_connecting),
 		TEST(transactions_are_bounded),
 		TEST(worker_dies_while_connected),
+		TEST(conditions_of_a_worker),
 		TEST(worker_cannot_open_again),
 		TEST(worker_dies_while_opening),
 		TEST(worker_dies_while_disconnecting),
