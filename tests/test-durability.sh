@@ -115,6 +115,30 @@ ok "resume" xendisk resume "$d" xvdb
 ended_well "tries at once"
 ok "... not when it is time" [ $((SECONDS - before)) -lt 4 ]
 
+# A worker that is told to end has not been killed by what waits in it: else, after five
+# of them, the guest would have an error.
+recoveries() { grep -c 'goes on after a worker died: 1 requests' "$tmp/log" || :; }
+stops_and_starts()
+{
+	local i
+	for ((i = 0; i < 6; i++)); do
+		daemon_stop
+		daemon_start 8>&-
+		eventually 20 condition_is paused || return
+	done
+}
+fate write 28
+meet "$d"
+tell "write 4096 4096 0x77" "read 4096 4096"
+ok "paused" eventually 5 condition_is paused
+before=$(recoveries)
+ok "the daemon is stopped and started, six times" stops_and_starts
+ok "... each time another worker has tried" [ "$(recoveries)" = $((before + 6)) ]
+fate write 0
+ok "resume" xendisk resume "$d" xvdb
+ended_well "it is written when there is space"
+ok "... correctly" says "read 4096 4096 = 0x77" cat "$tmp/out"
+
 ok "on-error=report" again "disk($image, on-error=report)"
 fate write 28 1
 ok "... reports" guest_does "$d" "write 0 4096 expect=-1" "write 0 4096"
