@@ -151,6 +151,44 @@ ok "SIGTERM while clients do not read: well" test "$rc" = 0
 ok "... after the five seconds that they have" test "$took" -ge 4500
 ok "... all of them at the same time ($took ms)" test "$took" -le 9000
 
+# What is written at one place is not written there by two at a time; a backend may
+# count on it.
+if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
+	nbdkit -f -U "$tmp/logged" --filter=log --filter=delay memory 1M \
+		logfile="$tmp/log" delay-write=300ms delay-zero=300ms 2> /dev/null &
+	cleanup_pids+=("$!")
+	eventually 20 listens "$tmp/logged"
+	start "nbd(\"nbd+unix:///?socket=$tmp/logged\")" --socket "$tmp/nbd.sock"
+	io() { timeout 60 qemu-io -t writeback -f raw "${@/#/-c}" "$(cat "$tmp/uri")" > /dev/null; }
+	# How many were under way at once, at most.
+	together()
+	{
+		awk '/ (Write|Zero|Trim) id=/ { if (++n > most) most = n }
+			/ \.\.\.(Write|Zero|Trim) id=/ { n-- }
+			END { print most }' "$tmp/log"
+	}
+	# each COMMAND...: a connection for each.
+	each()
+	{
+		local command pids=()
+		: > "$tmp/log"
+		for command; do io "$command" & pids+=("$!"); done
+		wait "${pids[@]}"
+		together
+	}
+	one() { : > "$tmp/log"; io "$@"; together; }
+	ok "two clients who write at one place take turns" \
+		says '^1$' each 'write -P 1 0 64k' 'write -P 2 32k 64k'
+	ok "... four, and zeroes" says '^1$' each 'write -P 1 0 64k' 'write -z 60k 8k' \
+		'write -P 3 0 128k' 'write -z 0 64k'
+	ok "... at two places they need not" \
+		says '^2$' each 'write -P 1 0 64k' 'write -P 2 64k 64k'
+	ok "one client, too" says '^1$' one 'aio_write -P 1 0 64k' 'aio_write -P 2 0 64k' \
+		aio_flush
+	ok "... of which the last is what is there" io 'read -P 2 0 64k'
+	end_process "$server"
+fi
+
 # The slow one was asked first, and answers last.
 if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-read=1 2> /dev/null &

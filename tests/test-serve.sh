@@ -222,6 +222,19 @@ term
 ok "SIGTERM while a client waits for a server that is away" test $rc = 0
 wait "$client" || :
 ok "... was waiting" grep -q 'read failed' "$tmp/waits"
+# One has the place and waits for the server, the other one waits for the place.
+behind_goes
+clients=()
+for i in 1 2; do
+	timeout 60 qemu-io -f raw -c "write 0 4k" "$(cat "$tmp/uri")" > "$tmp/waits" 2>&1 &
+	clients+=("$!")
+done
+cleanup_pids+=("${clients[@]}")
+eventually 10 has_client "$tmp/sock"
+sleep 0.5 # their writes
+term
+ok "... while two wait to write at one place" test $rc != 137
+wait "${clients[@]}" || :
 behind_goes "write -P 7 0 4k"
 term
 ok "and when what was written cannot be flushed" test $rc = 1

@@ -196,6 +196,9 @@ int serve_disk_open(struct serve_disk **ret,
 		return -ENOMEM;
 	disk->name = strdup(name);
 	if (disk->name)
+		r = range_table_new(&disk->ranges,
+				    SERVE_MAX_LANES * SERVE_MAX_WRITES, true);
+	if (r == 0)
 		r = understand(disk, context, expression, &disk->canonical);
 	if (r == 0)
 		r = describe(disk, expression);
@@ -222,6 +225,7 @@ void serve_disk_close(struct serve_disk *disk)
 	stack_close(disk->stack);
 	services_free(disk->services);
 	local_host_free(disk->host);
+	range_table_free(disk->ranges);
 	free(disk->description);
 	free(disk->canonical);
 	free(disk->name);
@@ -257,6 +261,8 @@ int serve_channel_open(struct serve_channel **ret, struct serve_disk *disk,
 	}
 	channel->disk = disk;
 	channel->engine = engine;
+	channel->lane = lane;
+	disk->channels[lane] = channel;
 	*ret = channel;
 	return 0;
 }
@@ -276,6 +282,7 @@ static void last_done(struct xd_request *req, int err)
 
 void serve_channel_stop(struct serve_channel *channel)
 {
+	serve_end_waiting(channel);
 	stack_stop(channel->top);
 }
 
@@ -308,6 +315,7 @@ int serve_channel_close(struct serve_channel *channel, bool last)
 		complain("%s: the last flush failed: %s", channel->disk->name,
 			 strerror(-r));
 	stack_channel_close(channel->top);
+	channel->disk->channels[channel->lane] = NULL;
 	free(channel);
 	return r;
 }

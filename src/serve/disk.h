@@ -11,6 +11,8 @@
 #include "nbd/session.h"
 #include "worker/engine.h"
 
+#define SERVE_MAX_LANES 8u
+
 struct serve_disk;
 struct serve_channel;
 
@@ -34,10 +36,12 @@ const struct nbd_export *serve_disk_export(const struct serve_disk *disk);
 /* How many lanes it can have; 0: any number. */
 unsigned int serve_disk_channels(const struct serve_disk *disk);
 
-/* Main thread, while the lane does not run. */
+/* Main thread, while the lane does not run.  Channels of one disk know each other:
+ * all are opened before the first lane runs, and closed when none does any more. */
 int serve_channel_open(struct serve_channel **ret, struct serve_disk *disk,
 		       struct engine *engine, unsigned int lane);
-/* What waits for a server that is away is not waited for any more. */
+/* What waits for a server that is away, or for another lane, is not waited for any
+ * more. */
 void serve_channel_stop(struct serve_channel *channel);
 /* It was stopped, and no command is under way.  last: flush what is not flushed
  * yet; -errno of that. */

@@ -10,6 +10,13 @@
  * all of them are on the same stack: so clients may use several
  * (NBD_FLAG_CAN_MULTI_CONN).
  *
+ * Writes, discards and zeroes that overlap are kept apart, as xendisk-backend(3)
+ * promises it: one is in the disk's table of ranges (worker/range.h) from before it
+ * begins until it is answered, with all its pieces and its flush.  Another one that
+ * overlaps it waits in its channel.  Whoever gives a range back tells those who
+ * have been refused meanwhile, on whichever lane, to try again.  Who has its range
+ * waits for nobody that waits for one.
+ *
  * The kernel tells of lost writes once.  After a flush that failed, writes and
  * flushes fail until the server is started anew: what the storage holds then
  * is for a person to judge.
@@ -20,6 +27,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "common/log.h"
 
@@ -31,6 +39,9 @@
 struct op {
 	struct nbd_command command; /* first: made by the session */
 	struct serve_channel *channel;
+	struct op *prev, *next; /* of those that wait for their range */
+	struct range range;
+	bool locked; /* it has it */
 	uint64_t done; /* bytes */
 	bool flushing;
 	struct iovec iov;
@@ -42,8 +53,46 @@ const size_t serve_command_size = sizeof(struct op);
 
 static void step(struct op *op);
 
+/* --- Who writes where ------------------------------------------------------ */
+
+static bool lock(struct op *op)
+{
+	struct serve_channel *channel = op->channel;
+
+	/* The channel looks again when one of its own has ended. */
+	if (channel->nr_locked == SERVE_MAX_WRITES)
+		return false;
+	op->range.start = op->command.offset;
+	op->range.end = op->command.offset + op->command.length;
+	op->locked =
+		range_lock(channel->disk->ranges, &op->range, channel->lane);
+	channel->nr_locked += op->locked;
+	return op->locked;
+}
+
+static void unlock(struct op *op)
+{
+	struct serve_channel *own = op->channel, *channel;
+	uint32_t lanes;
+
+	if (!op->locked)
+		return;
+	op->locked = false;
+	own->nr_locked--;
+	atomic_store(&own->look_again, true);
+	lanes = range_unlock(own->disk->ranges, &op->range);
+	for (; lanes; lanes &= lanes - 1) {
+		channel = own->disk->channels[__builtin_ctz(lanes)];
+		if (!channel || channel == own)
+			continue;
+		atomic_store(&channel->look_again, true);
+		engine_wake(channel->engine);
+	}
+}
+
 static void finish(struct op *op, int err)
 {
+	unlock(op);
 	err = nbd_command_error(&op->command, err);
 	op->channel->nr_ops--;
 	nbd_command_done(
@@ -217,6 +266,45 @@ static void step(struct op *op)
 		submit(op, kinds[op->command.type], flags_of(op), piece(op));
 }
 
+static void begin(struct op *op)
+{
+	if (atomic_load(&op->channel->disk->failed))
+		finish(op, -EIO);
+	else
+		step(op);
+}
+
+/* Those that have got their range now; true: some have. */
+static bool begin_waiting(struct serve_channel *channel)
+{
+	struct op *op, *next;
+	bool any = false;
+
+	while (atomic_load(&channel->look_again)) {
+		atomic_store(&channel->look_again, false);
+		DL_FOREACH_SAFE(channel->waiting, op, next) {
+			if (channel->nr_locked == SERVE_MAX_WRITES)
+				break;
+			if (!lock(op))
+				continue;
+			DL_DELETE(channel->waiting, op);
+			begin(op);
+			any = true;
+		}
+	}
+	return any;
+}
+
+void serve_end_waiting(struct serve_channel *channel)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE(channel->waiting, op, next) {
+		DL_DELETE(channel->waiting, op);
+		finish(op, -ESHUTDOWN);
+	}
+}
+
 void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 {
 	struct op *op = container_of(command, struct op, command);
@@ -238,16 +326,21 @@ void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 		finish(op, 0); /* nothing is to be done */
 	else if (command->type == NBD_CMD_BLOCK_STATUS)
 		block_status(op);
-	else
+	else if (reads || lock(op))
 		step(op);
+	else
+		DL_APPEND(channel->waiting, op);
 }
 
 bool serve_work(struct serve_channel *channel)
 {
-	bool any = false;
+	bool any = false, moved;
 
-	do
+	do {
+		moved = begin_waiting(channel);
 		stack_kick(channel->top);
-	while (stack_reap(channel->top) && (any = true));
+		moved |= stack_reap(channel->top) > 0;
+		any |= moved;
+	} while (moved);
 	return any;
 }

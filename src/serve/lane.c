@@ -338,6 +338,13 @@ void serve_lane_end(struct serve_lane *lane)
 		engine_wake(lane->engine);
 }
 
+void serve_lane_wait(struct serve_lane *lane)
+{
+	if (lane->running)
+		(void)pthread_join(lane->thread, NULL);
+	lane->running = false;
+}
+
 int serve_lane_stop(struct serve_lane *lane, bool last)
 {
 	struct newcomer *first, *next;
@@ -345,9 +352,6 @@ int serve_lane_stop(struct serve_lane *lane, bool last)
 
 	if (!lane)
 		return 0;
-	serve_lane_end(lane);
-	if (lane->running)
-		(void)pthread_join(lane->thread, NULL);
 	if (lane->engine)
 		end_clients(lane);
 	for (first = take_newcomers(lane); first; first = next) {

@@ -22,8 +22,9 @@ int serve_lane_start(struct serve_lane *lane);
 /* It ends when what is under way is answered, at most a few seconds later.  Asked of
  * all lanes before the first one is waited for: else those seconds add up. */
 void serve_lane_end(struct serve_lane *lane);
-/* The same, and waits for that; then closes the channels, after a last flush if last
- * is set; -errno of that. */
+/* Until it has ended.  All of them have before the first one is stopped. */
+void serve_lane_wait(struct serve_lane *lane);
+/* Closes the channels, after a last flush if last is set; -errno of that. */
 int serve_lane_stop(struct serve_lane *lane, bool last);
 
 /* Any thread.  Takes over a client's socket. */

@@ -8,6 +8,12 @@
 #include "common/util.h"
 #include "serve/disk.h"
 #include "worker/disk.h"
+#include "worker/range.h"
+
+/* Of one channel: that what is looked through for each write stays short. */
+#define SERVE_MAX_WRITES 128u
+
+struct op;
 
 struct serve_disk {
 	char *name;
@@ -19,13 +25,22 @@ struct serve_disk {
 	const struct xd_limits *limits;
 	struct nbd_export export;
 	_Atomic(bool) failed; /* a flush has */
+	struct range_table *ranges; /* what is being written, by all channels */
+	struct serve_channel *channels[SERVE_MAX_LANES];
 };
 
 struct serve_channel {
 	struct serve_disk *disk;
 	struct engine *engine;
 	struct xd_channel *top;
+	unsigned int lane;
 	unsigned int nr_ops; /* under way */
+	unsigned int nr_locked; /* that have their range */
+	struct op *waiting; /* that have not */
+	_Atomic(bool) look_again; /* a range was given back: said by any lane */
 };
+
+/* Those that wait for a range fail. */
+void serve_end_waiting(struct serve_channel *channel);
 
 #endif

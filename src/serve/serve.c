@@ -33,7 +33,6 @@
 
 #define EXIT_BUSY   5 /* as of any verb of xendisk(1) */
 #define MAX_DISKS   64
-#define MAX_LANES   8
 #define MAX_CLIENTS 256 /* more wait in the sockets' queues */
 
 struct server {
@@ -41,7 +40,7 @@ struct server {
 	const char *run; /* command; NULL: none */
 	struct serve_disk *disks[MAX_DISKS];
 	unsigned int nr_disks;
-	struct serve_lane *lanes[MAX_LANES];
+	struct serve_lane *lanes[SERVE_MAX_LANES];
 	unsigned int nr_lanes;
 	struct nbd_credentials *credentials; /* NULL: no TLS */
 	struct listeners listeners;
@@ -169,7 +168,7 @@ static int open_disks(struct server *server, int argc, char **argv)
 
 static unsigned int nr_lanes(const struct server *server)
 {
-	unsigned int wanted = MAX_LANES;
+	unsigned int wanted = SERVE_MAX_LANES;
 	cpu_set_t set;
 
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
@@ -361,6 +360,8 @@ static int end(struct server *server)
 	listen_close(&server->listeners);
 	for (unsigned int i = 0; i < server->nr_lanes; i++)
 		serve_lane_end(server->lanes[i]);
+	for (unsigned int i = 0; i < server->nr_lanes; i++)
+		serve_lane_wait(server->lanes[i]);
 	/* One lane's last flush is good for all: the others have ended. */
 	while (server->nr_lanes > 0) {
 		bool last = --server->nr_lanes == 0;
