@@ -331,6 +331,9 @@ ok "... leaves nothing" fails 1 '' exported nowhere
 # With TLS, by a process in front of it.
 if command -v psktool > /dev/null; then
 	psktool -u alice -p "$tmp/keys.psk" > /dev/null 2>&1
+	# A sanitizer's build is not kept from opening them by name, as another user.
+	sanitized() { grep -q __asan_init "$(readlink "/proc/$daemon_pid/exe")"; }
+	! sanitized || chmod o+rx "$tmp" "$tmp/keys.psk"
 	tls=$(free_port)
 	secret() { timeout 20 nbdinfo "$@" "nbds://alice@127.0.0.1:$tls/secret?tls-psk-file=$tmp/keys.psk"; }
 	ok "keys that are not there" fails 1 "export: .*no.psk: No such file" \
@@ -355,6 +358,21 @@ if command -v psktool > /dev/null; then
 	ok "who does not speak TLS is refused, and it is said" eventually 20 \
 		grep -q 'd[0-9/]*: export secret: .*a client was refused' "$tmp/log"
 	front=$(pgrep -P "$daemon_pid" -f -- '--serve' | head -1)
+	is() { says "^$1:[[:space:]]*$2\$" cat "/proc/$front/status"; }
+	if [ "$(id -u)" = 0 ]; then
+		ok "... by a process that is nobody's" is Uid '\(2[0-9]\{9\}[[:space:]]*\)\{4\}'
+		ok "... in no group of ours" is Groups '[[:space:]]*'
+	fi
+	ok "... without a capability" is CapEff 0000000000000000
+	ok "... for good" is NoNewPrivs 1
+	ok "... and with a filter of system calls" is Seccomp 2
+	threads_too() { test "$(cat "/proc/$front/task/"*"/status" | grep -c '^Seccomp:.*2$')" = \
+		"$(find "/proc/$front/task" -mindepth 1 -maxdepth 1 | wc -l)"; }
+	ok "... in all its threads" threads_too
+	exec 6<> "/dev/tcp/127.0.0.1/$tls"
+	tls_keepalive() { ss -tno state established "( sport = :$tls )" | grep keepalive; }
+	ok "... whose clients have keep-alive" eventually 20 tls_keepalive
+	exec 6>&-
 	kill -9 "$front"
 	ok "its process is replaced" eventually 20 secret --size
 	ok "... and not for what it had said of that client" \
@@ -373,6 +391,22 @@ if command -v psktool > /dev/null; then
 	kill -9 "$(pgrep -P "$daemon_pid" -f -- '--worker 32756/2')"
 	ok "the worker dies: a write and a flush, within TLS" shared_write --flush
 	ok "unexport" xendisk unexport shared
+fi
+if command -v certtool > /dev/null; then
+	certs=$tmp/certs
+	mkdir "$certs" "$certs/other"
+	certificate ca self $'ca\ncert_signing_key'
+	certificate server ca $'tls_www_server\ndns_name = localhost\nsigning_key'
+	certificate client ca $'tls_www_client\nsigning_key'
+	cp "$certs/ca-cert.pem" "$certs/other/ca-cert.pem"
+	certificate other/client self $'tls_www_client\nsigning_key'
+	signed=$(free_port)
+	by() { timeout 20 nbdinfo --size "nbds://localhost:$signed/signed?tls-certificates=$1"; }
+	ok "with certificates" says '^nbds://' xendisk export 'mem(1M)' \
+		--name signed --tcp "$signed" --tls-certs "$certs"
+	ok "... for who has one" says '^1048576$' by "$certs"
+	ok "... and not for a stranger" fails 1 '' by "$certs/other"
+	ok "unexport" xendisk unexport signed
 fi
 
 # Another daemon.

@@ -4,11 +4,11 @@
  *
  * Theory of operation
  *
- * The process serves for as long as its standard input is open (--run, with a
- * command that reads it to the end): that is a pipe of ours, so it ends with the
- * export, and also with a broker that is killed.  What it and its command write
- * comes back through another pipe: first of all that it serves, or the sentence why
- * it cannot.  What comes later goes to the log.
+ * The process serves for as long as its standard input is open (--isolate): that is a
+ * pipe of ours, so it ends with the export, and also with a broker that is killed.
+ * What it writes comes back through another pipe: first of all that it serves, or the
+ * sentence why it cannot.  What comes later goes to the log.  By then it is locked
+ * down (serve/serve.c): whoever reaches the port talks to GnuTLS in there.
  */
 #include "config.h"
 
@@ -22,6 +22,7 @@
 
 #include "broker/broker.h"
 #include "broker/child.h"
+#include "broker/users.h"
 #include "common/log.h"
 #include "common/msg.h"
 #include "common/util.h"
@@ -30,8 +31,7 @@
 #define MAX_ARGS 16
 /* In front of what it has to say. */
 #define PREFIX "xendisk: serve: "
-/* What its command says, which runs as soon as it serves. */
-#define SERVES "serves"
+#define SERVES "serves" /* serve/serve.h */
 
 struct front {
 	struct broker *broker;
@@ -249,8 +249,8 @@ static void make_words(struct front *front, const struct front_spec *spec)
 	add(front, strdup(spec->tcp));
 	add(front, strdup(spec->tls_psk ? "--tls-psk" : "--tls-certs"));
 	add(front, strdup(spec->tls_psk ? spec->tls_psk : spec->tls_certs));
-	add(front, strdup("--run"));
-	add(front, strdup("echo " SERVES "; exec cat"));
+	add(front, strdup("--isolate"));
+	add(front, xasprintf("%u", users_front()));
 	if (spec->readonly)
 		add(front, strdup("--readonly"));
 	/* Others write to the disk as well: what they wrote is no loss.  And whoever

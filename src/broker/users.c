@@ -41,3 +41,8 @@ uint32_t users_uid(unsigned int slot)
 {
 	return geteuid() == 0 ? FIRST_UID + slot : 0;
 }
+
+uint32_t users_front(void)
+{
+	return geteuid() == 0 ? FIRST_UID + NR_UIDS : 0;
+}

@@ -20,5 +20,8 @@ void users_free(unsigned int slot);
 
 /* 0: ours, which cannot be changed. */
 uint32_t users_uid(unsigned int slot);
+/* That of all processes in front of exports (front.h), which end after the broker
+ * that started them, when the next one has given out all others. */
+uint32_t users_front(void);
 
 #endif

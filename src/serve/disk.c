@@ -130,6 +130,7 @@ static int understand(struct serve_disk *disk,
 	}
 	if (r == 0)
 		r = local_host_new(&disk->host, root, context->backend_dir,
+				   context->isolated,
 				   TAKE_PTR(reading.settings), &disk->services);
 	expr_free(root);
 	end_reading(&reading);

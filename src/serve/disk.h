@@ -22,6 +22,7 @@ struct serve_context {
 	const char *state_dir;
 	const char *config; /* "": SETTINGS_PATH, which may be absent */
 	bool readonly;
+	bool isolated; /* this process will be */
 };
 
 /* Main thread.  name is copied.  Opens the stack and takes its locks.  What

@@ -23,6 +23,7 @@
 #include "common/settings.h"
 #include "common/util.h"
 #include "serve/child.h"
+#include "serve/reach.h"
 
 /* A file, a server or credentials that the expression names; or a server that it
  * needs. */
@@ -34,6 +35,7 @@ struct grant {
 	char *param;
 	char *path; /* or a URI, or a name */
 	int fd; /* O_PATH; or -errno; -1: no path */
+	int reach; /* who connects in our place; -1: nobody */
 };
 
 /* A connection that somebody waits for at the other end of sock. */
@@ -48,6 +50,7 @@ struct local_host {
 	struct grant *grants;
 	struct settings *settings;
 	const char *backend_dir;
+	bool isolated; /* it will be */
 	int sock;
 	pthread_t thread; /* answers */
 	bool running;
@@ -76,6 +79,12 @@ static int add_grant(struct local_host *host, const struct layer *layer,
 	grant->param = strdup(param->name);
 	grant->path = strdup(layer->values[i].text);
 	grant->fd = -1;
+	grant->reach = -1;
+	if (param->type == XD_SERVER && host->isolated) {
+		grant->reach = reach_new(layer->values[i].text);
+		if (grant->reach < 0)
+			return grant->reach;
+	}
 	if (param->type == XD_PATH) {
 		grant->fd = open(layer->values[i].text, O_PATH | O_CLOEXEC);
 		if (grant->fd < 0)
@@ -95,6 +104,7 @@ static int add_child(struct local_host *host, const struct layer *layer)
 	grant->layer = layer->index;
 	grant->param = strdup("");
 	grant->fd = -1;
+	grant->reach = -1;
 	if (!grant->param)
 		return -ENOMEM;
 	return serve_child_new(&grant->child, layer, host->backend_dir);
@@ -191,8 +201,11 @@ static int open_for_child(void *ctx, unsigned int param, int flags)
 static int call_server(const struct grant *grant, char *ret_why)
 {
 	struct server server;
-	int r = server_parse(grant->path, &server, ret_why);
+	int r;
 
+	if (grant->reach >= 0)
+		return reach_call(grant->reach, ret_why);
+	r = server_parse(grant->path, &server, ret_why);
 	return r < 0 ? r : server_connect(&server, ret_why);
 }
 
@@ -352,8 +365,8 @@ static int start(struct local_host *host, struct services **ret_services)
 }
 
 int local_host_new(struct local_host **ret, const struct layer *root,
-		   const char *backend_dir, struct settings *settings,
-		   struct services **ret_services)
+		   const char *backend_dir, bool isolated,
+		   struct settings *settings, struct services **ret_services)
 {
 	struct local_host *host = calloc(1, sizeof(*host));
 	int r;
@@ -367,6 +380,7 @@ int local_host_new(struct local_host **ret, const struct layer *root,
 	host->settings = settings;
 	host->sock = -1;
 	host->backend_dir = backend_dir;
+	host->isolated = isolated;
 	r = add_grants(host, root);
 	if (!r)
 		r = start(host, ret_services);
@@ -415,6 +429,8 @@ void local_host_free(struct local_host *host)
 		serve_child_free(grant->child);
 		if (grant->fd >= 0)
 			(void)close(grant->fd);
+		if (grant->reach >= 0)
+			(void)close(grant->reach);
 		free(grant->param);
 		free(grant->path);
 		free(grant);

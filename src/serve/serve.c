@@ -6,6 +6,12 @@
  * clients and gives them to the lanes in turn.  It ends on SIGTERM or SIGINT,
  * or with the command of --run: what is under way is answered, a last flush is
  * made, and the exit status tells whether it worked.
+ *
+ * With --isolate (for broker/front.c, not for people) it serves for as long as its
+ * standard input is open, and is locked down as a worker is once all is open and
+ * before a client is there.  What is left of it then has the port, the keys and the
+ * disk's socket; to call that again there is a process of its own (reach.h).  The
+ * threads of host.c are older than that: they have all of it but Landlock.
  */
 #include "config.h"
 
@@ -23,13 +29,17 @@
 #include <systemd/sd-daemon.h>
 #endif
 
+#include "common/confine.h"
 #include "common/log.h"
+#include "common/msg.h"
 #include "common/tcp.h"
 #include "common/util.h"
 #include "serve/complain.h"
 #include "serve/lane.h"
 #include "serve/listen.h"
 #include "serve/run.h"
+#include "worker/isolate-files.h"
+#include "worker/isolate.h"
 
 #define EXIT_BUSY   5 /* as of any verb of xendisk(1) */
 #define MAX_DISKS   64
@@ -43,6 +53,8 @@ struct server {
 	struct serve_lane *lanes[SERVE_MAX_LANES];
 	unsigned int nr_lanes;
 	struct nbd_credentials *credentials; /* NULL: no TLS */
+	const char *keys; /* a file that GnuTLS reads for each client; or NULL */
+	uint32_t uid; /* of --isolate */
 	struct listeners listeners;
 	char *folder; /* of --run's socket */
 	int signals; /* signalfd */
@@ -65,6 +77,8 @@ static int take_credentials(struct server *server, int kind, const char *path)
 		    nbd_credentials_psk(&server->credentials, path, why);
 	if (r < 0)
 		complain("%s", why);
+	else if (kind == 'p')
+		server->keys = path;
 	return r;
 }
 
@@ -74,7 +88,7 @@ static int take_options(struct server *server, int argc, char **argv)
 		{ "socket", 1, NULL, 's' },    { "tcp", 1, NULL, 't' },
 		{ "readonly", 0, NULL, 'r' },  { "run", 1, NULL, 'x' },
 		{ "tls-certs", 1, NULL, 'c' }, { "tls-psk", 1, NULL, 'p' },
-		{ NULL, 0, NULL, 0 },
+		{ "isolate", 1, NULL, 'i' },   { NULL, 0, NULL, 0 },
 	};
 	int c, r = listen_passed(&server->listeners);
 
@@ -92,6 +106,10 @@ static int take_options(struct server *server, int argc, char **argv)
 			break;
 		case 'x':
 			server->run = optarg;
+			break;
+		case 'i':
+			server->context.isolated = true;
+			server->uid = (uint32_t)strtoul(optarg, NULL, 10);
 			break;
 		case 'c':
 		case 'p':
@@ -182,6 +200,26 @@ static unsigned int nr_lanes(const struct server *server)
 	return wanted;
 }
 
+/* Before the lanes' threads, and after all that they need is open. */
+static int lock_down(const struct server *server)
+{
+	char why[MSG_TEXT_MAX];
+	int r = server->keys ? isolate_lend_file(server->keys) : 0;
+
+	if (r < 0) {
+		complain("%s: %s", server->keys, strerror(-r));
+		return r;
+	}
+	/* A client's socket cannot be set any more, but has what the listener has. */
+	for (unsigned int i = 0; i < server->listeners.nr; i++)
+		tcp_watch_client(server->listeners.fd[i]);
+	confine_ordinary();
+	r = isolate(server->uid, why);
+	if (r < 0)
+		complain("%s", why);
+	return r;
+}
+
 static int start_lanes(struct server *server)
 {
 	unsigned int wanted = nr_lanes(server);
@@ -192,6 +230,11 @@ static int start_lanes(struct server *server)
 				   server->nr_lanes, server->disks,
 				   server->nr_disks, server->credentials);
 		server->nr_lanes += r == 0;
+	}
+	if (r == 0 && server->context.isolated) {
+		r = lock_down(server);
+		if (r < 0)
+			return r; /* it has been said */
 	}
 	for (unsigned int i = 0; r == 0 && i < server->nr_lanes; i++)
 		r = serve_lane_start(server->lanes[i]);
@@ -287,35 +330,54 @@ static bool take_signal(struct server *server, int *ret_status)
 	return true;
 }
 
+/* Nobody says anything there. */
+static bool has_ended(int fd)
+{
+	char c;
+
+	return read(fd, &c, 1) == 0;
+}
+
+enum { SIGNALS, INPUT, LISTENERS }; /* what the main thread waits for */
+
 static int loop(struct server *server)
 {
-	struct pollfd fds[LISTEN_MAX + 1];
+	struct pollfd fds[LISTENERS + LISTEN_MAX];
 	int status = 0;
 
 	for (;;) {
 		bool full = nr_clients(server) >= MAX_CLIENTS;
 
-		fds[0] = (struct pollfd){ .fd = server->signals,
-					  .events = POLLIN };
+		fds[SIGNALS] = (struct pollfd){ .fd = server->signals,
+						.events = POLLIN };
+		fds[INPUT] = (struct pollfd){
+			.fd = server->context.isolated ? STDIN_FILENO : -1,
+			.events = POLLIN,
+		};
 		for (unsigned int i = 0; i < server->listeners.nr; i++)
-			fds[i + 1] = (struct pollfd){
+			fds[LISTENERS + i] = (struct pollfd){
 				.fd = server->listeners.fd[i],
 				.events = full ? 0 : POLLIN,
 			};
 		/* A client that leaves makes room, and tells nobody here. */
-		(void)poll(fds, server->listeners.nr + 1, full ? 100 : -1);
-		if (fds[0].revents && take_signal(server, &status))
+		(void)poll(fds, LISTENERS + server->listeners.nr,
+			   full ? 100 : -1);
+		if (fds[SIGNALS].revents && take_signal(server, &status))
+			return status;
+		if (fds[INPUT].revents && has_ended(STDIN_FILENO))
 			return status;
 		for (unsigned int i = 0; i < server->listeners.nr; i++)
-			if (fds[i + 1].revents & POLLIN)
-				accept_one(server, fds[i + 1].fd);
+			if (fds[LISTENERS + i].revents & POLLIN)
+				accept_one(server, fds[LISTENERS + i].fd);
 	}
 }
 
 static void tell_ready(const struct server *server)
 {
 	if (!server->run) {
-		printf("%s\n", server->listeners.uri);
+		printf("%s\n", server->context.isolated ?
+				       SERVE_READY :
+				       server->listeners.uri);
 		(void)fflush(stdout);
 	}
 #ifdef HAVE_SYSTEMD
