@@ -85,6 +85,26 @@ survived "the daemon is killed: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
 ok "the worker ends" is_gone "$orphan"
 
+# --- A log that cannot be true ------------------------------------------------------
+# Nothing can be done for that guest, and it is said once.
+ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
+meet "$d"
+: > "$tmp/log"
+printf 'nonsense' | dd of="$tmp/run/keep/$d-51728.disk.inflight" conv=notrunc 2> /dev/null
+kill_worker "$d"
+failed() { [ "$(state_of "$d" xvdb)" = failed ]; }
+ok "its log is overwritten: the disk has failed" eventually 10 failed
+ok "... and what can be done is told" says 'log is not one; end the guest, or detach' \
+	xendisk show "$d" xvdb
+ok "resume does not mend it" fails 1 'has failed.*log is not one' xendisk resume "$d" xvdb
+sleep 2
+once() { local n; n=$(grep -c "$1" "$tmp/log"); echo "$n times"; [ "$n" = 1 ]; }
+ok "... which is said once" once 'log is not one'
+exec 8>&-
+wait "$script" || :
+ok "the next guest is served" guest "$d" xvdb script <<< "write 0 4096 0x11"
+ok "detach" toolstack detach "$d" xvdb
+
 # --- What is temporary -------------------------------------------------------------
 # It is gone after a detach, whoever has died before.
 truncate -s 32M "$tmp/top.img"

@@ -82,6 +82,22 @@ void target_on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 	target->changed(target->ctx);
 }
 
+/* Not "recovering": nobody is at it. */
+void target_stick(struct target *target, const char *why)
+{
+	if (target->stuck[0])
+		return;
+	(void)snprintf(target->stuck, sizeof(target->stuck), "%s", why);
+	target_set_condition(target, MSG_RECOVERING, NULL);
+	log_disk(&target->who, LOG_LEVEL_ERROR, "not connected again: %s",
+		 target->stuck);
+}
+
+void target_retry(struct target *target)
+{
+	target->stuck[0] = '\0';
+}
+
 void target_renew_notes(struct target *target)
 {
 	free(target->notes);
@@ -96,6 +112,7 @@ bool target_ready(const struct target *target)
 	return target->state == TARGET_OPEN &&
 	       (target->link == TARGET_DOWN || target->link == TARGET_LOST ||
 		target->link == TARGET_HELD) &&
+	       !target->stuck[0] &&
 	       !event_pending(target->timer, EV_TIMEOUT, NULL);
 }
 
@@ -163,6 +180,11 @@ unsigned int target_restarts(const struct target *target)
 const char *target_refused(const struct target *target)
 {
 	return target->refused[0] ? target->refused : NULL;
+}
+
+const char *target_stuck(const struct target *target)
+{
+	return target->stuck[0] ? target->stuck : NULL;
 }
 
 const char *target_broken(const struct target *target)

@@ -34,6 +34,7 @@ struct target {
 	bool recover; /* the connect under way follows a loss */
 	bool was_held; /* ... or takes up what was never lost */
 	bool waiting; /* MSG_PAUSED is ours: somebody else has it locked */
+	char stuck[MSG_TEXT_MAX]; /* why TARGET_LOST will stay that */
 	char refused[MSG_TEXT_MAX];
 	char broken[MSG_TEXT_MAX];
 	uint64_t up_since; /* ns */

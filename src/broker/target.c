@@ -107,6 +107,18 @@ static bool is_reopening(const struct target *target)
 	return target->opened || target->link == TARGET_LOST;
 }
 
+/* As often as the reason changes, however often it is tried. */
+static void say_recovering(struct target *target, const char *what,
+			   const char *why)
+{
+	const char *before = target->condition[MSG_RECOVERING];
+
+	if (!before || strcmp(before, why) != 0)
+		log_disk(&target->who, LOG_LEVEL_ERROR, "%s it again: %s", what,
+			 why);
+	target_set_condition(target, MSG_RECOVERING, why);
+}
+
 static void open_failed(struct target *target, int err, const char *why)
 {
 	target_forget_told(target);
@@ -114,8 +126,7 @@ static void open_failed(struct target *target, int err, const char *why)
 		set_failed(target, err, why);
 		return;
 	}
-	target_set_condition(target, MSG_RECOVERING, why);
-	log_disk(&target->who, LOG_LEVEL_ERROR, "opening it again: %s", why);
+	say_recovering(target, "opening", why);
 	pause_longer(target, MAX_PAUSE_MS);
 }
 
@@ -177,6 +188,24 @@ static void on_opened(void *ctx, int err, const struct msg_opened *opened,
 
 /* --- Connecting ----------------------------------------------------------- */
 
+/* Its storage or its server may come back; what the dead worker has left does not
+ * change any more, and without it nobody knows what the guest waits for. */
+static void lost_again(struct target *target, int err, const char *why)
+{
+	char text[MSG_TEXT_MAX];
+
+	if (err == -ENOTRECOVERABLE) {
+		(void)snprintf(text, sizeof(text),
+			       "%.300s; end the guest, or detach the disk with "
+			       "--force",
+			       why);
+		target_stick(target, text);
+		return;
+	}
+	say_recovering(target, "connecting", why);
+	pause_longer(target, MAX_PAUSE_MS);
+}
+
 static void on_connected(void *ctx, int err, const char *why)
 {
 	struct target *target = ctx;
@@ -194,10 +223,7 @@ static void on_connected(void *ctx, int err, const char *why)
 		}
 	} else if (target->recover && err != -ESRCH) {
 		target->link = TARGET_LOST;
-		target_set_condition(target, MSG_RECOVERING, why);
-		log_disk(&target->who, LOG_LEVEL_ERROR,
-			 "connecting it again: %s", why);
-		pause_longer(target, MAX_PAUSE_MS);
+		lost_again(target, err, why);
 	} else if (err == -EBUSY) {
 		target->link = TARGET_DOWN;
 		if (!target->condition[MSG_PAUSED])
@@ -341,6 +367,7 @@ static void on_died(void *ctx, const char *how)
 		set_failed(target, -EIO, how);
 	else if (target->state != TARGET_FAILED)
 		replace_worker(target, how);
+	target_retry(target);
 	target->link = link_after_death(target);
 	if (target->state == TARGET_OPENING && target->link == TARGET_LOST)
 		target_set_condition(target, MSG_RECOVERING, how);
@@ -409,6 +436,7 @@ void target_close(struct target *target, bool discard)
 	free(TAKE_PTR(target->notes));
 	for (int i = 0; i < MSG_NR_CONDITIONS; i++)
 		target_set_condition(target, i, NULL);
+	target_retry(target);
 	target->state = TARGET_NONE;
 	target->link = TARGET_DOWN;
 	target->pause_ms = 0;
@@ -542,6 +570,7 @@ void target_give_up(struct target *target)
 {
 	if (target->link == TARGET_LOST)
 		target->link = TARGET_DOWN;
+	target_retry(target);
 	target->refused[0] = '\0';
 	target_set_condition(target, MSG_RECOVERING, NULL);
 	target_set_waiting(target, NULL);

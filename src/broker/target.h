@@ -82,7 +82,7 @@ bool target_ready(const struct target *target);
 /* A connection that is TARGET_LOST or TARGET_HELD is taken up again where it
  * was.  Ends as TARGET_UP; or TARGET_DOWN, and then target_refused() says why
  * unless it is worth another try; or TARGET_LOST, when it was one of these and the
- * guest's domain is still there. */
+ * guest's domain is still there: target_stuck() says whether for good. */
 void target_connect(struct target *target, const struct msg_connect *connect);
 const char *target_refused(const struct target *target);
 /* TARGET_BROKEN: how the guest broke it. */
@@ -92,6 +92,11 @@ void target_disconnect(struct target *target);
 /* The guest takes itself for connected, by an earlier broker: TARGET_DOWN
  * becomes TARGET_LOST. */
 void target_inherit(struct target *target);
+/* TARGET_LOST, and to connect again is in vain until target_retry(): said once. */
+void target_stick(struct target *target, const char *why);
+/* Why, or NULL. */
+const char *target_stuck(const struct target *target);
+void target_retry(struct target *target);
 /* The guest does not wait any more: TARGET_LOST becomes TARGET_DOWN, and a
  * refusal is forgotten, and that the disk was locked by somebody else. */
 void target_give_up(struct target *target);

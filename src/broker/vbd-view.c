@@ -10,7 +10,7 @@ const char *vbd_failure(const struct vbd *vbd)
 {
 	if (target_state(vbd->target) == TARGET_FAILED)
 		return target_why(vbd->target);
-	return vbd->refused[0] ? vbd->refused : NULL;
+	return vbd->refused[0] ? vbd->refused : target_stuck(vbd->target);
 }
 
 static const char *state_word(const struct vbd *vbd)

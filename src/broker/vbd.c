@@ -454,18 +454,38 @@ static bool is_made_anew(const struct vbd *vbd)
 	       (vbd->begun || has_other_target(vbd));
 }
 
+/* Where the rings are stands in xenstore alone, when an earlier daemon connected
+ * them: until that is there again nothing can be tried. */
+static void connect_adrift(struct vbd *vbd)
+{
+	if (vbd->connect.nr_rings > 0)
+		connect_target(vbd);
+	else
+		target_stick(vbd->target,
+			     "xenstored has forgotten where the guest's rings "
+			     "are; end the guest, then restart xendiskd");
+}
+
+/* The directory is there. */
+static void end_adrift(struct vbd *vbd)
+{
+	if (vbd->adrift)
+		target_retry(vbd->target);
+	vbd->adrift = false;
+}
+
 /* xenstored has forgotten the directory.  The guest has not: it is served on, until
  * its domain is seen to be gone, which nobody else would tell us. */
 static bool is_served_adrift(struct vbd *vbd)
 {
 	const char *refused = target_refused(vbd->target);
 
-	if (!vbd->adrift || vbd->gone)
+	if (!vbd->adrift || vbd->gone || vbd->removed)
 		return false;
 	if (refused)
 		log_guest(&vbd->who, LOG_LEVEL_WARNING, "ended: %s", refused);
 	else if (target_link(vbd->target) == TARGET_LOST)
-		connect_target(vbd);
+		connect_adrift(vbd);
 	return !refused;
 }
 
@@ -481,7 +501,7 @@ void vbd_look(struct vbd *vbd)
 	}
 	if (r == -ENOENT && is_served_adrift(vbd))
 		return;
-	vbd->adrift = false;
+	end_adrift(vbd);
 	if (r == -ENOENT || vbd->gone || is_made_anew(vbd)) {
 		vbd->gone = true;
 		if (vbd_attach_end(vbd))

@@ -80,6 +80,12 @@ static void follow_plans(struct io_disk *disk, struct io_ring **rings,
 			     replay);
 }
 
+/* What stands there will not be another thing the next time. */
+static int hopeless(int r)
+{
+	return r == -EPROTO ? -ENOTRECOVERABLE : r;
+}
+
 int recover(struct io_disk *disk, struct io_ring **rings, unsigned int nr_rings,
 	    const struct inflight_id *id, char *ret_why)
 {
@@ -95,7 +101,7 @@ int recover(struct io_disk *disk, struct io_ring **rings, unsigned int nr_rings,
 		return 0;
 	}
 	if (r)
-		return r;
+		return hopeless(r);
 	CRASH_POINT(log_loaded);
 	flush_recover(disk, image->notes);
 	r = make_plans(rings, nr_rings, image, plans, ret_why);
@@ -105,5 +111,5 @@ int recover(struct io_disk *disk, struct io_ring **rings, unsigned int nr_rings,
 	CRASH_POINT(log_adopted);
 	for (unsigned int i = 0; i < nr_rings; i++)
 		free(plans[i]);
-	return r;
+	return hopeless(r);
 }

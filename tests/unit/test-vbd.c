@@ -515,58 +515,6 @@ static void made_anew_while_it_opens(void **state)
 	assert_null(disk->vbd);
 }
 
-/* A xenstored that has begun anew knows no directory. */
-static void directory_is_forgotten(void **state)
-{
-	struct disk *disk = world_connected(5);
-
-	(void)state;
-	vbd_set_adrift(disk->vbd);
-	fake_remove(world.store, disk->be);
-	fake_remove(world.store, disk->fe);
-	world_settle();
-	assert_asked(disk, ASK_NOTHING);
-	world_worker_dies(disk);
-	world_wait_ask(disk, ASK_OPEN);
-	world_answer(disk, 0);
-	world_settle();
-	assert_asked(disk, ASK_CONNECT); /* the rings that it had */
-	world_answer(disk, 0);
-	assert_true(disk->worker->connected);
-	/* It is there again: from now on its end counts. */
-	put_backend(disk, "state", "4");
-	put_backend(disk, "frontend", disk->fe);
-	world_frontend(disk, "state", "4");
-	world_settle();
-	fake_remove(world.store, disk->be);
-	world_settle();
-	assert_asked(disk, ASK_DISCONNECT);
-	world_answer(disk, 0);
-	assert_null(disk->vbd);
-}
-
-/* Nor which domains there are: the worker finds out that its guest has gone. */
-static void directory_is_forgotten_and_guest_gone(void **state)
-{
-	struct disk *disk = world_connected(5);
-
-	(void)state;
-	vbd_set_adrift(disk->vbd);
-	fake_remove(world.store, disk->be);
-	fake_remove(world.store, disk->fe);
-	world_settle();
-	world_worker_dies(disk);
-	world_wait_ask(disk, ASK_OPEN);
-	world_answer(disk, 0);
-	world_settle();
-	assert_asked(disk, ASK_CONNECT);
-	world_answer(disk, -EINVAL); /* the domain is dying, maybe */
-	world_wait_ask(disk, ASK_CONNECT);
-	world_answer(disk, -ESRCH);
-	assert_null(disk->vbd);
-	assert_null(disk->worker);
-}
-
 /* --- The frontend begins anew --------------------------------------------- */
 
 static void reconnect_with_less(void **state)
@@ -768,8 +716,6 @@ int main(void)
 		TEST(directory_is_torn_out),
 		TEST(made_anew_while_it_was_read),
 		TEST(made_anew_while_it_opens),
-		TEST(directory_is_forgotten),
-		TEST(directory_is_forgotten_and_guest_gone),
 		TEST(reconnect_with_less),
 		TEST(crash_without_closing),
 		TEST(crash_unseen),
