@@ -112,3 +112,35 @@ ok "all it did to its worker" by_memory --persistent
 # --- Another kernel ------------------------------------------------------------
 ok "what the guest before has said is forgotten" by_call
 ok "detach" toolstack detach "$d" xvdb
+
+# --- A guest that does nothing ---------------------------------------------------
+# In the program of the tests what takes a minute takes a second (grant-keep.c).
+daemon_stop
+XENDISKD=$top_builddir/tests/faults/xendiskd daemon_start
+mapped() { "$xensim" domain list | awk -v d="$d" '$1 == d { print $6 }'; }
+no_more() { [ "$(mapped)" = "$rings" ]; } # and what xenstored has of it
+switches() { cat "/proc/$1/task"/*/status | awk '/ctxt_switches/ { n += $2 } END { print n }'; }
+ticks() { cat "/proc/$1/task"/*/stat | awk '{ n += $14 + $15 } END { print n }'; }
+# Its main thread may look after the disk's size.
+sleeps()
+{
+	local pid s t
+	pid=$(worker_of)
+	s=$(switches "$pid") t=$(ticks "$pid")
+	sleep 3
+	echo "$(($(switches "$pid") - s)) switches, $(($(ticks "$pid") - t)) ticks"
+	[ $(($(switches "$pid") - s)) -le 3 ] && [ $(($(ticks "$pid") - t)) -le 1 ]
+}
+ok "attach" toolstack attach "$d" xvdb "$tmp/raw.img"
+meet "$d" --persistent
+rings=$(mapped)
+for i in 1 2; do
+	before=$(sum kept_copies)
+	tell "write 0 1M 0x4$i" "read 0 1M"
+	ok "a guest works" eventually 10 grew kept_copies $((before + 511))
+	ok "it stops, and its pages are unmapped" eventually 20 no_more
+	ok "... and its worker sleeps" sleeps
+done
+ended_well "the guest has noticed nothing"
+ok "... and has what it has written" says "read 0 1M = 0x42" cat "$tmp/out"
+ok "detach" toolstack detach "$d" xvdb

@@ -23,8 +23,14 @@ int grant_keep_new(struct grant_keep **ret, struct grant *grant);
 void grant_keep_free(struct grant_keep *keep);
 
 /* The page behind a reference, mapped now unless it was before, to read and to
- * write; stays until grant_keep_free().  NULL: it is not kept, and has to be copied
+ * write; may be used until grant_keep_idle().  NULL: it is not kept, and has to be copied
  * by grant copy, which also tells what is wrong with it. */
 void *grant_keep_page(struct grant_keep *keep, uint32_t gref);
+
+/* The lane has nothing to do: some of what has not been used for a minute is unmapped.
+ * Times are of now_ns(). */
+void grant_keep_idle(struct grant_keep *keep, uint64_t now);
+/* When that has something to do again; UINT64_MAX: nothing is kept. */
+uint64_t grant_keep_next(const struct grant_keep *keep);
 
 #endif

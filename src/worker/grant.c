@@ -121,6 +121,23 @@ void grant_batch_free(struct grant_batch *batch)
 	free(batch);
 }
 
+uint64_t grant_batch_idle_ns(const struct grant_batch *batch)
+{
+	uint64_t at = batch->keep ? grant_keep_next(batch->keep) : UINT64_MAX;
+	uint64_t now;
+
+	if (at == UINT64_MAX)
+		return UINT64_MAX;
+	now = now_ns();
+	return at > now ? at - now : 1;
+}
+
+void grant_batch_idle(struct grant_batch *batch)
+{
+	if (batch->keep)
+		grant_keep_idle(batch->keep, now_ns());
+}
+
 /* False: its page is not kept. */
 static bool copy_kept(struct grant_batch *batch, enum grant_direction direction,
 		      uint32_t gref, uint16_t offset, uint16_t length,

@@ -29,7 +29,7 @@ void grant_unmap(struct grant *grant, void *pages, unsigned int count);
 struct grant_batch;
 
 /* Main thread.  persistent: the guest has agreed that its pages may stay mapped,
- * which they do until grant_batch_free(). */
+ * which they do as long as they are used. */
 int grant_batch_new(struct grant_batch **ret, struct grant *grant,
 		    bool persistent);
 void grant_batch_free(struct grant_batch *batch);
@@ -43,5 +43,11 @@ bool grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 		     uint32_t gref, uint16_t offset, uint16_t length,
 		     void *local, int *err);
 void grant_batch_run(struct grant_batch *batch);
+
+/* How long a lane without anything to do may sleep before it calls grant_batch_idle(),
+ * which unmaps some of the pages that are not used any more.  Never 0; UINT64_MAX: for
+ * ever. */
+uint64_t grant_batch_idle_ns(const struct grant_batch *batch);
+void grant_batch_idle(struct grant_batch *batch);
 
 #endif

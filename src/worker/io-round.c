@@ -158,6 +158,20 @@ bool io_arm(struct io_lane *lane)
 	return more;
 }
 
+/* Nothing waits for a time. */
+static uint64_t idle_ns(struct io_lane *lane)
+{
+	uint64_t ns = buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
+	uint64_t give_back;
+
+	/* Not beside what the stack is doing. */
+	if (lane->submitted > 0)
+		return ns;
+	give_back = grant_batch_idle_ns(lane->batch);
+	lane->gives_back = give_back < ns;
+	return MIN(give_back, ns);
+}
+
 uint64_t io_sleep_ns(struct io_lane *lane)
 {
 	const struct io_disk *disk = lane->disk;
@@ -167,13 +181,17 @@ uint64_t io_sleep_ns(struct io_lane *lane)
 	/* At the end what is held is not tried any more. */
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
 		at = MIN(MIN(at, hold_next(lane)), lane->look_at);
+	lane->gives_back = false;
 	if (at == UINT64_MAX)
-		return buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
+		return idle_ns(lane);
 	now = now_ns();
 	return at > now ? at - now : 0;
 }
 
 void io_idle(struct io_lane *lane)
 {
-	buffer_trim(lane->arena);
+	if (lane->gives_back)
+		grant_batch_idle(lane->batch);
+	else
+		buffer_trim(lane->arena);
 }

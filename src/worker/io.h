@@ -181,6 +181,7 @@ struct io_lane {
 	struct io_list want_buffer;
 	bool retry_ranges;
 	bool again; /* the end of this round has made work for another one */
+	bool gives_back; /* pages of the guest, if this sleep is not disturbed */
 	bool unkicked; /* submitted since the last stack_kick() */
 	uint32_t submitted; /* requests that the stack has */
 	uint32_t answered; /* of the guest's, since lane.c set it to 0 */

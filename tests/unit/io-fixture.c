@@ -73,6 +73,18 @@ void grant_batch_run(struct grant_batch *batch)
 	batch->count = 0;
 }
 
+uint64_t grant_batch_idle_ns(const struct grant_batch *batch)
+{
+	(void)batch;
+	return fix.idle_ns ? fix.idle_ns : UINT64_MAX;
+}
+
+void grant_batch_idle(struct grant_batch *batch)
+{
+	(void)batch;
+	record(FIX_IDLE, 0, 0, 0);
+}
+
 /* --- In place of events, engine and broker -------------------------------------------- */
 
 void evtchn_notify(struct evtchn *evtchn, uint32_t port)

@@ -23,6 +23,7 @@ enum fix_event_kind {
 	FIX_NOTIFY,
 	FIX_COPY, /* a batch ran; segments in length */
 	FIX_KICK,
+	FIX_IDLE, /* unmaps pages that are not used */
 };
 
 struct fix_event {
@@ -59,6 +60,7 @@ struct fix {
 	uint32_t bad_gref; /* copies with it fail */
 	int mark_result; /* of the service that makes the mark */
 	bool guest32; /* its layout */
+	uint64_t idle_ns; /* how long before that; 0: for ever */
 	bool maps; /* the stack lends its memory */
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Pages that stay mapped: each once, no more than may be, none afterwards. */
+/* Pages that stay mapped: each once, no more than may be, as long as they are used,
+ * none afterwards. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +14,10 @@
 #include "worker/grant.h"
 
 /* Maps in one test, at most. */
-#define MANY 3000u
+#define MANY   100000u
+#define SECOND 1000000000ull
+/* Unmapped at a time, at most. */
+#define BURST 32u
 
 static struct {
 	unsigned int maps, unmaps, failing;
@@ -128,6 +132,120 @@ static void a_failure_may_pass(void **state)
 	assert_int_equal(dev.unmaps, 1);
 }
 
+/* --- Given back ----------------------------------------------------------- */
+
+/* A lane does nothing for that time but what it is told to. */
+static unsigned int idle(struct grant_keep *keep, uint64_t now, uint64_t until)
+{
+	unsigned int calls = 0;
+
+	while (grant_keep_next(keep) <= until) {
+		unsigned int before = dev.unmaps;
+
+		assert_true(calls == 0 || grant_keep_next(keep) > now);
+		now = MAX(now, grant_keep_next(keep));
+		grant_keep_idle(keep, now);
+		assert_true(dev.unmaps - before <= BURST);
+		calls++;
+	}
+	return calls;
+}
+
+static void nothing_kept_nothing_to_do(void **state)
+{
+	assert_true(grant_keep_next(*state) == UINT64_MAX);
+	grant_keep_idle(*state, SECOND);
+	assert_true(grant_keep_next(*state) == UINT64_MAX);
+	grant_keep_free(*state);
+}
+
+static void unused_for_a_minute(void **state)
+{
+	for (uint32_t i = 0; i < GRANT_KEEP_MAX; i++)
+		assert_true(keeps(*state, i));
+	(void)idle(*state, SECOND, 100 * SECOND);
+	assert_int_equal(dev.unmaps, GRANT_KEEP_MAX);
+	assert_true(grant_keep_next(*state) == UINT64_MAX);
+	/* They may come back. */
+	for (uint32_t i = 0; i < GRANT_KEEP_MAX; i++)
+		assert_true(keeps(*state, i));
+	assert_int_equal(dev.maps, 2 * GRANT_KEEP_MAX);
+	grant_keep_free(*state);
+	assert_int_equal(dev.unmaps, 2 * GRANT_KEEP_MAX);
+}
+
+static void not_before_a_minute(void **state)
+{
+	for (uint32_t i = 0; i < 100; i++)
+		assert_true(keeps(*state, i));
+	(void)idle(*state, 1000 * SECOND, 1059 * SECOND);
+	assert_int_equal(dev.unmaps, 0);
+	(void)idle(*state, 1059 * SECOND, 1061 * SECOND);
+	assert_int_equal(dev.unmaps, 100);
+	grant_keep_free(*state);
+}
+
+/* A sleeping lane is woken a few times, not again and again. */
+static void it_keeps_nobody_busy(void **state)
+{
+	for (uint32_t i = 0; i < GRANT_KEEP_MAX; i++)
+		assert_true(keeps(*state, i));
+	assert_true(idle(*state, SECOND, 1000 * SECOND) <=
+		    GRANT_KEEP_MAX / BURST + 4);
+	grant_keep_free(*state);
+}
+
+/* References that meet in few places, around the end of the table. */
+#define REFS 200u
+
+static uint32_t reference(uint32_t n)
+{
+	/* The product with the hash's factor begins with where it belongs. */
+	uint32_t product = (n % 8 + 1020) << 22 | n;
+
+	return product * 0x144cbc89u;
+}
+
+static void model_of_use(void **state)
+{
+	struct {
+		uint64_t used;
+		bool kept;
+	} model[REFS] = { 0 };
+	uint32_t random = 1, maps = 0;
+
+	for (uint64_t now = SECOND; now < 20000 * SECOND; now += SECOND) {
+		for (unsigned int i = 0; i < 3; i++) {
+			uint32_t n;
+
+			random = random * 1664525u + 1013904223u;
+			n = (random >> 8) % REFS;
+			assert_true(keeps(*state, reference(n)));
+			maps += !model[n].kept;
+			model[n].used = now;
+			model[n].kept = true;
+			assert_int_equal(dev.maps, maps);
+		}
+		(void)idle(*state, now, now + SECOND / 2);
+		for (uint32_t i = 0; i < REFS; i++)
+			model[i].kept = false;
+		for (uint32_t i = 0; i < dev.maps; i++)
+			for (uint32_t n = 0; dev.mapped[i] && n < REFS; n++)
+				if (dev.ref[i] == reference(n))
+					model[n].kept = true;
+		for (uint32_t n = 0; n < REFS; n++)
+			if (model[n].used)
+				assert_true(model[n].kept ?
+						    now - model[n].used <
+							    91 * SECOND :
+						    now - model[n].used >=
+							    60 * SECOND);
+	}
+	assert_true(dev.unmaps > 1000);
+	grant_keep_free(*state);
+	assert_int_equal(dev.unmaps, dev.maps);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -135,6 +253,11 @@ int main(void)
 		cmocka_unit_test_setup(no_more_than_may_be, setup),
 		cmocka_unit_test_setup(what_fails_is_not_tried_for_ever, setup),
 		cmocka_unit_test_setup(a_failure_may_pass, setup),
+		cmocka_unit_test_setup(nothing_kept_nothing_to_do, setup),
+		cmocka_unit_test_setup(unused_for_a_minute, setup),
+		cmocka_unit_test_setup(not_before_a_minute, setup),
+		cmocka_unit_test_setup(it_keeps_nobody_busy, setup),
+		cmocka_unit_test_setup(model_of_use, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -584,6 +584,36 @@ static void test_other_error(void **state)
 	assert_int_equal(fix_status(2), -1);
 }
 
+/* First the lane's own memory, then the guest's pages that are mapped and not used; never
+ * beside a request. */
+static void test_idle(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_run();
+	fix.idle_ns = 1;
+	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
+	complete_all();
+	fix.idle_ns = 30000000000;
+	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
+	io_idle(&fix.lane);
+	assert_int_equal(fix_count(FIX_IDLE), 0);
+	assert_int_equal(io_sleep_ns(&fix.lane), 30000000000);
+	io_idle(&fix.lane);
+	assert_int_equal(fix_count(FIX_IDLE), 1);
+	fix_rw(WRITE, 2, 0, 10, 1);
+	fix_run();
+	complete_all();
+	fix.idle_ns = 1;
+	assert_int_equal(io_sleep_ns(&fix.lane), 1);
+	io_idle(&fix.lane);
+	assert_int_equal(fix_count(FIX_IDLE), 2);
+	fix.idle_ns = 0;
+	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
+	io_idle(&fix.lane);
+	assert_true(io_sleep_ns(&fix.lane) == UINT64_MAX);
+}
+
 /* --- After a death -------------------------------------------------------------------- */
 
 static void test_recovery(void **state)
@@ -688,6 +718,7 @@ int main(void)
 		IO_TEST(test_hold),
 		IO_TEST(test_report),
 		IO_TEST(test_other_error),
+		IO_TEST(test_idle),
 		IO_TEST(test_recovery),
 		IO_TEST(test_poison_request),
 		IO_TEST(test_poison_flush_held),
