@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 #include "broker/broker.h"
 #include "broker/child.h"
@@ -57,12 +56,7 @@ static void keep_only(int sock, int fd)
 		(void)dup2(high_fd, ERRAND_FD);
 	else
 		(void)close(ERRAND_FD);
-#ifdef SYS_close_range
-	if (syscall(SYS_close_range, ERRAND_FD + 1, ~0u, 0) == 0)
-		return;
-#endif
-	for (int i = ERRAND_FD + 1; i < 65536; i++)
-		(void)close(i);
+	close_fds_from(ERRAND_FD + 1);
 }
 
 static _Noreturn void child_main(const struct errand_spec *spec, int sock)

@@ -11,7 +11,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "common/confine.h"
 #include "common/util.h"
@@ -270,17 +269,6 @@ static int die(const char *what, int err)
 	return 127;
 }
 
-/* Closes what has a number from there on. */
-static void close_from(int first)
-{
-#ifdef SYS_close_range
-	if (syscall(SYS_close_range, first, ~0u, 0) == 0)
-		return;
-#endif
-	for (int i = first; i < 65536; i++)
-		(void)close(i);
-}
-
 /* Opened while we may: it lies where its user may not come. */
 static int place_library(const char *path, int number)
 {
@@ -341,7 +329,7 @@ int program_child_main(int argc, char **argv)
 	    parse_u32(argv[1], PROGRAM_MAX_FILES, &nr_files) < 0)
 		return die("xendiskd --child", -EINVAL);
 	first = PROGRAM_FIRST_FILE + (int)nr_files;
-	close_from(first);
+	close_fds_from(first);
 	r = place_library(argv[2], first);
 	if (r < 0)
 		return die(argv[2], r);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 char *xasprintf(const char *fmt, ...)
@@ -218,4 +219,14 @@ int make_dirs(const char *path, unsigned int mode)
 	if (mkdir(copy, mode) < 0 && errno != EEXIST)
 		return -errno;
 	return 0;
+}
+
+void close_fds_from(int first)
+{
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, first, ~0u, 0) == 0)
+		return;
+#endif
+	for (int i = first; i < 65536; i++)
+		(void)close(i);
 }

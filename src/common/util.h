@@ -99,4 +99,8 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
 /* mkdir -p; what exists already is fine, its mode is left alone. */
 int make_dirs(const char *path, unsigned int mode);
 
+/* Closes all descriptors with that number or a higher one; also where the kernel has
+ * no close_range(2), or a filter forbids it. */
+void close_fds_from(int first);
+
 #endif

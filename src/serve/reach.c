@@ -40,9 +40,9 @@ static void become(int sock, const struct server *server)
 	(void)sigfillset(&all);
 	(void)sigprocmask(SIG_BLOCK, &all, NULL);
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	if (dup2(sock, STDIN_FILENO) == STDIN_FILENO &&
-	    close_range(STDIN_FILENO + 1, ~0u, 0) == 0)
-		answer_all(STDIN_FILENO, server);
+	(void)dup2(sock, STDIN_FILENO);
+	close_fds_from(STDIN_FILENO + 1);
+	answer_all(STDIN_FILENO, server);
 	_exit(0);
 }
 
