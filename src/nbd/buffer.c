@@ -114,6 +114,36 @@ void nbd_buffer_trim(struct nbd_session *s, size_t most)
 	}
 }
 
+/* --- Input ---------------------------------------------------------------- */
+
+static void free_unused(struct nbd_session *s, struct nbd_input *input)
+{
+	if (input->nr_users > 0 || input == s->input)
+		return;
+	s->nr_inputs--;
+	free(input);
+}
+
+bool nbd_input_renew(struct nbd_session *s)
+{
+	struct nbd_input *input = malloc(sizeof(*input)), *old = s->input;
+
+	if (!input)
+		return false;
+	input->nr_users = 0;
+	s->nr_inputs++;
+	s->input = input;
+	if (old)
+		free_unused(s, old);
+	return true;
+}
+
+void nbd_input_put(struct nbd_session *s, struct nbd_input *input)
+{
+	input->nr_users--;
+	free_unused(s, input);
+}
+
 /* --- Commands and replies ------------------------------------------------- */
 
 void *nbd_pool_take(struct nbd_pool *pool)

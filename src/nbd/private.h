@@ -8,6 +8,8 @@
 #include "nbd/session.h"
 
 #define NBD_INPUT_BYTES (64u << 10)
+/* Of a session, while writes are done from where they have come. */
+#define NBD_MAX_INPUTS 4u
 /* An option that is longer is skipped and refused. */
 #define NBD_MAX_OPTION 16384u
 /* So many bytes waiting to be sent are enough: nothing more is read. */
@@ -54,6 +56,13 @@ struct nbd_pool {
 	unsigned int nr;
 };
 
+/* What has come from the client, and is not taken yet; or was, by writes that are
+ * under way and have their data in it. */
+struct nbd_input {
+	unsigned int nr_users; /* such writes */
+	uint8_t bytes[NBD_INPUT_BYTES];
+};
+
 /* A piece of output: a head of our own, then perhaps a command's data, after
  * which the command is over. */
 struct nbd_out {
@@ -87,8 +96,9 @@ struct nbd_session {
 	uint64_t received; /* of the payload */
 	uint64_t skip; /* bytes that nobody wants */
 
-	uint8_t *input; /* NBD_INPUT_BYTES */
+	struct nbd_input *input; /* the one that is filled */
 	size_t input_start, input_end;
+	unsigned int nr_inputs; /* and those that writes still use */
 
 	struct nbd_out *out_first, *out_last;
 	size_t out_sent; /* of out_first */
@@ -149,6 +159,11 @@ void nbd_free_output(struct nbd_session *s);
 /* For a command of that length, aligned to 4096; NULL: no memory. */
 void *nbd_buffer_new(struct nbd_session *s, uint64_t length);
 void nbd_buffer_free(struct nbd_session *s, void *buffer, uint64_t length);
+/* Empty, and the one to be filled; an older one goes with its last user.  False: no
+ * memory, all is as it was. */
+bool nbd_input_renew(struct nbd_session *s);
+/* One user less. */
+void nbd_input_put(struct nbd_session *s, struct nbd_input *input);
 /* All buffers that are kept; or those that an idle client needs not. */
 void nbd_buffer_trim(struct nbd_session *s, size_t most);
 /* All zeroes; NULL: no memory. */

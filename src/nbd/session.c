@@ -6,8 +6,10 @@
  *
  * Input goes into one buffer, and what is complete there is taken out of it:
  * the flags, an option, the header of a request (take_one()).  A write's payload
- * goes to the command's own buffer, the part that came with the header by copy
- * and the rest straight from the socket, so that long writes are not copied.
+ * that is there by then stays where it is until the write is done (borrow()), and
+ * input goes on in another buffer meanwhile.  Else it goes to the command's own
+ * buffer, the part that came with the header by copy and the rest straight from the
+ * socket, so that long writes are not copied.
  *
  * A request that is refused may bring a payload all the same; it is skipped, and
  * the session goes on.  Where the end of the payload cannot be trusted to come
@@ -29,11 +31,37 @@ void nbd_free_command(struct nbd_command *command)
 	struct nbd_session *s = command->session;
 
 	s->nr_commands--;
-	nbd_buffer_free(s, command->buffer, command->length);
+	if (command->input)
+		nbd_input_put(s, command->input);
+	else
+		nbd_buffer_free(s, command->buffer, command->length);
 	if (s->nr_commands == 0)
 		nbd_buffer_trim(s, NBD_IDLE_SPARE);
 	free(command->extents);
 	nbd_pool_give(&s->commands, command);
+}
+
+static size_t waiting(const struct nbd_session *s)
+{
+	return s->input_end - s->input_start;
+}
+
+/* All of its payload is there, and may be used where it is.  Writes under way may not
+ * have all buffers: there must be one more to read into. */
+static bool borrow(struct nbd_session *s, struct nbd_command *command)
+{
+	uint32_t alignment = s->export->memory_alignment;
+	uint8_t *p = s->input->bytes + s->input_start;
+
+	if (command->type != NBD_CMD_WRITE || command->length > waiting(s) ||
+	    alignment == 0 || (uintptr_t)p % alignment != 0 ||
+	    s->nr_inputs == NBD_MAX_INPUTS)
+		return false;
+	s->input->nr_users++;
+	command->input = s->input;
+	command->buffer = p;
+	s->input_start += command->length;
+	return true;
 }
 
 static struct nbd_command *new_command(struct nbd_session *s,
@@ -51,7 +79,8 @@ static struct nbd_command *new_command(struct nbd_session *s,
 	command->offset = request->offset;
 	command->length = request->length;
 	if (request->length &&
-	    (request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE)) {
+	    (request->type == NBD_CMD_READ || request->type == NBD_CMD_WRITE) &&
+	    !borrow(s, command)) {
 		command->buffer = nbd_buffer_new(s, request->length);
 		if (!command->buffer) {
 			nbd_pool_give(&s->commands, command);
@@ -112,7 +141,8 @@ static int take_request(struct nbd_session *s,
 	if (!s->command)
 		return refuse_request(s, request, NBD_ENOMEM, "no memory");
 	s->received = 0;
-	if (nbd_request_has_payload(s->headers, request) && request->length)
+	if (nbd_request_has_payload(s->headers, request) && request->length &&
+	    !s->command->input)
 		s->state = NBD_WANT_PAYLOAD;
 	else
 		submit(s, TAKE_PTR(s->command));
@@ -137,11 +167,6 @@ static int parse_request(const struct nbd_session *s, const uint8_t *p,
 
 /* --- Input ---------------------------------------------------------------- */
 
-static size_t waiting(const struct nbd_session *s)
-{
-	return s->input_end - s->input_start;
-}
-
 /* With the client's flags, or an option's header, taken. */
 static int take_option_header(struct nbd_session *s, const uint8_t *p)
 {
@@ -165,7 +190,7 @@ static int take_payload(struct nbd_session *s)
 	size_t n = MIN(waiting(s), command->length - s->received);
 
 	memcpy((uint8_t *)command->buffer + s->received,
-	       s->input + s->input_start, n);
+	       s->input->bytes + s->input_start, n);
 	s->input_start += n;
 	s->received += n;
 	if (s->received == command->length) {
@@ -199,7 +224,7 @@ static size_t needed(const struct nbd_session *s)
 /* Takes the next piece, which is there. */
 static int take_one(struct nbd_session *s, size_t length)
 {
-	const uint8_t *p = s->input + s->input_start;
+	const uint8_t *p = s->input->bytes + s->input_start;
 	struct nbd_request request;
 	int r;
 
@@ -265,6 +290,25 @@ static bool goes_straight(const struct nbd_session *s)
 	       s->command->length - s->received >= NBD_INPUT_BYTES / 4;
 }
 
+/* What is left goes to the front; of another buffer, where writes use this one and
+ * have left little of it. */
+static void make_room(struct nbd_session *s)
+{
+	const uint8_t *p = s->input->bytes + s->input_start;
+	struct nbd_input *old = s->input;
+	size_t n = waiting(s);
+
+	if (s->input_start == 0)
+		return;
+	if (old->nr_users > 0 &&
+	    (NBD_INPUT_BYTES - s->input_end >= NBD_INPUT_BYTES / 2 ||
+	     !nbd_input_renew(s)))
+		return;
+	memmove(s->input->bytes, p, n);
+	s->input_start = 0;
+	s->input_end = n;
+}
+
 size_t nbd_session_room(struct nbd_session *session, void **ret_room)
 {
 	struct nbd_session *s = session;
@@ -275,12 +319,8 @@ size_t nbd_session_room(struct nbd_session *session, void **ret_room)
 		*ret_room = (uint8_t *)s->command->buffer + s->received;
 		return s->command->length - s->received;
 	}
-	if (s->input_start > 0) {
-		memmove(s->input, s->input + s->input_start, waiting(s));
-		s->input_end -= s->input_start;
-		s->input_start = 0;
-	}
-	*ret_room = s->input + s->input_end;
+	make_room(s);
+	*ret_room = s->input->bytes + s->input_end;
 	return NBD_INPUT_BYTES - s->input_end;
 }
 
@@ -329,8 +369,7 @@ int nbd_session_new(struct nbd_session **ret,
 	s->tls = tls;
 	s->commands.size = events->command_size;
 	s->outs.size = sizeof(struct nbd_out) + NBD_SMALL_HEAD;
-	s->input = malloc(NBD_INPUT_BYTES);
-	if (!s->input || greet(s) < 0) {
+	if (!nbd_input_renew(s) || greet(s) < 0) {
 		nbd_session_free(s);
 		return -ENOMEM;
 	}

@@ -45,10 +45,14 @@ struct nbd_export {
 	bool trim;
 	bool zero;
 	bool multi_conn; /* a flush on one connection is good for all */
+	/* What the data of a write must be aligned to in memory, 1 to 4096; 0 is
+	 * 4096.  Where it is little, data need not be copied. */
+	uint32_t memory_alignment;
 	void *owner; /* belongs to who made it */
 };
 
 struct nbd_session;
+struct nbd_input;
 
 /* What the client wants done.  The head of a struct of the owner's. */
 struct nbd_command {
@@ -58,11 +62,14 @@ struct nbd_command {
 	uint16_t flags; /* NBD_CMD_FLAG_... that are valid for it */
 	uint64_t offset; /* within the export, multiples of minimum_block, ... */
 	uint64_t length; /* ... checked; 0 only for FLUSH */
-	void *buffer; /* READ, WRITE: the data, aligned to 4096 */
+	/* The data: of READ aligned to 4096, of WRITE to what the export needs, and
+	 * not to be changed. */
+	void *buffer;
 
 	/* private to the session */
 	struct nbd_command *next;
 	uint64_t cookie;
+	struct nbd_input *input; /* the buffer is a part of it */
 	struct nbd_extent *extents;
 	uint32_t nr_extents;
 };

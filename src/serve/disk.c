@@ -149,6 +149,7 @@ static void fill_export(struct serve_disk *disk)
 		.size = limits->size,
 		.minimum_block = limits->sector_size,
 		.preferred_block = MAX(limits->physical_sector_size, 4096),
+		.memory_alignment = limits->memory_alignment,
 		.readonly = limits->readonly,
 		.flush = true, /* where it is not needed it costs nothing */
 		.fua = true,

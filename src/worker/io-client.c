@@ -336,6 +336,7 @@ static void fill_export(struct client *client, const struct xd_limits *limits,
 		.size = limits->size,
 		.minimum_block = limits->sector_size,
 		.preferred_block = MAX(limits->physical_sector_size, 4096),
+		.memory_alignment = limits->memory_alignment,
 		.readonly = readonly || limits->readonly,
 		.flush = true, /* where it is not needed it costs nothing */
 		.fua = true,

@@ -524,6 +524,93 @@ static void test_commands_are_new(void **state)
 	assert_int_equal(f.session->commands.nr, 1);
 }
 
+/* --- Writes done from where they have come ----------------------------------- */
+
+#define MANY 200u
+#define MOST 5000u
+
+static uint64_t length_of(unsigned int i)
+{
+	return i % 3 == 0 ? 4096 : 1 + i * 577 % MOST;
+}
+
+/* MANY writes of other lengths and bytes, side by side on the disk.  Returns how many
+ * bytes that is on the wire. */
+static size_t make_writes(uint8_t *wire, uint8_t *ret_disk)
+{
+	uint64_t at = 0;
+	uint8_t *p = wire;
+
+	for (unsigned int i = 0; i < MANY; i++, at += length_of(i - 1)) {
+		(void)nbd_put32(p, NBD_REQUEST_MAGIC);
+		(void)nbd_put16(p + 4, 0);
+		(void)nbd_put16(p + 6, NBD_CMD_WRITE);
+		(void)nbd_put64(p + 8, i);
+		(void)nbd_put64(p + 16, at);
+		(void)nbd_put32(p + 24, (uint32_t)length_of(i));
+		p += NBD_REQUEST_BYTES;
+		for (uint64_t j = 0; j < length_of(i); j++)
+			*p++ = ret_disk[at + j] = (uint8_t)(i * 7 + j);
+	}
+	return (size_t)(p - wire);
+}
+
+/* Returns how many stayed where they were. */
+static unsigned int write_late(const uint8_t *wire, size_t length,
+			       uint32_t alignment)
+{
+	unsigned int stayed = 0;
+
+	fixture_send(&f, wire, length);
+	assert_int_equal(f.nr_waiting, MANY);
+	assert_in_range(f.session->nr_inputs, 1, NBD_MAX_INPUTS);
+	for (unsigned int i = 0; i < MANY; i++) {
+		assert_int_equal((uintptr_t)f.waiting[i]->buffer % alignment,
+				 0);
+		stayed += f.waiting[i]->input != NULL;
+	}
+	/* The last one first: a buffer goes when the last that it has does. */
+	fixture_finish(&f);
+	assert_int_equal(f.session->nr_inputs, 1);
+	assert_int_equal(f.session->memory, 0);
+	return stayed;
+}
+
+static void test_writes_in_place(void **state)
+{
+	static const size_t pieces[] = { 0, 4124, 10007, 1 };
+	uint8_t *wire = malloc(MANY * (MOST + NBD_REQUEST_BYTES));
+	uint8_t *disk = calloc(1, FIXTURE_SIZE);
+	size_t length;
+
+	(void)state;
+	assert_non_null(wire);
+	assert_non_null(disk);
+	length = make_writes(wire, disk);
+	f.exports[0].memory_alignment = 1;
+	fixture_go(&f, "disk", 0, false);
+	f.late = true;
+	for (unsigned int i = 0; i < ARRAY_SIZE(pieces); i++) {
+		unsigned int stayed;
+
+		f.piece = pieces[i];
+		memset(f.disk, 0, FIXTURE_SIZE);
+		stayed = write_late(wire, length, 1);
+		assert_memory_equal(f.disk, disk, MANY * MOST);
+		/* Of the first buffers, those that came whole. */
+		assert_in_range(stayed, f.piece == 1 ? 0 : 5,
+				f.piece == 1 ? 0 : MANY / 2);
+	}
+	/* Not where the disk needs its data aligned. */
+	f.piece = 0;
+	f.exports[0].memory_alignment = 512;
+	(void)write_late(wire, length, 512);
+	f.exports[0].memory_alignment = 0;
+	assert_int_equal(write_late(wire, length, 4096), 0);
+	free(disk);
+	free(wire);
+}
+
 /* However many lengths it uses. */
 static void test_buffers_have_a_limit(void **state)
 {
@@ -564,6 +651,7 @@ int main(void)
 		T(test_buffers_are_kept),
 		T(test_buffers_have_a_limit),
 		T(test_commands_are_new),
+		T(test_writes_in_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
