@@ -22,7 +22,10 @@
 #include "worker/conn.h"
 #include "worker/spin.h"
 
-#define ENGINE_ENTRIES	     64
+#define ENGINE_ENTRIES 64
+/* A client that has sent more than one request at a time is not looked for during so
+ * many rounds: it has others to wait for, and they gather while we sleep. */
+#define DEEP_ROUNDS	     256u
 #define HANDSHAKE_TIMEOUT_NS (10 * 1000000000ull)
 /* At the end: how long a client's replies are worth waiting for. */
 #define STOP_TIMEOUT_NS (5 * 1000000000ull)
@@ -48,6 +51,7 @@ struct serve_lane {
 	_Atomic(unsigned int) nr_clients;
 	_Atomic(bool) stop;
 	struct spin spin;
+	unsigned int deep; /* rounds until clients count as patient no more */
 	pthread_mutex_t lock; /* of newcomers */
 	struct newcomer *newcomers;
 	_Atomic(bool) has_newcomers; /* asked in each round, without the lock */
@@ -156,9 +160,13 @@ static bool round_of_work(struct serve_lane *lane)
 	struct client *client, *next;
 	bool moved = false;
 
+	if (lane->deep > 0)
+		lane->deep--;
 	DL_FOREACH_SAFE(lane->clients, client, next) {
 		if (conn_pump(client->conn))
 			moved = true;
+		if (conn_pending(client->conn) > 1)
+			lane->deep = DEEP_ROUNDS;
 		if (conn_is_over(client->conn))
 			drop_client(lane, client);
 	}
@@ -191,7 +199,7 @@ static bool is_pending(const struct serve_lane *lane)
 	const struct client *client;
 
 	DL_FOREACH(lane->clients, client)
-		if (conn_is_pending(client->conn))
+		if (conn_pending(client->conn) > 0)
 			return true;
 	return false;
 }
@@ -227,7 +235,8 @@ static bool last_look(struct serve_lane *lane)
 {
 	unsigned int n = serve_lane_clients(lane);
 
-	return n > 0 && n <= SPIN_CLIENTS && !is_pending(lane) &&
+	return n > 0 && n <= SPIN_CLIENTS && lane->deep == 0 &&
+	       !is_pending(lane) &&
 	       spin_allowed(&lane->spin, now_ns(), SPIN_PERCENT) &&
 	       spin_wanted(&lane->spin) &&
 	       spin_look(&lane->spin, &how_to_spin, is_more, lane);

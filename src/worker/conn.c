@@ -61,6 +61,9 @@ struct conn {
 	bool deaf; /* when it was looked at the last time */
 	bool stopped; /* nothing is read any more */
 	bool dead;
+	/* transmit()'s alone.  Not on its stack, where each call would zero it
+	 * (-ftrivial-auto-var-init). */
+	struct iovec iov[SEND_IOVS];
 };
 
 static void on_readable(struct xd_sys *sys, int64_t res)
@@ -255,17 +258,16 @@ static bool receive(struct conn *conn)
 
 static bool transmit(struct conn *conn)
 {
-	struct iovec iov[SEND_IOVS];
 	size_t moved = 0;
 
 	while (conn->writable && !conn->dead && moved < SHARE_BYTES) {
 		unsigned int iovcnt =
-			nbd_session_output(conn->session, iov, SEND_IOVS);
+			nbd_session_output(conn->session, conn->iov, SEND_IOVS);
 		ssize_t n;
 
 		if (iovcnt == 0)
 			break;
-		n = give(conn, iov, iovcnt);
+		n = give(conn, conn->iov, iovcnt);
 		if (n == -EAGAIN || n == -EINTR) {
 			conn->writable = n == -EINTR;
 			continue;
@@ -402,9 +404,9 @@ bool conn_look(struct conn *conn)
 	return receive(conn) || conn->dead;
 }
 
-bool conn_is_pending(const struct conn *conn)
+unsigned int conn_pending(const struct conn *conn)
 {
-	return nbd_session_pending(conn->session) > 0;
+	return nbd_session_pending(conn->session);
 }
 
 bool conn_is_idle(const struct conn *conn)
@@ -412,7 +414,7 @@ bool conn_is_idle(const struct conn *conn)
 	struct iovec iov[2];
 
 	return conn->dead ||
-	       (!conn_is_pending(conn) &&
+	       (conn_pending(conn) == 0 &&
 		nbd_session_output(conn->session, iov, ARRAY_SIZE(iov)) == 0);
 }
 
@@ -429,5 +431,5 @@ void conn_stop(struct conn *conn)
 bool conn_is_over(const struct conn *conn)
 {
 	return conn->dead && !conn->polling_in && !conn->polling_out &&
-	       !conn_is_pending(conn);
+	       conn_pending(conn) == 0;
 }

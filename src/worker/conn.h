@@ -38,7 +38,7 @@ bool conn_look(struct conn *conn);
 void conn_stop(struct conn *conn);
 /* Nothing is under way: no command, no reply. */
 bool conn_is_idle(const struct conn *conn);
-bool conn_is_pending(const struct conn *conn); /* a command is */
+unsigned int conn_pending(const struct conn *conn); /* commands under way */
 /* It is ended at once; what is under way ends without a reply. */
 void conn_abandon(struct conn *conn);
 /* It is over, and nothing refers to it any more: free it. */
