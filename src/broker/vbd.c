@@ -455,7 +455,8 @@ static bool is_made_anew(const struct vbd *vbd)
 }
 
 /* Where the rings are stands in xenstore alone, when an earlier daemon connected
- * them: until that is there again nothing can be tried. */
+ * them: until that is there again nothing can be tried.  Not while it is opened: its
+ * worker may have lived on, and be serving the guest. */
 static void connect_adrift(struct vbd *vbd)
 {
 	if (vbd->connect.nr_rings > 0)
@@ -484,7 +485,8 @@ static bool is_served_adrift(struct vbd *vbd)
 		return false;
 	if (refused)
 		log_guest(&vbd->who, LOG_LEVEL_WARNING, "ended: %s", refused);
-	else if (target_link(vbd->target) == TARGET_LOST)
+	else if (target_link(vbd->target) == TARGET_LOST &&
+		 target_state(vbd->target) == TARGET_OPEN)
 		connect_adrift(vbd);
 	return !refused;
 }

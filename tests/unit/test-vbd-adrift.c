@@ -141,6 +141,24 @@ static void rings_are_forgotten(void **state)
 	assert_string_equal(world_view(disk), "connected");
 }
 
+/* Its worker has outlived the daemon, and is being taken over just then. */
+static void rings_are_forgotten_but_served(void **state)
+{
+	struct disk *disk;
+
+	(void)state;
+	world.held = true;
+	disk = found_lost();
+	assert_asked(disk, ASK_NOTHING);
+	assert_string_equal(failure(disk), "(none)");
+	world.held = false;
+	world_worker_dies(disk);
+	assert_string_equal(failure(disk), "(none)"); /* not yet */
+	world_wait_ask(disk, ASK_OPEN);
+	world_answer(disk, 0);
+	assert_non_null(strstr(failure(disk), "has forgotten where"));
+}
+
 static void removed_while_forgotten(void **state)
 {
 	struct disk *disk = found_lost();
@@ -251,6 +269,7 @@ int main(void)
 		TEST(directory_is_forgotten),
 		TEST(directory_is_forgotten_and_guest_gone),
 		TEST(rings_are_forgotten),
+		TEST(rings_are_forgotten_but_served),
 		TEST(removed_while_forgotten),
 		TEST(a_log_that_cannot_be_true),
 		TEST(another_worker_tries_again),

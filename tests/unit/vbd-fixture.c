@@ -86,6 +86,7 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect)
 {
 	assert(worker->process && !worker->connected);
 	worker->connect = *connect;
+	worker->held = false;
 	return ask(worker, ASK_CONNECT);
 }
 
@@ -225,8 +226,7 @@ void supervisor_end_orphan(struct supervisor *supervisor,
 
 bool worker_is_held(const struct worker *worker)
 {
-	(void)worker;
-	return false;
+	return worker->held;
 }
 
 static void answer_open(struct worker *worker, int err)
@@ -234,6 +234,7 @@ static void answer_open(struct worker *worker, int err)
 	struct msg_opened opened = { .limits = world.limits };
 
 	worker->process = err == 0;
+	worker->held = worker->process && world.held;
 	if (world.storage) {
 		opened.nr_identities = 1;
 		(void)snprintf(opened.identity[0], sizeof(opened.identity[0]),
@@ -267,7 +268,7 @@ void world_worker_dies(struct disk *disk)
 	bool opening = worker->ask == ASK_OPEN;
 
 	worker->ask = ASK_NOTHING;
-	worker->process = worker->connected = false;
+	worker->process = worker->connected = worker->held = false;
 	if (opening)
 		worker->events.opened(worker->spec.ctx, -EIO, NULL, "it died");
 	else

@@ -23,6 +23,7 @@ struct worker {
 	enum ask ask;
 	bool process;
 	bool connected;
+	bool held; /* was found connected */
 	bool discarded;
 	struct msg_connect connect; /* the last one */
 };
@@ -49,6 +50,7 @@ struct world {
 	unsigned int swept; /* times that kept state went without a worker */
 	unsigned int exports; /* NBD sockets that there are */
 	bool comma; /* in their paths */
+	bool held; /* workers that are opened were found, and serve a guest */
 	struct xd_limits limits; /* of what workers open */
 	uint64_t resize; /* that a worker was asked for last */
 	const char *storage; /* its identity; NULL: none */
