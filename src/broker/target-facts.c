@@ -82,13 +82,15 @@ void target_on_condition(void *ctx, enum msg_condition_kind kind, bool set,
 	target->changed(target->ctx);
 }
 
-/* Not "recovering": nobody is at it. */
+/* Not "recovering": nobody is at it.  Nor does a request wait for space any more that
+ * the dead worker held: there is nothing to resume. */
 void target_stick(struct target *target, const char *why)
 {
 	if (target->stuck[0])
 		return;
 	(void)snprintf(target->stuck, sizeof(target->stuck), "%s", why);
 	target_set_condition(target, MSG_RECOVERING, NULL);
+	target_sweep_condition(target, MSG_PAUSED);
 	log_disk(&target->who, LOG_LEVEL_ERROR, "not connected again: %s",
 		 target->stuck);
 }

@@ -197,15 +197,20 @@ static int resume(struct disk *disk, bool accept_loss)
 	return err;
 }
 
-static struct disk *hopeless(void)
+static void be_hopeless(struct disk *disk)
 {
-	struct disk *disk = world_connected(5);
-
 	world_worker_dies(disk);
 	world_wait_ask(disk, ASK_OPEN);
 	world_answer(disk, 0);
 	world_wait_ask(disk, ASK_CONNECT);
 	world_answer(disk, -ENOTRECOVERABLE);
+}
+
+static struct disk *hopeless(void)
+{
+	struct disk *disk = world_connected(5);
+
+	be_hopeless(disk);
 	return disk;
 }
 
@@ -232,6 +237,19 @@ static void a_log_that_cannot_be_true(void **state)
 	assert_int_equal(disk->worker->connect.flags, 0);
 	world_answer(disk, 0);
 	assert_be(disk, 4);
+}
+
+/* What the dead worker waited for is nothing that could be resumed. */
+static void it_was_paused(void **state)
+{
+	struct disk *disk = world_connected(5);
+	struct worker *worker = disk->worker;
+
+	(void)state;
+	worker->events.condition(worker->spec.ctx, MSG_PAUSED, true, "ENOSPC");
+	be_hopeless(disk);
+	assert_int_equal(resume(disk, false), -EIO);
+	assert_non_null(strstr(resume_why, "no such page; end the guest"));
 }
 
 /* Another worker may find something else, for instance one of another version. */
@@ -272,6 +290,7 @@ int main(void)
 		TEST(rings_are_forgotten_but_served),
 		TEST(removed_while_forgotten),
 		TEST(a_log_that_cannot_be_true),
+		TEST(it_was_paused),
 		TEST(another_worker_tries_again),
 		TEST(its_guest_ends),
 	};
