@@ -161,7 +161,7 @@ ok "shown to catch: a block of two values" fails 1 '' uniform $((8 * MiB - 4096)
 # fio_on URI OPTION...: 4 MiB that nobody else writes to, with sums in them.
 fio_on()
 {
-	timeout 120 fio --name=export --ioengine=nbd --uri="$1" --offset=12m \
+	timeout 120 fio --name=export --verify_state_save=0 --ioengine=nbd --uri="$1" --offset=12m \
 		--size=4m --bs=16k --rw=randwrite --iodepth=8 --randseed=1 \
 		--verify=crc32c --verify_fatal=1 --verify_state_save=0 "${@:2}"
 }
