@@ -29,6 +29,8 @@
 
 #define AGAIN_S	 1
 #define MAX_ARGS 16
+/* Of what it says: all that a pipe holds. */
+#define MOST_AT_A_TIME 65536
 /* In front of what it has to say. */
 #define PREFIX "xendisk: serve: "
 #define SERVES "serves" /* serve/serve.h */
@@ -77,6 +79,7 @@ static const char *sentence(const struct front *front)
 static bool take_line(struct front *front)
 {
 	if (strcmp(front->line, SERVES) == 0) {
+		front->line[0] = '\0';
 		tell(front, 0, NULL);
 		return true;
 	}
@@ -96,7 +99,8 @@ static void on_output(evutil_socket_t fd, short what, void *arg)
 	char c;
 
 	(void)what;
-	for (;;) {
+	/* Not for as long as there is more: somebody may have taken it over. */
+	for (unsigned int i = 0; i < MOST_AT_A_TIME; i++) {
 		ssize_t n = read(fd, &c, 1);
 
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
