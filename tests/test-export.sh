@@ -383,6 +383,10 @@ if command -v psktool > /dev/null; then
 			says '"name": "secret"' timeout 20 "$top_builddir/xendisk" --run-dir "$tmp/run" --json exports
 		end_process "$flood"
 	fi
+	kill -9 "$(pgrep -P "$front")"
+	others_front() { [ "$(pgrep -P "$daemon_pid" -f -- '--serve' | head -1)" != "$front" ] && secret --size; }
+	ok "who calls the disk for it has ended: both are replaced" eventually 30 others_front
+	front=$(pgrep -P "$daemon_pid" -f -- '--serve' | head -1)
 	kill -9 "$front"
 	ok "its process is replaced" eventually 20 secret --size
 	one_reason() { test "$(grep 'export secret: .*; starting it again' "$tmp/log" | grep -vc 'its TLS server has ended;')" = 0; }
