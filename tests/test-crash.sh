@@ -245,9 +245,9 @@ sweep()
 is_for()
 {
 	if [ "$2" = again ]; then
-		points | grep -qE "^$1 raw/(again|reopen)"
+		points | grep -qE "^$1 [a-z_]+/(again|reopen)"
 	else
-		[ "$(points | grep -c "^$1 raw/reopen")" = 0 ]
+		[ "$(points | grep -cE "^$1 [a-z_]+/reopen")" = 0 ]
 	fi
 }
 
