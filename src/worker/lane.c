@@ -11,10 +11,11 @@
  * rounds (io_pump()) until nothing is left to do.
  *
  * Before it sleeps it may look at the rings for some microseconds more, where
- * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us; but to
- * look for longer than usual is for a guest that has one request at a time and waits for its
- * answer.  One that has many is better served by a sleep, which lets them gather: it
- * is told less often that there are answers.
+ * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us; but
+ * to look for longer than usual is for a guest that has one request at a time and waits
+ * for its answer.  One that has many is better served by a sleep, which lets them
+ * gather: it is told less often that there are answers.  And an NBD client would have
+ * to wait until the look is over.
  *
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
@@ -231,7 +232,9 @@ static bool look_longer(struct lane *lane, unsigned int answered)
 	if (how.most_ns == 0 || io->nr_rings == 0 || io->submitted > 0 ||
 	    atomic_load(&io->disk->stop) || !spin_wanted(&lane->spin))
 		return false;
-	if (answered > io->nr_rings)
+	/* An NBD client is not heard while we look at the rings, and what it was
+	 * answered has still to be sent. */
+	if (answered > io->nr_rings || atomic_load(&io->clients.nr) > 0)
 		how.most_ns = MIN(how.most_ns, SPIN_NS);
 	return spin_look(&lane->spin, &how, is_pending, io);
 }
