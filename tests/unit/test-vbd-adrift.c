@@ -10,27 +10,6 @@
 
 #include "vbd-fixture.h"
 
-#define assert_be(disk, n) assert_int_equal(world_backend_state(disk), n)
-#define assert_asked(disk, what)                             \
-	do {                                                 \
-		assert_non_null((disk)->worker);             \
-		assert_int_equal((disk)->worker->ask, what); \
-	} while (0)
-
-static int setup(void **state)
-{
-	(void)state;
-	world_start();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_end();
-	return 0;
-}
-
 static void put_backend(const struct disk *disk, const char *key,
 			const char *value)
 {
@@ -279,7 +258,8 @@ static void its_guest_ends(void **state)
 	assert_null(disk->worker);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) \
+	cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
 {

@@ -16,20 +16,6 @@
 #define assert_commit(disk, text) \
 	assert_string_equal(world_backend(disk, "xendisk-commit"), text)
 
-static int setup(void **state)
-{
-	(void)state;
-	world_start();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_end();
-	return 0;
-}
-
 static void it_is_published(void **state)
 {
 	struct disk *disk = world_connected(5);
@@ -168,7 +154,8 @@ static void it_is_removed(void **state)
 	assert_string_equal(answer.text, "the disk was closed");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) \
+	cmocka_unit_test_setup_teardown(name, world_set_up, world_tear_down)
 
 int main(void)
 {

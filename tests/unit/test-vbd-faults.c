@@ -10,29 +10,6 @@
 
 #include "vbd-fixture.h"
 
-#define assert_be(disk, n) assert_int_equal(world_backend_state(disk), n)
-#define assert_key(disk, key, value) \
-	assert_string_equal(world_backend(disk, key), value)
-#define assert_asked(disk, what)                             \
-	do {                                                 \
-		assert_non_null((disk)->worker);             \
-		assert_int_equal((disk)->worker->ask, what); \
-	} while (0)
-
-static int setup(void **state)
-{
-	(void)state;
-	world_start();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_end();
-	return 0;
-}
-
 /* --- The toolstack at the same time --------------------------------------- */
 
 static void detach_in_between(void *ctx)
@@ -484,7 +461,8 @@ static void resume_of_a_guest_that_is_refused(void **state)
 	assert_non_null(strstr(resume_why, "40 requests"));
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) \
+	cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
 {

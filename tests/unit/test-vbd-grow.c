@@ -13,21 +13,6 @@
 
 #define assert_sectors(disk, n) \
 	assert_string_equal(world_backend(disk, "sectors"), n)
-#define assert_be(disk, n) assert_int_equal(world_backend_state(disk), n)
-
-static int setup(void **state)
-{
-	(void)state;
-	world_start();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_end();
-	return 0;
-}
 
 /* What vbd_resize() has said, and what the guest could see by then. */
 static struct {
@@ -222,7 +207,8 @@ static void after_a_broker_died(void **state)
 	assert_int_equal(fake_transactions(world.store), before);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) \
+	cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
 {

@@ -9,25 +9,10 @@
 
 #include "vbd-fixture.h"
 
-#define assert_be(disk, n) assert_int_equal(world_backend_state(disk), n)
 #define assert_offers(disk, text) \
 	assert_string_equal(world_backend(disk, "feature-persistent"), text)
 #define assert_flags(disk, wanted) \
 	assert_int_equal((disk)->worker->connect.flags, wanted)
-
-static int setup(void **state)
-{
-	(void)state;
-	world_start();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_end();
-	return 0;
-}
 
 /* Up to the worker's connect. */
 static struct disk *begin(uint32_t domid, bool offered, const char *wanted)
@@ -209,7 +194,8 @@ static void offered_by_another(void **state)
 	assert_offers(disk, "1");
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) \
+	cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
 {

@@ -421,6 +421,20 @@ void world_end(void)
 	libevent_global_shutdown();
 }
 
+int world_set_up(void **state)
+{
+	(void)state;
+	world_start();
+	return 0;
+}
+
+int world_tear_down(void **state)
+{
+	(void)state;
+	world_end();
+	return 0;
+}
+
 static void put(const char *dir, const char *key, const char *value)
 {
 	char path[STORE_PATH_MAX];

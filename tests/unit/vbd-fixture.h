@@ -64,6 +64,9 @@ extern struct world world;
 
 void world_start(void);
 void world_end(void);
+/* The same, for cmocka. */
+int world_set_up(void **state);
+int world_tear_down(void **state);
 
 /* The toolstack's part, as libxl's one transaction. */
 struct disk *world_attach(enum node_kind kind, uint32_t domid,
@@ -101,5 +104,15 @@ const char *world_backend(struct disk *disk, const char *key);
 struct disk *world_connected(uint32_t domid);
 /* What xendisk list says. */
 const char *world_view(struct disk *disk);
+
+/* For tests, which include <cmocka.h>. */
+#define assert_be(disk, n) assert_int_equal(world_backend_state(disk), n)
+#define assert_key(disk, key, value) \
+	assert_string_equal(world_backend(disk, key), value)
+#define assert_asked(disk, what)                             \
+	do {                                                 \
+		assert_non_null((disk)->worker);             \
+		assert_int_equal((disk)->worker->ask, what); \
+	} while (0)
 
 #endif
