@@ -34,21 +34,36 @@ static void look_at_stop(pid_t pid, const struct watch *watch)
 		(void)kill(pid, SIGTERM);
 }
 
+/* A signal that comes before we sleep is to end the sleep, too. */
+static void hold_signals(sigset_t *ret_before)
+{
+	sigset_t ends;
+
+	(void)sigemptyset(&ends);
+	(void)sigaddset(&ends, SIGINT);
+	(void)sigaddset(&ends, SIGTERM);
+	(void)sigaddset(&ends, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, &ends, ret_before);
+}
+
 static void follow(pid_t pid, int process, const struct watch *watch)
 {
 	struct pollfd fds[] = { { .fd = process, .events = POLLIN },
 				{ .fd = watch->fd, .events = POLLIN } };
+	sigset_t before;
 
+	hold_signals(&before);
 	while (fds[0].revents == 0) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+		look_at_stop(pid, watch);
+		if (ppoll(fds, ARRAY_SIZE(fds), NULL, &before) < 0) {
 			fds[0].revents = 0;
 			fds[1].revents = 0;
-			look_at_stop(pid, watch);
 			continue;
 		}
 		if (fds[1].revents && !hear(watch))
 			fds[1].fd = -1;
 	}
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (fds[1].fd >= 0)
 		(void)hear(watch);
 }

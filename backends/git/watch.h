@@ -13,7 +13,8 @@ struct watch {
 	int fd; /* where it speaks, non-blocking; -1: nowhere */
 	void (*said)(void *ctx, const char *text, size_t n);
 	void *ctx;
-	/* Looked at when a signal has come: true sends it SIGTERM.  Or NULL. */
+	/* Looked at first, and when a signal has come: true sends it SIGTERM.  Or
+	 * NULL. */
 	bool (*stop)(void);
 };
 
