@@ -24,9 +24,9 @@
  * the page stays granted, and when it is named again it is mapped again.  Every
  * LOOK_NS, if the lane sleeps then, each page becomes older by a look; using it makes
  * it new.  The third look in a row that finds it unused, a minute to a minute and a
- * half after it was used, is its last.  To unmap a page is three system calls, and all
- * processors that the worker runs on are interrupted, so it is done by GIVE_BACK pages with a
- * pause after them.
+ * half after it was used, is its last.  To unmap a page is three system calls, and
+ * interrupts all processors that the worker runs on, so it is done by GIVE_BACK pages
+ * with a pause after them.
  *
  * Each page is mapped by itself, read and write, at the first request that names it.
  * A reference that cannot be mapped so (it is wrong, read-only, of a part of a page, or
