@@ -19,12 +19,10 @@ static void put_backend(const struct disk *disk, const char *key,
 	fake_set(world.store, path, value);
 }
 
-/* A xenstored that has begun anew knows no directory. */
-static void directory_is_forgotten(void **state)
+/* Neither directory is there any more, and another worker is about to serve the rings
+ * that it had. */
+static void set_adrift(struct disk *disk)
 {
-	struct disk *disk = world_connected(5);
-
-	(void)state;
 	vbd_set_adrift(disk->vbd);
 	fake_remove(world.store, disk->be);
 	fake_remove(world.store, disk->fe);
@@ -35,6 +33,15 @@ static void directory_is_forgotten(void **state)
 	world_answer(disk, 0);
 	world_settle();
 	assert_asked(disk, ASK_CONNECT); /* the rings that it had */
+}
+
+/* A xenstored that has begun anew knows no directory. */
+static void directory_is_forgotten(void **state)
+{
+	struct disk *disk = world_connected(5);
+
+	(void)state;
+	set_adrift(disk);
 	world_answer(disk, 0);
 	assert_true(disk->worker->connected);
 	/* It is there again: from now on its end counts. */
@@ -55,15 +62,7 @@ static void directory_is_forgotten_and_guest_gone(void **state)
 	struct disk *disk = world_connected(5);
 
 	(void)state;
-	vbd_set_adrift(disk->vbd);
-	fake_remove(world.store, disk->be);
-	fake_remove(world.store, disk->fe);
-	world_settle();
-	world_worker_dies(disk);
-	world_wait_ask(disk, ASK_OPEN);
-	world_answer(disk, 0);
-	world_settle();
-	assert_asked(disk, ASK_CONNECT);
+	set_adrift(disk);
 	world_answer(disk, -EINVAL); /* the domain is dying, maybe */
 	world_wait_ask(disk, ASK_CONNECT);
 	world_answer(disk, -ESRCH);
@@ -160,22 +159,6 @@ static void removed_while_forgotten(void **state)
 
 /* --- A log that cannot be true -------------------------------------------- */
 
-static char resume_why[MSG_TEXT_MAX];
-
-static void on_resumed(void *ctx, int err, const char *why)
-{
-	*(int *)ctx = err;
-	(void)snprintf(resume_why, sizeof(resume_why), "%s", why ? why : "");
-}
-
-static int resume(struct disk *disk, bool accept_loss)
-{
-	int err = 1;
-
-	vbd_resume(disk->vbd, accept_loss, on_resumed, &err);
-	return err;
-}
-
 static void be_hopeless(struct disk *disk)
 {
 	world_worker_dies(disk);
@@ -204,8 +187,9 @@ static void a_log_that_cannot_be_true(void **state)
 	assert_be(disk, 4); /* the guest waits, as it does for any worker */
 	assert_string_equal(world_view(disk), "failed");
 	assert_non_null(strstr(failure(disk), "no such page; end the guest"));
-	assert_int_equal(resume(disk, true), -EIO);
-	assert_non_null(strstr(resume_why, "no such page; end the guest"));
+	assert_int_equal(world_resume(disk, true), -EIO);
+	assert_non_null(
+		strstr(world.resume_why, "no such page; end the guest"));
 	/* It is started anew. */
 	world_frontend(disk, "state", "1");
 	assert_be(disk, 2);
@@ -227,8 +211,9 @@ static void it_was_paused(void **state)
 	(void)state;
 	worker->events.condition(worker->spec.ctx, MSG_PAUSED, true, "ENOSPC");
 	be_hopeless(disk);
-	assert_int_equal(resume(disk, false), -EIO);
-	assert_non_null(strstr(resume_why, "no such page; end the guest"));
+	assert_int_equal(world_resume(disk, false), -EIO);
+	assert_non_null(
+		strstr(world.resume_why, "no such page; end the guest"));
 }
 
 /* Another worker may find something else, for instance one of another version. */

@@ -411,22 +411,6 @@ static void random_walks(void **state)
 
 /* --- Resume --------------------------------------------------------------- */
 
-static char resume_why[MSG_TEXT_MAX];
-
-static void on_resumed(void *ctx, int err, const char *why)
-{
-	*(int *)ctx = err;
-	(void)snprintf(resume_why, sizeof(resume_why), "%s", why ? why : "");
-}
-
-static int resume(struct disk *disk, bool accept_loss)
-{
-	int err = 1;
-
-	vbd_resume(disk->vbd, accept_loss, on_resumed, &err);
-	return err;
-}
-
 /* There is nothing that would be tried again. */
 static void resume_of_a_target_that_failed(void **state)
 {
@@ -436,9 +420,9 @@ static void resume_of_a_target_that_failed(void **state)
 	world_add(disk);
 	world_answer(disk, -ENOENT);
 	for (int accept = 0; accept < 2; accept++) {
-		assert_int_equal(resume(disk, accept), -EIO);
+		assert_int_equal(world_resume(disk, accept), -EIO);
 		assert_string_equal(
-			resume_why,
+			world.resume_why,
 			"the disk has failed, which resume does not mend: "
 			"raw: /srv/a.img: No such file");
 	}
@@ -455,10 +439,10 @@ static void resume_of_a_guest_that_is_refused(void **state)
 	world_settle();
 	assert_string_equal(world_view(disk), "failed");
 	/* The loss can be accepted: the worker has been asked. */
-	assert_int_equal(resume(disk, true), -EOPNOTSUPP);
+	assert_int_equal(world_resume(disk, true), -EOPNOTSUPP);
 	worker->events.condition(worker->spec.ctx, MSG_POISONED, false, "");
-	assert_int_equal(resume(disk, true), -EIO);
-	assert_non_null(strstr(resume_why, "40 requests"));
+	assert_int_equal(world_resume(disk, true), -EIO);
+	assert_non_null(strstr(world.resume_why, "40 requests"));
 }
 
 #define TEST(f) \

@@ -421,6 +421,21 @@ void world_end(void)
 	libevent_global_shutdown();
 }
 
+static void on_resumed(void *ctx, int err, const char *why)
+{
+	*(int *)ctx = err;
+	(void)snprintf(world.resume_why, sizeof(world.resume_why), "%s",
+		       why ? why : "");
+}
+
+int world_resume(struct disk *disk, bool accept_loss)
+{
+	int err = 1;
+
+	vbd_resume(disk->vbd, accept_loss, on_resumed, &err);
+	return err;
+}
+
 int world_set_up(void **state)
 {
 	(void)state;

@@ -58,6 +58,7 @@ struct world {
 	bool done;
 	int done_err;
 	char done_why[MSG_TEXT_MAX];
+	char resume_why[MSG_TEXT_MAX]; /* what world_resume() was told */
 };
 
 extern struct world world;
@@ -90,6 +91,8 @@ void world_changed(struct disk *disk, const char *commit, const char *text);
 /* Lets the event loop run until the worker is asked something. */
 void world_wait_ask(struct disk *disk, enum ask ask);
 
+/* What vbd_resume() has answered; 1: nothing yet. */
+int world_resume(struct disk *disk, bool accept_loss);
 void world_add(struct disk *disk);
 void world_remove(struct disk *disk);
 
