@@ -49,10 +49,11 @@
  * than MAX_DELAY_NS, so that it is tried again. */
 #define PATIENCE_NS 5000000000ull
 
-/* A host that acknowledges nothing for so long is gone; and how often that is
- * looked at while something is under way. */
-#define DEAF_MS	 30000u
+/* How often a host that something is under way to is looked at, and since when it
+ * must have acknowledged nothing to look deaf.  It is gone when it does two times in
+ * a row, half a minute or more: see tcp_look(). */
 #define WATCH_NS 5000000000ull
+#define DEAF_MS	 25000u
 
 /* Answers that may be in a socket, and more. */
 #define MAX_DRAIN 10000
@@ -229,6 +230,7 @@ static void drain(struct nbd_link *link)
 static void begin_ending(struct nbd_link *link)
 {
 	link->phase = NBD_ENDING;
+	link->deaf = false;
 	if (link->leaving)
 		set_why(link, "it shuts down, or has grown");
 	link->leaving = false;
@@ -435,11 +437,14 @@ static void watch(struct nbd_link *link)
 	if (link->flying || link->forcing || nbd_restore_is_busy(link))
 		start_timer(link, &link->watch, &link->watch_armed, WATCH_NS,
 			    on_watch);
+	else
+		link->deaf = false;
 }
 
 static void on_watch(struct xd_sys *sys, int64_t res)
 {
 	struct nbd_link *link = container_of(sys, struct nbd_link, watch);
+	bool before = link->deaf;
 	struct pollfd tls[2];
 	int fd = link->fd;
 
@@ -450,7 +455,8 @@ static void on_watch(struct xd_sys *sys, int64_t res)
 		nbd_tls_wants(link->tls, tls);
 		fd = tls[0].fd;
 	}
-	if (tcp_look(fd, DEAF_MS) != TCP_DEAF) {
+	link->deaf = tcp_look(fd, DEAF_MS) == TCP_DEAF;
+	if (!link->deaf || !before) {
 		watch(link);
 		return;
 	}

@@ -214,6 +214,7 @@ struct nbd_link {
 	struct xd_sys in, out, again, limit, patience, watch;
 	bool in_armed, out_armed, again_armed, limit_armed, patience_armed;
 	bool watch_armed;
+	bool deaf; /* its host, when it was looked at the last time */
 	bool closing; /* the channel */
 	bool stopping; /* the guest goes */
 	bool impatient; /* ... and the server was away for too long then */

@@ -8,8 +8,10 @@
 
 #include "nbd-mutant.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <endian.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -409,10 +411,10 @@ static void *accept_all(void *arg)
 	return NULL;
 }
 
-void mutant_start(struct mutant *mutant, const char *path, uint64_t size)
+static void start(struct mutant *mutant, uint64_t size,
+		  const struct sockaddr *address, socklen_t length)
 {
 	struct mutant_private *private = calloc(1, sizeof(*private));
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	assert(private);
 	memset(mutant, 0, sizeof(*mutant));
@@ -426,13 +428,32 @@ void mutant_start(struct mutant *mutant, const char *path, uint64_t size)
 	for (unsigned int i = 0; i < MAX_CONNECTIONS; i++)
 	private->connections[i].fd = -1;
 	(void)pthread_mutex_init(&private->lock, NULL);
-	private->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	assert(bind(private->listener, (struct sockaddr *)&address,
-		    sizeof(address)) == 0);
+	private->listener =
+		socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert(bind(private->listener, address, length) == 0);
 	assert(listen(private->listener, 16) == 0);
 	assert(pthread_create(&private->acceptor, NULL, accept_all, mutant) ==
 	       0);
+}
+
+void mutant_start(struct mutant *mutant, const char *path, uint64_t size)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	start(mutant, size, (struct sockaddr *)&address, sizeof(address));
+}
+
+unsigned int mutant_start_tcp(struct mutant *mutant, uint64_t size)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t length = sizeof(address);
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	start(mutant, size, (struct sockaddr *)&address, length);
+	assert(getsockname(mutant->private->listener,
+			   (struct sockaddr *)&address, &length) == 0);
+	return ntohs(address.sin_port);
 }
 
 static void hang_up(struct mutant_private *private)

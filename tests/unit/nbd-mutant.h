@@ -89,8 +89,9 @@ struct mutant {
 	struct mutant_private *private;
 };
 
-/* Listens at a Unix socket. */
+/* Listens at a Unix socket; or by TCP, at a port of 127.0.0.1, which it returns. */
 void mutant_start(struct mutant *mutant, const char *path, uint64_t size);
+unsigned int mutant_start_tcp(struct mutant *mutant, uint64_t size);
 void mutant_stop(struct mutant *mutant);
 
 /* Hangs up on all, as if it had been killed and started again; what was not
