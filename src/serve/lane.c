@@ -4,9 +4,9 @@
  *
  * Rounds, until nothing moves any more: each client's requests are read, the
  * stacks work on all of them together, the replies are sent.  Then the thread,
- * perhaps after some microseconds in which it looks for the next request (spin.h),
- * sleeps in engine_run(), where sockets, completions and engine_wake() (a new
- * client, the end) all come together.
+ * perhaps after some microseconds in which it looks for the next request (spin.h) or
+ * lets writes gather (gather.h), sleeps in engine_run(), where sockets, completions and
+ * engine_wake() (a new client, the end) all come together.
  */
 #include "config.h"
 
@@ -15,10 +15,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <utlist.h>
 
 #include "common/log.h"
 #include "common/util.h"
+#include "serve/gather.h"
 #include "worker/conn.h"
 #include "worker/spin.h"
 
@@ -52,6 +54,8 @@ struct serve_lane {
 	_Atomic(bool) stop;
 	struct spin spin;
 	unsigned int deep; /* rounds until clients count as patient no more */
+	struct gather gather;
+	bool exact; /* it may sleep for microseconds */
 	pthread_mutex_t lock; /* of newcomers */
 	struct newcomer *newcomers;
 	_Atomic(bool) has_newcomers; /* asked in each round, without the lock */
@@ -74,6 +78,7 @@ static void submit(void *ctx, struct nbd_command *command)
 	struct serve_lane *lane = ctx;
 	unsigned int i = 0;
 
+	gather_request(&lane->gather, command->type == NBD_CMD_WRITE);
 	while (command->export != serve_disk_export(lane->disks[i]))
 		i++;
 	serve_submit(lane->channels[i], command);
@@ -158,6 +163,7 @@ unsigned int serve_lane_clients(const struct serve_lane *lane)
 static bool round_of_work(struct serve_lane *lane)
 {
 	struct client *client, *next;
+	unsigned int pending;
 	bool moved = false;
 
 	if (lane->deep > 0)
@@ -165,7 +171,9 @@ static bool round_of_work(struct serve_lane *lane)
 	DL_FOREACH_SAFE(lane->clients, client, next) {
 		if (conn_pump(client->conn))
 			moved = true;
-		if (conn_pending(client->conn) > 1)
+		pending = conn_pending(client->conn);
+		gather_seen(&lane->gather, pending);
+		if (pending > 1)
 			lane->deep = DEEP_ROUNDS;
 		if (conn_is_over(client->conn))
 			drop_client(lane, client);
@@ -242,15 +250,26 @@ static bool last_look(struct serve_lane *lane)
 	       spin_look(&lane->spin, &how_to_spin, is_more, lane);
 }
 
+/* A sleep that is late by the usual 50 us would be too long. */
+static void let_gather(const struct serve_lane *lane)
+{
+	if (lane->exact && !is_pending(lane))
+		(void)nanosleep(&(struct timespec){ .tv_nsec = GATHER_NS },
+				NULL);
+}
+
 static void *run(void *arg)
 {
 	struct serve_lane *lane = arg;
-	uint64_t deadline = UINT64_MAX;
+	uint64_t deadline = UINT64_MAX, begin;
 	unsigned int rounds = 0;
+	bool gather;
 
+	lane->exact = prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul) == 0;
 	for (;;) {
 		uint64_t now;
 
+		begin = now_ns();
 		welcome(lane);
 		if (atomic_load(&lane->stop) && deadline == UINT64_MAX) {
 			deadline = now_ns() + STOP_TIMEOUT_NS;
@@ -258,6 +277,7 @@ static void *run(void *arg)
 		}
 		while (round_of_work(lane))
 			;
+		gather = gather_wanted(&lane->gather, now_ns() - begin);
 		if (deadline == UINT64_MAX && last_look(lane)) {
 			/* Timers are the engine's. */
 			if (++rounds % ROUNDS_WITHOUT_ENGINE == 0)
@@ -265,6 +285,8 @@ static void *run(void *arg)
 			continue;
 		}
 		if (deadline == UINT64_MAX) {
+			if (gather)
+				let_gather(lane);
 			(void)engine_run(lane->engine, UINT64_MAX);
 			continue;
 		}
