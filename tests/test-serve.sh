@@ -92,6 +92,16 @@ end_process "$server"
 start 'mem(1M)' --socket "$tmp/a b%41&c"
 ok "a path that is no word of a URI" says '^1048576$' nbdinfo --size "$(cat "$tmp/uri")"
 stop
+start 'mem(1M)' --socket "$tmp/sock"
+rc=0; kill -HUP "$server" && wait "$server" || rc=$?
+ok "its terminal goes: it ends well" test $rc = 0
+ok "... and the socket is gone" test ! -e "$tmp/sock"
+trap '' HUP # as nohup(1) does
+start 'mem(1M)' --socket "$tmp/sock"
+trap - HUP
+kill -HUP "$server"
+ok "under nohup that is no matter" nbdinfo "$(cat "$tmp/uri")"
+stop
 port=$(free_port)
 start 'mem(1M)' --tcp "$port"
 ok "TCP" nbdinfo "nbd://127.0.0.1:$port"
@@ -254,6 +264,14 @@ if command -v strace > /dev/null; then
 fi
 
 # --- What is wrong -----------------------------------------------------------------------
+ok "no such port" fails 2 '"xendisk": a port' serve 'mem(1M)' --tcp xendisk
+ok "a command that a signal ends" fails 137 '' with 'kill -9 $$' 'mem(1M)'
+TMPDIR=$tmp "${words[@]}" 'mem(1M)' --run 'echo > $tmp/runs; exec sleep 60' & server=$!
+eventually 10 test -e "$tmp/runs"
+stop
+ok "a command that ends with it has not done its work" test $rc = 143
+left() { compgen -G "$tmp/xendisk-serve-*"; }
+ok "... and its socket's folder is gone" fails 1 '' left
 ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \
 	with true "cow(memm, mem)"

@@ -5,6 +5,7 @@
  */
 #include "config.h"
 
+#include <netdb.h>
 #include <string.h>
 
 #include "command/command.h"
@@ -20,7 +21,7 @@ static bool is_port(const char *where)
 	uint32_t number;
 
 	if (port[strspn(port, "0123456789")])
-		return true; /* a service: it is looked up */
+		return getservbyname(port, "tcp") != NULL;
 	return parse_u32(port, UINT16_MAX, &number) == 0 && number > 0;
 }
 

@@ -290,12 +290,23 @@ static int start_command(struct server *server)
 	return r;
 }
 
+/* As a shell has it. */
 static int status_of(int status)
 {
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* --- The loop ------------------------------------------------------------- */
+
+/* The terminal has gone.  Who started us by nohup(1) wants that to be no matter. */
+static void take_hangup(sigset_t *set)
+{
+	struct sigaction action;
+
+	if (sigaction(SIGHUP, NULL, &action) == 0 &&
+	    action.sa_handler != SIG_IGN)
+		(void)sigaddset(set, SIGHUP);
+}
 
 static int block_signals(struct server *server)
 {
@@ -305,6 +316,7 @@ static int block_signals(struct server *server)
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGCHLD);
+	take_hangup(&set);
 	/* Before there is any thread. */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
@@ -415,14 +427,20 @@ static int begin(struct server *server, int argc, char **argv)
 	return r;
 }
 
+/* What the command had to do may be half done: its status says so. */
+static void end_command(struct server *server, int *ret_status)
+{
+	int status;
+
+	(void)kill(server->child, SIGTERM);
+	if (waitpid(server->child, &status, 0) == server->child)
+		*ret_status = status_of(status);
+}
+
 static int end(struct server *server)
 {
 	int r = 0;
 
-	if (server->child) {
-		(void)kill(server->child, SIGTERM);
-		(void)waitpid(server->child, NULL, 0);
-	}
 	listen_close(&server->listeners);
 	for (unsigned int i = 0; i < server->nr_lanes; i++)
 		serve_lane_end(server->lanes[i]);
@@ -465,6 +483,8 @@ int serve_main(int argc, char **argv, const char *backend_dir,
 	} else if (r == -EBUSY) {
 		status = EXIT_BUSY;
 	}
+	if (server.child)
+		end_command(&server, &status);
 	if (end(&server) < 0 && status == 0)
 		status = 1;
 	return status;
