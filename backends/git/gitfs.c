@@ -58,7 +58,7 @@ static int resolve_kept(struct gitfs *gitfs, int dir, const char *kept,
 	name = *kept ? xasprintf("%s%s", kept, path ? path : "") : strdup(rev);
 	r = name ? repo_resolve(dir, name, ret, reason) : -ENOMEM;
 	if (r < 0)
-		xd_error(disk, "%s: %s: %s", xd_arg_string(disk, "repo"), rev,
+		xd_error(disk, "%s: %s", xd_arg_string(disk, "repo"),
 			 *reason ? reason : strerror(-r));
 	return r;
 }

@@ -58,10 +58,12 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 		return repo_why(ret_why, -EPERM, "the repository",
 				"; git config --system --add safe.directory "
 				"PATH permits it");
+	if (r == GIT_ENOTFOUND)
+		return why(ret_why, -ENOENT,
+			   "it is no git repository; of one with files checked "
+			   "out, name the folder .git");
 	if (r < 0)
-		return repo_why(ret_why, -EINVAL, "the repository",
-				"; of one with files checked out, name the "
-				"folder .git");
+		return repo_why(ret_why, -EINVAL, "the repository", "");
 	return 0;
 }
 
@@ -166,13 +168,16 @@ int repo_look_up(struct git_repository *repo, const char *rev,
 
 int repo_resolve(int dir, const char *rev, struct revision *ret, char *ret_why)
 {
+	char reason[WHY_MAX] = "";
 	git_repository *repo;
 	int r = repo_open(&repo, dir, ret_why);
 
 	if (r < 0)
 		return r;
-	r = repo_look_up(repo, rev, ret, ret_why);
+	r = repo_look_up(repo, rev, ret, reason);
 	repo_close(repo);
+	if (r < 0)
+		(void)why(ret_why, r, "%.200s: %s", rev, reason);
 	return r;
 }
 
