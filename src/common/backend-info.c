@@ -105,7 +105,7 @@ const struct backend_info *expr_disk_info(void)
 		  "no space, no server: hold requests, or report an error" },
 		{ "flush-error", XD_ENUM, 0, "report|hold", "report",
 		  "a failed flush: the guest sees EIO, or waits" },
-		{ "poll-max-us", XD_UINT, 0, "10000", "20",
+		{ "poll-max-us", XD_UINT, 0, "10000", NULL,
 		  "microseconds to look for a request before sleeping" },
 		{ NULL, XD_END, 0, NULL, NULL, NULL },
 	};

@@ -25,7 +25,8 @@ enum stack_flush_error { FLUSH_ERROR_REPORT, FLUSH_ERROR_HOLD };
 struct stack_policy {
 	enum stack_on_error on_error;
 	enum stack_flush_error flush_error;
-	uint64_t poll_ns; /* a lane looks for so long before it sleeps */
+	uint64_t poll_ns; /* a lane looks for so long before it sleeps, or: */
+#define POLL_AUTO UINT64_MAX /* as long as pays (spin_default_ns()) */
 };
 
 /* What is to be opened. */

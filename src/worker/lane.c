@@ -11,8 +11,9 @@
  * rounds (io_pump()) until nothing is left to do.
  *
  * Before it sleeps it may look at the rings for some microseconds more, where
- * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us; but
- * to look for longer than usual is for a guest that has one request at a time and waits
+ * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us, or goes
+ * by what the lane finds that a call of the kernel costs here; but to look for longer
+ * than SPIN_NS is for a guest that has one request at a time and waits
  * for its answer.  One that has many is better served by a sleep, which lets them
  * gather: it is told less often that there are answers.  And an NBD client would have
  * to wait until the look is over.
@@ -46,8 +47,15 @@
 /* Calls handed to the kernel at once. */
 #define ENGINE_ENTRIES 64
 
+/* That are measured at the start. */
+#define CALLS 16
+
 /* A look is a few reads of memory. */
 #define LOOKS 16
+/* A guest that had more than one request a ring under way is not waited for longer than
+ * usual during so many tries: one that is found waiting, and answered, one at a time is
+ * told of each, and would go on like that. */
+#define DEEP_TRIES 256u
 
 /* When the kernel could not unmask a port. */
 #define UNMASK_AGAIN_NS 1000000ull
@@ -61,6 +69,8 @@ struct lane {
 	bool rang; /* the handle is readable */
 	unsigned int nr_masked; /* rings whose port is to be unmasked later */
 	struct spin spin;
+	uint64_t look_ns; /* a try, at most */
+	unsigned int deep; /* tries that are still as for a guest with many */
 	bool stopping; /* the stack has been told */
 	bool running;
 	pthread_t thread;
@@ -220,32 +230,39 @@ static bool is_pending(void *ctx)
 /* The guest is on another CPU, or quick: two switches between processes and what it
  * does in between take 4 us or so.  A tick of the kernel in the middle of that is
  * nobody who wants the CPU; who has it for as long as a whole try takes is. */
-static bool look_longer(struct lane *lane, unsigned int answered)
+static bool look_longer(struct lane *lane)
 {
 	struct io_lane *io = &lane->io;
-	struct spin_how how = {
-		.most_ns = io->disk->policy->poll_ns,
-		.looks = LOOKS,
-		.turn_ns = MAX(io->disk->policy->poll_ns, SPIN_NS),
-	};
+	uint64_t most_ns = lane->look_ns;
+	struct spin_how how = { .looks = LOOKS };
 
-	if (how.most_ns == 0 || io->nr_rings == 0 || io->submitted > 0 ||
+	if (most_ns == 0 || io->nr_rings == 0 || io->submitted > 0 ||
 	    atomic_load(&io->disk->stop) || !spin_wanted(&lane->spin))
 		return false;
 	/* An NBD client is not heard while we look at the rings, and what it was
 	 * answered has still to be sent. */
-	if (answered > io->nr_rings || atomic_load(&io->clients.nr) > 0)
-		how.most_ns = MIN(how.most_ns, SPIN_NS);
+	if (lane->deep > 0 || atomic_load(&io->clients.nr) > 0)
+		most_ns = MIN(most_ns, SPIN_NS);
+	how.most_ns = most_ns;
+	how.turn_ns = MAX(most_ns, SPIN_NS);
 	return spin_look(&lane->spin, &how, is_pending, io);
 }
 
 /* All is done, except what the stack has: true when there is more after all. */
 static bool last_look(struct lane *lane)
 {
-	unsigned int answered = lane->io.answered;
+	struct io_lane *io = &lane->io;
+	bool was_deep = lane->deep > 0;
 
-	lane->io.answered = 0;
-	return look_longer(lane, answered) || io_arm(&lane->io);
+	if (io->answered > io->nr_rings)
+		lane->deep = DEEP_TRIES;
+	else if (lane->deep > 0)
+		lane->deep--;
+	io->answered = 0;
+	/* What short tries have brought says nothing of long ones. */
+	if (lane->look_ns > SPIN_NS && was_deep != (lane->deep > 0))
+		lane->spin = (struct spin){ 0 };
+	return look_longer(lane) || io_arm(io);
 }
 
 /* What waits for a server that is away is not waited for. */
@@ -257,11 +274,30 @@ static void tell_stack(struct lane *lane)
 	stack_stop(lane->io.top);
 }
 
+/* What a call that does not sleep costs: the least of some, since others may have had
+ * the CPU in between. */
+static uint64_t call_ns(const struct lane *lane)
+{
+	struct pollfd fd = { .fd = evtchn_fd(lane->evtchn), .events = POLLIN };
+	uint64_t least = UINT64_MAX, begin, end = now_ns();
+
+	for (unsigned int i = 0; i < CALLS; i++) {
+		begin = end;
+		(void)ppoll(&fd, 1, &(struct timespec){ 0 }, NULL);
+		end = now_ns();
+		least = MIN(least, end - begin);
+	}
+	return least;
+}
+
 static void *run(void *arg)
 {
 	struct lane *lane = arg;
 	struct io_lane *io = &lane->io;
 
+	lane->look_ns = io->disk->policy->poll_ns;
+	if (lane->look_ns == POLL_AUTO)
+		lane->look_ns = spin_default_ns(call_ns(lane));
 	begin(lane);
 	for (;;) {
 		uint64_t wait, unmask;
@@ -303,6 +339,7 @@ int lane_attach(struct lane *lane, struct io_disk *disk, struct stack *stack,
 	lane->nr_masked = 0;
 	lane->stopping = false;
 	lane->spin = (struct spin){ 0 };
+	lane->deep = 0;
 	io->disk = disk;
 	io->index = index;
 	io->engine = lane->engine;

@@ -112,8 +112,22 @@ static inline void spin_used(struct spin *spin, uint64_t ns)
 	spin->allowed_ns -= (int64_t)ns;
 }
 
-/* A try, at most, where nobody has said how long. */
-#define SPIN_NS 20000u
+/* A try, at most, where nobody has said how long: on a machine where calls of the
+ * kernel are quick; else so many of the quickest, up to a limit.  To fall asleep and be
+ * woken costs a dozen, here and in the guest, and where they are dear (an emulated
+ * machine, one inside another) the guest takes as much longer to ask again. */
+#define SPIN_NS	     20000u
+#define SPIN_CALLS   50u
+#define SPIN_MOST_NS 3000000u
+
+static inline uint64_t spin_default_ns(uint64_t call_ns)
+{
+	if (call_ns <= SPIN_NS / SPIN_CALLS)
+		return SPIN_NS;
+	if (call_ns >= SPIN_MOST_NS / SPIN_CALLS)
+		return SPIN_MOST_NS;
+	return call_ns * SPIN_CALLS;
+}
 
 struct spin_how {
 	uint64_t most_ns; /* a try, at most */

@@ -64,18 +64,18 @@ static int parse(struct stack *stack, const char *expression, bool read_only,
 /* disk(x, ...) is no layer of the stack: it sets the policy and is x. */
 static struct layer *take_policy(struct stack *stack)
 {
+	const struct expr_value *poll_us;
 	struct layer *root = stack->root;
-	uint64_t poll_ns;
 
-	stack->policy.poll_ns = SPIN_NS;
+	stack->policy.poll_ns = POLL_AUTO;
 	while (root->info == expr_disk_info()) {
 		if (strcmp(expr_value(root, "on-error")->text, "report") == 0)
 			stack->policy.on_error = ON_ERROR_REPORT;
 		if (strcmp(expr_value(root, "flush-error")->text, "hold") == 0)
 			stack->policy.flush_error = FLUSH_ERROR_HOLD;
-		poll_ns = expr_value(root, "poll-max-us")->number * 1000;
-		if (poll_ns != SPIN_NS)
-			stack->policy.poll_ns = poll_ns;
+		poll_us = expr_value(root, "poll-max-us");
+		if (poll_us->given)
+			stack->policy.poll_ns = poll_us->number * 1000;
 		root = root->below[0];
 	}
 	return root;

@@ -299,6 +299,17 @@ static void test_allowed(void **state)
 	assert_false(spin_allowed(&spin, UINT64_C(3600000000001), 30));
 }
 
+static void test_default(void **state)
+{
+	(void)state;
+	assert_int_equal(spin_default_ns(0), SPIN_NS);
+	assert_int_equal(spin_default_ns(300), SPIN_NS);
+	assert_int_equal(spin_default_ns(1000), 50000);
+	assert_int_equal(spin_default_ns(30000), 1500000);
+	assert_int_equal(spin_default_ns(1000000), SPIN_MOST_NS);
+	assert_int_equal(spin_default_ns(UINT64_MAX), SPIN_MOST_NS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -311,6 +322,7 @@ int main(void)
 		cmocka_unit_test(test_long_try),
 		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_allowed),
+		cmocka_unit_test(test_default),
 	};
 
 	return cmocka_run_group_tests_name("spin", tests, NULL, NULL);

@@ -118,7 +118,7 @@ static void test_describe(void **state)
 			   false);
 	assert_int_equal(stack_policy(stack)->on_error, ON_ERROR_REPORT);
 	assert_int_equal(stack_policy(stack)->flush_error, FLUSH_ERROR_REPORT);
-	assert_int_equal(stack_policy(stack)->poll_ns, 20000);
+	assert_int_equal(stack_policy(stack)->poll_ns, POLL_AUTO);
 	stack_describe(stack, &opened);
 	/* The size of b is that of a; lanes are what the layers below allow. */
 	assert_int_equal(opened.limits.size, 8192);
@@ -137,15 +137,18 @@ static void test_describe(void **state)
 	stack = open_stack("disk(tmem(8K, name=a), flush-error=hold)", true);
 	assert_int_equal(stack_policy(stack)->on_error, ON_ERROR_HOLD);
 	assert_int_equal(stack_policy(stack)->flush_error, FLUSH_ERROR_HOLD);
-	assert_int_equal(stack_policy(stack)->poll_ns, 20000);
+	assert_int_equal(stack_policy(stack)->poll_ns, POLL_AUTO);
 	assert_true(stack_limits(stack)->readonly);
 	stack_close(stack);
 
 	stack = open_stack("disk(tmem(8K, name=a), poll-max-us=0)", false);
 	assert_int_equal(stack_policy(stack)->poll_ns, 0);
 	stack_close(stack);
-	stack = open_stack("tmem(8K, name=a)", false);
+	stack = open_stack("disk(tmem(8K, name=a), poll-max-us=20)", false);
 	assert_int_equal(stack_policy(stack)->poll_ns, 20000);
+	stack_close(stack);
+	stack = open_stack("tmem(8K, name=a)", false);
+	assert_int_equal(stack_policy(stack)->poll_ns, POLL_AUTO);
 	stack_close(stack);
 }
 
