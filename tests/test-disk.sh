@@ -160,6 +160,23 @@ ok "check finds the mistake" fails 1 'at byte 0: mem: size is missing' \
 	xendisk check mem
 ok "a relative path" fails 1 'no backend "web1"; a path begins with /' \
 	xendisk check web1.img
+points() { xendisk check 'cow(/ü.img, memm)' 2>&1 | tail -1 | grep -x ' \{14\}^'; }
+ok "it points at the character, not at the byte" points
+ok "... and sends nothing to the terminal" says '/a?\[31m' eval "! xendisk check $'/a\e[31m' 2>&1"
+for verb in check 'attach web1' 'connect web1' 'connect web1 --path'; do
+	# shellcheck disable=SC2086  # words
+	ok "$verb: no UTF-8" fails 2 'the expression is no UTF-8 text' xendisk $verb $'/\xe9'
+done
+ok "backends: no UTF-8" fails 2 'NAME: not UTF-8' xendisk backends $'\xe9'
+# As somebody reads it who has 80 columns.
+narrow()
+{
+	script -qec "stty cols 80; '$top_builddir/xendisk' --run-dir '$tmp/run' backends raw" \
+		/dev/null < /dev/null | tr -d '\r' > "$tmp/narrow"
+	grep -q 'cluster file *$' "$tmp/narrow" && grep 'systems)$' "$tmp/narrow" &&
+		! grep '.\{81\}' "$tmp/narrow"
+}
+ok "backends in 80 columns: all of it" narrow
 ok "check --json" fails 1 '"position": 0' xendisk check mem --json
 ok "backends" says 'readonly' xendisk backends
 ok "a backend's parameters" says 'writethrough' xendisk backends raw

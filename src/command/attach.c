@@ -25,7 +25,6 @@
 #include "common/vdev.h"
 
 #define OPEN_TIMEOUT_S	  40 /* as long as xl gives the hotplug script */
-#define CHECK_TIMEOUT_S	  10
 #define TRANSACTION_TRIES 20
 #define MAX_XVD		  1024u /* disks looked at for a free one */
 
@@ -294,10 +293,7 @@ enum status attach_check(const struct attach *a)
 {
 	json_t *reply = NULL;
 	enum status status =
-		client_call(a->call, "Check",
-			    json_pack("{s:s, s:b}", "expression", a->expr,
-				      "readonly", a->read_only),
-			    CHECK_TIMEOUT_S, &reply);
+		client_check(a->call, a->expr, a->read_only, &reply);
 
 	if (status != STATUS_DONE)
 		return status;

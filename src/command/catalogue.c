@@ -9,16 +9,25 @@
 
 #define TIMEOUT_S 10
 
+/* Under the byte, for who looks at characters. */
+static void point_at(const char *expr, int position)
+{
+	int column = 0;
+
+	for (int i = 0; i < position && expr[i]; i++)
+		column += ((unsigned char)expr[i] & 0xc0) != 0x80;
+	fputs("  ", stderr);
+	print_clean(stderr, expr);
+	fprintf(stderr, "\n  %*s^\n", column, "");
+}
+
 /* INTERFACE: {"ok":true,"tree":...} or {"ok":false,"position":,"message":}. */
 enum status verb_check(const struct invocation *call)
 {
 	const char *text;
 	json_t *reply = NULL;
-	enum status status = client_call(
-		call, "Check",
-		json_pack("{s:s, s:b}", "expression", call->args[0], "readonly",
-			  option(call, "readonly") != NULL),
-		TIMEOUT_S, &reply);
+	enum status status = client_check(
+		call, call->args[0], option(call, "readonly") != NULL, &reply);
 	bool ok;
 
 	if (status != STATUS_DONE)
@@ -39,7 +48,7 @@ enum status verb_check(const struct invocation *call)
 		text = json_string_value(json_object_get(reply, "message"));
 		status = fail(STATUS_FAILED, "check: at byte %d: %s", position,
 			      text ? text : "?");
-		fprintf(stderr, "  %s\n  %*s^\n", call->args[0], position, "");
+		point_at(call->args[0], position);
 	}
 	json_decref(reply);
 	return status;
@@ -54,8 +63,9 @@ static const char *text_of(json_t *object, const char *key)
 
 static enum status print_names(json_t *backends)
 {
-	static const struct column columns[] = { { "NAME", false, false },
-						 { "SUMMARY", false, true } };
+	static const struct column columns[] = {
+		{ .title = "NAME" }, { .title = "SUMMARY", .wrap = true }
+	};
 	struct table *table;
 	json_t *backend;
 	size_t i;
@@ -101,9 +111,10 @@ static char *describe(json_t *param)
 
 static enum status print_one(json_t *backend)
 {
-	static const struct column columns[] = { { "PARAMETER", false, false },
-						 { "VALUE", false, false },
-						 { "MEANING", false, true } };
+	static const struct column columns[] = { { .title = "PARAMETER" },
+						 { .title = "VALUE" },
+						 { .title = "MEANING",
+						   .wrap = true } };
 	struct table *table;
 	json_t *param;
 	size_t i;
@@ -135,8 +146,12 @@ enum status verb_backends(const struct invocation *call)
 	json_t *backends;
 	enum status status;
 
-	if (call->nr_args > 0)
-		json_object_set_new(params, "name", json_string(call->args[0]));
+	if (call->nr_args > 0 &&
+	    json_object_set_new(params, "name", json_string(call->args[0])) <
+		    0) {
+		json_decref(params);
+		return fail(STATUS_USAGE, "backends: NAME: not UTF-8 text");
+	}
 	status = client_call(call, "Backends", params, TIMEOUT_S, &reply);
 	if (status != STATUS_DONE)
 		return status;

@@ -10,6 +10,7 @@
 
 /* The daemon answers within this, or something is wrong with it. */
 #define REPLY_MAX_BYTES (16u << 20)
+#define CHECK_TIMEOUT_S 10
 
 /* What to do about it. */
 static const char *hint(int error)
@@ -219,4 +220,16 @@ enum status client_call(const struct invocation *call, const char *method,
 	if (status != STATUS_DONE)
 		fail(status, "%s: %s", call->verb->name, why ? why : "?");
 	return status;
+}
+
+enum status client_check(const struct invocation *call, const char *expr,
+			 bool read_only, json_t **ret_reply)
+{
+	json_t *params = json_pack("{s:s, s:b}", "expression", expr, "readonly",
+				   (int)read_only);
+
+	if (!params)
+		return fail(STATUS_USAGE, "%s: the expression is no UTF-8 text",
+			    call->verb->name);
+	return client_call(call, "Check", params, CHECK_TIMEOUT_S, ret_reply);
 }

@@ -31,4 +31,8 @@ int client_start(const struct invocation *call, const char *method,
 enum status client_finish(int fd, unsigned int timeout_s, json_t **ret_reply,
 			  char **ret_why);
 
+/* client_call() of Check, which an expression that is no text cannot be asked for. */
+enum status client_check(const struct invocation *call, const char *expr,
+			 bool read_only, json_t **ret_reply);
+
 #endif

@@ -70,10 +70,13 @@ static int add_disk(struct table *table, json_t *disk)
 static enum status print_disks(json_t *disks)
 {
 	static const struct column columns[] = {
-		{ "ID", true, false },	       { "DOMAIN", false, false },
-		{ "VDEV", false, false },      { "STATE", false, false },
-		{ "SIZE", true, false },       { "MODE", false, false },
-		{ "EXPRESSION", false, true },
+		{ .title = "ID", .right = true },
+		{ .title = "DOMAIN" },
+		{ .title = "VDEV" },
+		{ .title = "STATE" },
+		{ .title = "SIZE", .right = true },
+		{ .title = "MODE" },
+		{ .title = "EXPRESSION", .truncate = true },
 	};
 	struct table *table;
 	json_t *disk;

@@ -187,10 +187,14 @@ static int add_export(struct table *table, json_t *export)
 enum status verb_exports(const struct invocation *call)
 {
 	static const struct column columns[] = {
-		{ "NAME", false, false }, { "ID", true, false },
-		{ "VDEV", false, false }, { "STATE", false, false },
-		{ "SIZE", true, false },  { "MODE", false, false },
-		{ "URI", false, false },  { "EXPRESSION", false, true },
+		{ .title = "NAME" },
+		{ .title = "ID", .right = true },
+		{ .title = "VDEV" },
+		{ .title = "STATE" },
+		{ .title = "SIZE", .right = true },
+		{ .title = "MODE" },
+		{ .title = "URI" },
+		{ .title = "EXPRESSION", .truncate = true },
 	};
 	struct table *table;
 	json_t *reply = NULL;

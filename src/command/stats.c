@@ -73,11 +73,16 @@ static int add_disk(struct table *table, json_t *disk)
 static enum status print_stats(json_t *disks)
 {
 	static const struct column columns[] = {
-		{ "ID", true, false },	     { "VDEV", false, false },
-		{ "RING", true, false },     { "OPERATION", false, false },
-		{ "REQUESTS", true, false }, { "BYTES", true, false },
-		{ "ERRORS", true, false },   { "P50us", true, false },
-		{ "P99us", true, false },    { "P99.9us", true, false },
+		{ .title = "ID", .right = true },
+		{ .title = "VDEV" },
+		{ .title = "RING", .right = true },
+		{ .title = "OPERATION" },
+		{ .title = "REQUESTS", .right = true },
+		{ .title = "BYTES", .right = true },
+		{ .title = "ERRORS", .right = true },
+		{ .title = "P50us", .right = true },
+		{ .title = "P99us", .right = true },
+		{ .title = "P99.9us", .right = true },
 	};
 	struct table *table;
 	json_t *disk;

@@ -29,7 +29,8 @@ int table_new(struct table **ret, const struct column *columns,
 		scols_table_new_column(
 			table->scols, columns[i].title, 0,
 			(columns[i].right ? SCOLS_FL_RIGHT : 0) |
-				(columns[i].truncate ? SCOLS_FL_TRUNC : 0));
+				(columns[i].truncate ? SCOLS_FL_TRUNC : 0) |
+				(columns[i].wrap ? SCOLS_FL_WRAP : 0));
 	*ret = table;
 	return 0;
 }

@@ -13,6 +13,7 @@ struct column {
 	const char *title;
 	bool right; /* numbers */
 	bool truncate; /* gives way when the terminal is narrow */
+	bool wrap; /* goes on in the next line then: there is no more elsewhere */
 };
 
 struct table;
