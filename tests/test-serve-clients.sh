@@ -186,6 +186,26 @@ if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	ok "one client, too" says '^1$' one 'aio_write -P 1 0 64k' 'aio_write -P 2 0 64k' \
 		aio_flush
 	ok "... of which the last is what is there" io 'read -P 2 0 64k'
+	# At three places, so that there is always one under way; then zeroes over all of
+	# them.  How many writes begin before those do?
+	writes() { local i c=(); for i in {1..12}; do c+=("write -P $i $1 64k"); done; io "${c[@]}"; }
+	overtaken()
+	{
+		local at pids=()
+		: > "$tmp/log"
+		for at in 0 256k 512k; do
+			writes "$at" & pids+=("$!")
+			sleep 0.1
+		done
+		sleep 0.5
+		io 'read 960k 4k' 'write -z 0 1M'
+		wait "${pids[@]}"
+		awk '/ Read id=.* offset=0xf0000 / { asked = 1 }
+			asked && / Zero id=/ { print n + 0; exit }
+			asked && / Write id=/ { n++ }' "$tmp/log"
+	}
+	ok "who waits for others is not overtaken by those that come later" \
+		says '^[0-6]$' overtaken
 	end_process "$server"
 fi
 

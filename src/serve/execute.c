@@ -13,9 +13,11 @@
  * Writes, discards and zeroes that overlap are kept apart, as xendisk-backend(3)
  * promises it: one is in the disk's table of ranges (worker/range.h) from before it
  * begins until it is answered, with all its pieces and its flush.  Another one that
- * overlaps it waits in its channel.  Whoever gives a range back tells those who
- * have been refused meanwhile, on whichever lane, to try again.  Who has its range
- * waits for nobody that waits for one.
+ * overlaps it waits in the table, behind it and before all that come later.  Whoever
+ * leaves the table tells the channels, on whichever lane, of which one has its range
+ * now.  Who has its range waits for nobody that waits for one.  When a channel has as
+ * many in the table as it may, the next ones wait outside, in the order in which they
+ * came.
  *
  * The kernel tells of lost writes once.  After a flush that failed, writes and
  * flushes fail until the server is started anew: what the storage holds then
@@ -41,7 +43,7 @@ struct op {
 	struct serve_channel *channel;
 	struct op *prev, *next; /* of those that wait for their range */
 	struct range range;
-	bool locked; /* it has it */
+	enum { READS, OUTSIDE, WAITS, WRITES } place; /* in the channel */
 	uint64_t done; /* bytes */
 	bool flushing;
 	struct iovec iov;
@@ -55,39 +57,63 @@ static void step(struct op *op);
 
 /* --- Who writes where ------------------------------------------------------ */
 
+/* There is room.  False: it waits. */
+static bool enter(struct op *op)
+{
+	struct serve_channel *channel = op->channel;
+
+	channel->nr_entered++;
+	op->range.start = op->command.offset;
+	op->range.end = op->command.offset + op->command.length;
+	op->place = WRITES;
+	if (range_lock(channel->disk->ranges, &op->range, channel->lane))
+		return true;
+	op->place = WAITS;
+	DL_APPEND(channel->waiting, op);
+	return false;
+}
+
 static bool lock(struct op *op)
 {
 	struct serve_channel *channel = op->channel;
 
-	/* The channel looks again when one of its own has ended. */
-	if (channel->nr_locked == SERVE_MAX_WRITES)
-		return false;
-	op->range.start = op->command.offset;
-	op->range.end = op->command.offset + op->command.length;
-	op->locked =
-		range_lock(channel->disk->ranges, &op->range, channel->lane);
-	channel->nr_locked += op->locked;
-	return op->locked;
+	if (channel->nr_entered < SERVE_MAX_WRITES && !channel->outside)
+		return enter(op);
+	op->place = OUTSIDE;
+	DL_APPEND(channel->outside, op);
+	return false;
+}
+
+static void tell(struct serve_channel *own, uint32_t lanes)
+{
+	for (; lanes; lanes &= lanes - 1) {
+		struct serve_channel *channel =
+			own->disk->channels[__builtin_ctz(lanes)];
+
+		atomic_store(&channel->granted, true);
+		if (channel != own)
+			engine_wake(channel->engine);
+	}
 }
 
 static void unlock(struct op *op)
 {
-	struct serve_channel *own = op->channel, *channel;
-	uint32_t lanes;
+	struct serve_channel *channel = op->channel;
 
-	if (!op->locked)
+	switch (op->place) {
+	case READS:
 		return;
-	op->locked = false;
-	own->nr_locked--;
-	atomic_store(&own->look_again, true);
-	lanes = range_unlock(own->disk->ranges, &op->range);
-	for (; lanes; lanes &= lanes - 1) {
-		channel = own->disk->channels[__builtin_ctz(lanes)];
-		if (!channel || channel == own)
-			continue;
-		atomic_store(&channel->look_again, true);
-		engine_wake(channel->engine);
+	case OUTSIDE:
+		DL_DELETE(channel->outside, op);
+		return;
+	case WAITS:
+		DL_DELETE(channel->waiting, op);
+		break;
+	case WRITES:
+		break;
 	}
+	channel->nr_entered--;
+	tell(channel, range_unlock(channel->disk->ranges, &op->range));
 }
 
 static void finish(struct op *op, int err)
@@ -274,35 +300,46 @@ static void begin(struct op *op)
 		step(op);
 }
 
-/* Those that have got their range now; true: some have. */
+static void begin_granted(struct serve_channel *channel)
+{
+	struct range *range;
+
+	while ((range = range_granted(channel->disk->ranges, channel->lane))) {
+		struct op *op = container_of(range, struct op, range);
+
+		DL_DELETE(channel->waiting, op);
+		op->place = WRITES;
+		begin(op);
+	}
+}
+
+/* Those that have their range now; true: some have. */
 static bool begin_waiting(struct serve_channel *channel)
 {
-	struct op *op, *next;
 	bool any = false;
 
-	while (atomic_load(&channel->look_again)) {
-		atomic_store(&channel->look_again, false);
-		DL_FOREACH_SAFE(channel->waiting, op, next) {
-			if (channel->nr_locked == SERVE_MAX_WRITES)
-				break;
-			if (!lock(op))
-				continue;
-			DL_DELETE(channel->waiting, op);
+	while (atomic_load(&channel->granted)) {
+		atomic_store(&channel->granted, false);
+		begin_granted(channel);
+		any = true;
+	}
+	while (channel->outside && channel->nr_entered < SERVE_MAX_WRITES) {
+		struct op *op = channel->outside;
+
+		DL_DELETE(channel->outside, op);
+		if (enter(op))
 			begin(op);
-			any = true;
-		}
+		any = true;
 	}
 	return any;
 }
 
 void serve_end_waiting(struct serve_channel *channel)
 {
-	struct op *op, *next;
-
-	DL_FOREACH_SAFE(channel->waiting, op, next) {
-		DL_DELETE(channel->waiting, op);
-		finish(op, -ESHUTDOWN);
-	}
+	while (channel->outside)
+		finish(channel->outside, -ESHUTDOWN);
+	while (channel->waiting)
+		finish(channel->waiting, -ESHUTDOWN);
 }
 
 void serve_submit(struct serve_channel *channel, struct nbd_command *command)
@@ -328,8 +365,6 @@ void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 		block_status(op);
 	else if (reads || lock(op))
 		step(op);
-	else
-		DL_APPEND(channel->waiting, op);
 }
 
 bool serve_work(struct serve_channel *channel)

@@ -10,8 +10,11 @@
 #include "worker/disk.h"
 #include "worker/range.h"
 
-/* Of one channel: that what is looked through for each write stays short. */
-#define SERVE_MAX_WRITES 128u
+/* Of one channel in the table of ranges: that what is looked through for each write
+ * stays short.  No fewer than a client may have at a time, so that one whose writes
+ * all wait for each other does not keep its neighbours out for long. */
+#define SERVE_MAX_WRITES 256u
+_Static_assert(SERVE_MAX_WRITES >= NBD_MAX_COMMANDS, "one client's fit");
 
 struct op;
 
@@ -35,12 +38,13 @@ struct serve_channel {
 	struct xd_channel *top;
 	unsigned int lane;
 	unsigned int nr_ops; /* under way */
-	unsigned int nr_locked; /* that have their range */
-	struct op *waiting; /* that have not */
-	_Atomic(bool) look_again; /* a range was given back: said by any lane */
+	unsigned int nr_entered; /* of them, in the table of ranges */
+	struct op *waiting; /* in it, for their range */
+	struct op *outside; /* for room in it */
+	_Atomic(bool) granted; /* some have theirs: said by any lane */
 };
 
-/* Those that wait for a range fail. */
+/* Those that wait for their range fail. */
 void serve_end_waiting(struct serve_channel *channel);
 
 #endif

@@ -33,12 +33,19 @@ static void run_stack(struct io_lane *lane)
 		 lane->unkicked);
 }
 
-static void retry_ranges(struct io_lane *lane)
+static void look_at_ranges(struct io_lane *lane)
 {
-	struct io_list waiting = io_take_all(&lane->want_range);
+	struct io_disk *disk = lane->disk;
+	struct io_list waiting;
+	struct range *range;
 	struct io *io;
 
-	lane->retry_ranges = false;
+	lane->look_at_ranges = false;
+	while ((range = range_granted(disk->ranges, lane->index)))
+		io_has_range(container_of(range, struct io, range));
+	if (!lane->want_begun.first || atomic_load(&disk->nr_begun))
+		return;
+	waiting = io_take_all(&lane->want_begun);
 	while ((io = io_pop(&waiting)))
 		io_advance(io);
 }
@@ -52,7 +59,7 @@ static void wake_others(struct io_lane *lane)
 		if (!(mask & 1))
 			continue;
 		if (i == lane->index)
-			lane->retry_ranges = true;
+			lane->look_at_ranges = true;
 		else
 			io_poke(lane->disk->lanes[i]);
 	}
@@ -91,7 +98,7 @@ bool io_pump(struct io_lane *lane)
 	/* Looked at before the flag's cost: a locked exchange. */
 	if (atomic_load_explicit(&lane->poked, memory_order_relaxed) &&
 	    atomic_exchange(&lane->poked, false))
-		lane->retry_ranges = true;
+		lane->look_at_ranges = true;
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken)) {
 		for (unsigned int i = 0; i < lane->nr_rings; i++)
 			if (may_take(lane->rings[i]))
@@ -99,8 +106,8 @@ bool io_pump(struct io_lane *lane)
 		if (has_clients(lane))
 			take_clients(lane);
 		hold_pump(lane);
-		if (lane->retry_ranges)
-			retry_ranges(lane);
+		if (lane->look_at_ranges)
+			look_at_ranges(lane);
 		guest_retry_buffers(lane);
 	}
 	run_stack(lane);
@@ -119,7 +126,7 @@ bool io_pump(struct io_lane *lane)
 		    (may_take(ring) && ring_pending(&ring->ring)))
 			more = true;
 	}
-	return more || lane->again || lane->retry_ranges ||
+	return more || lane->again || lane->look_at_ranges ||
 	       lane->copying.first || lane->clients.pieces.first ||
 	       lane->unkicked;
 }

@@ -10,7 +10,9 @@
  *
  *   LIST       lane.copying      the batch of grant copies
  *   DRAIN      ring.draining     all others of this ring to be answered
- *   LOCK       lane.want_range   an overlapping write to be answered
+ *   LOCK       the table         overlapping writes that came earlier to be
+ *                                answered (range.h)
+ *              lane.want_begun   those that had begun, in the life before
  *   PREFLUSH   flush.*           see flush.c
  *   DATA       lane.want_buffer  memory
  *              lane.copying      data from or to the guest
@@ -21,8 +23,9 @@
  *   (answer)   ring.answers, clients.answers   the end of the round
  *
  * Nothing waits for a later list while it keeps others from leaving an earlier
- * one, so nothing waits for ever: who drains holds no range, who waits for
- * memory or a flush waits for none that waits for a range.
+ * one, so nothing waits for ever: who drains is not in the table, who waits there
+ * waits for those that came earlier, and who waits for memory or a flush has its
+ * range, and waits for none that has not.
  *
  * What is done here is the same for all.  Where requests come from, how their
  * data gets to this process and away, and how they are answered is the asker's:
@@ -91,29 +94,39 @@ void io_begun_again(struct io *io)
 		io_poke(disk->lanes[i]);
 }
 
-static bool step_lock(struct io *io)
+static void locked(struct io *io)
 {
-	struct io_lane *lane = io->lane;
-
-	/* What had begun goes first: a read may have seen it already. */
-	if (!io->begun && atomic_load(&lane->disk->nr_begun)) {
-		io_append(&lane->want_range, io);
-		return false;
-	}
-	io->range.start = io->offset;
-	io->range.end = io->offset + io->length;
-	io->locked = range_lock(lane->disk->ranges, &io->range, lane->index);
-	if (!io->locked) {
-		io_append(&lane->want_range, io);
-		return false;
-	}
+	io->locked = true;
 	CRASH_POINT(range_locked);
 	if (!io->client)
 		guest_begin(io);
 	CRASH_POINT(begun);
 	if (io->begun)
 		io_begun_again(io);
+}
+
+static bool step_lock(struct io *io)
+{
+	struct io_lane *lane = io->lane;
+
+	/* What had begun goes first: a read may have seen it already. */
+	if (!io->begun && atomic_load(&lane->disk->nr_begun)) {
+		io_append(&lane->want_begun, io);
+		return false;
+	}
+	io->range.start = io->offset;
+	io->range.end = io->offset + io->length;
+	io->entered = true;
+	if (!range_lock(lane->disk->ranges, &io->range, lane->index))
+		return false;
+	locked(io);
 	return true;
+}
+
+void io_has_range(struct io *io)
+{
+	locked(io);
+	io_step_done(io);
 }
 
 static bool step_flush(struct io *io)

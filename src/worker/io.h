@@ -80,7 +80,8 @@ struct io {
 	uint8_t op; /* enum xd_op of the data step */
 	uint8_t flags; /* of the data step, XD_...: a client's, else 0 */
 	bool client; /* an NBD client's, not a guest's */
-	bool locked; /* range is in the table */
+	bool entered; /* range is in the table */
+	bool locked; /* ... and is its own */
 	bool held; /* waits for an error to pass, or is being tried again */
 	bool begun; /* had its range when a worker died; has not got it back
 		     * yet */
@@ -177,9 +178,9 @@ struct io_lane {
 	struct buffer_arena *arena;
 	struct grant_batch *batch;
 	struct io_list copying; /* in the batch */
-	struct io_list want_range;
+	struct io_list want_begun;
 	struct io_list want_buffer;
-	bool retry_ranges;
+	bool look_at_ranges;
 	bool again; /* the end of this round has made work for another one */
 	bool gives_back; /* pages of the guest, if this sleep is not disturbed */
 	bool unkicked; /* submitted since the last stack_kick() */
@@ -249,6 +250,8 @@ void io_next_piece(struct io *io);
 /* The data step has ended; err: 0 or -errno. */
 void io_data_end(struct io *io, int err);
 
+/* It has waited for its range, and has it. */
+void io_has_range(struct io *io);
 /* Of io.begun: it has its range again, or no need of it. */
 void io_begun_again(struct io *io);
 
@@ -264,9 +267,9 @@ static inline void io_settle(struct io *io)
 
 static inline void io_unlock(struct io *io)
 {
-	if (!io->locked)
+	if (!io->entered)
 		return;
-	io->locked = false;
+	io->entered = io->locked = false;
 	io->lane->wake |= range_unlock(io->lane->disk->ranges, &io->range);
 }
 

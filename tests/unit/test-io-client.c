@@ -197,6 +197,30 @@ static void test_guest_waits(void **state)
 	assert_int_equal(fix_status(2), 0);
 }
 
+/* However much the guest writes, a client's discard of much gets its turn. */
+static void test_order_of_arrival(void **state)
+{
+	struct asked *discard;
+
+	(void)state;
+	guest_writes(1, 0, 0x11);
+	discard = ask(XD_DISCARD, IO_STEP(IO_LOCK) | IO_STEP(IO_DATA), 0,
+		      1u << 20);
+	guest_writes(2, 65536, 0x22);
+	assert_int_equal(fix.nr_queue, 1);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(1), 0);
+	guest_writes(3, 0, 0x33);
+	assert_int_equal(fix.nr_queue, 1);
+	fix_complete(0, 0);
+	assert_true(discard->answered);
+	assert_int_equal(fix.nr_queue, 2);
+	fix_complete(0, 0);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix_status(3), 0);
+}
+
 static void test_client_waits(void **state)
 {
 	struct asked *write, *other;
@@ -317,11 +341,17 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(test_data),	 TEST(test_pieces),
-		TEST(test_guest_waits),	 TEST(test_client_waits),
-		TEST(test_flush_shared), TEST(test_poison),
-		TEST(test_held),	 TEST(test_reported),
-		TEST(test_not_in_log),	 TEST(test_share),
+		TEST(test_data),
+		TEST(test_pieces),
+		TEST(test_guest_waits),
+		TEST(test_client_waits),
+		TEST(test_order_of_arrival),
+		TEST(test_flush_shared),
+		TEST(test_poison),
+		TEST(test_held),
+		TEST(test_reported),
+		TEST(test_not_in_log),
+		TEST(test_share),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,7 +155,7 @@ static void begin_again(void)
 	clients_park(&fix.lane, &parked);
 	memset(&fix.lane.clients, 0, sizeof(fix.lane.clients));
 	memset(&fix.lane.hold, 0, sizeof(fix.lane.hold));
-	memset(&fix.lane.want_range, 0, sizeof(fix.lane.want_range));
+	memset(&fix.lane.want_begun, 0, sizeof(fix.lane.want_begun));
 	atomic_store(&fix.disk.stop, false);
 	clients_init(&fix.lane);
 	while ((client = clients_pop(&parked)))

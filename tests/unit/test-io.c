@@ -280,6 +280,32 @@ static void test_overlap(void **state)
 	assert_int_equal(fix_count(FIX_RESPONSE), 5);
 }
 
+/* What overlaps one that waits does not overtake it, and what does not overlap goes
+ * on. */
+static void test_order_of_arrival(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_discard(2, 0, 1024);
+	fix_run();
+	fix_rw(WRITE, 3, 512, 20, 1);
+	fix_rw(WRITE, 4, 1024, 30, 1);
+	fix_rw(READ, 5, 512, 40, 1);
+	fix_run();
+	assert_int_equal(fix.nr_queue, 3); /* 1, 4 and 5 */
+	fix_complete(1, 0);
+	fix_complete(1, 0);
+	assert_int_equal(fix_responses(4) + fix_responses(5), 2);
+	fix_complete(0, 0);
+	assert_int_equal(fix.nr_queue, 1);
+	assert_int_equal(fix.queue[0]->op, XD_DISCARD);
+	fix_complete(0, 0);
+	assert_int_equal(fix_status(2), 0);
+	assert_int_equal(fix.nr_queue, 1);
+	complete_all();
+	assert_int_equal(fix_status(3), 0);
+}
+
 static void test_barrier(void **state)
 {
 	(void)state;
@@ -703,6 +729,7 @@ int main(void)
 		IO_TEST(test_discard),
 		IO_TEST(test_overrun),
 		IO_TEST(test_overlap),
+		IO_TEST(test_order_of_arrival),
 		IO_TEST(test_barrier),
 		IO_TEST(test_bad_barrier),
 		IO_TEST(test_flush),
