@@ -31,7 +31,8 @@
  * Each page is mapped by itself, read and write, at the first request that names it.
  * A reference that cannot be mapped so (it is wrong, read-only, of a part of a page, or
  * Xen has no room) is left to grant copy.  That costs a call for nothing, and a line
- * in libxengnttab's log, so after GRANT_KEEP_FAILURES of them no more is tried.
+ * in libxengnttab's log, so after GRANT_KEEP_FAILURES of them no more is tried, until
+ * pages are given back, which makes room: a guest cannot have that too often.
  *
  * Open addressing with linear probing, half full at most.  Behind one that is taken out
  * others are moved up, so that there is no gap between where a reference belongs and
@@ -179,9 +180,13 @@ void grant_keep_idle(struct grant_keep *keep, uint64_t now)
 		keep->look_at = now + LOOK_NS;
 		keep->give_at = 0;
 	}
-	if (now >= keep->give_at)
-		keep->give_at = give_some(keep) ? now + GIVE_BACK_NS :
-						  UINT64_MAX;
+	if (now < keep->give_at)
+		return;
+	keep->give_at = UINT64_MAX;
+	if (give_some(keep)) {
+		keep->failures = 0;
+		keep->give_at = now + GIVE_BACK_NS;
+	}
 }
 
 uint64_t grant_keep_next(const struct grant_keep *keep)

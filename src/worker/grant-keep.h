@@ -12,7 +12,7 @@
 
 /* Pages that one lane keeps, at most. */
 #define GRANT_KEEP_MAX 512u
-/* Maps that may fail in one lane, while it has this guest's rings. */
+/* Maps that may fail in one lane until pages of this guest are given back. */
 #define GRANT_KEEP_FAILURES 8u
 
 struct grant;

@@ -185,6 +185,23 @@ static void not_before_a_minute(void **state)
 	grant_keep_free(*state);
 }
 
+/* Xen has had no room, and has some now. */
+static void failures_are_counted_anew(void **state)
+{
+	assert_true(keeps(*state, 1));
+	dev.failing = UINT32_MAX;
+	for (uint32_t i = 100; i < 200; i++)
+		assert_false(keeps(*state, i));
+	dev.failing = 0;
+	(void)idle(*state, SECOND, 50 * SECOND);
+	assert_int_equal(dev.unmaps, 0);
+	assert_false(keeps(*state, 100));
+	(void)idle(*state, 50 * SECOND, 200 * SECOND);
+	assert_int_equal(dev.unmaps, 1);
+	assert_true(keeps(*state, 100));
+	grant_keep_free(*state);
+}
+
 /* A sleeping lane is woken a few times, not again and again. */
 static void it_keeps_nobody_busy(void **state)
 {
@@ -256,6 +273,7 @@ int main(void)
 		cmocka_unit_test_setup(nothing_kept_nothing_to_do, setup),
 		cmocka_unit_test_setup(unused_for_a_minute, setup),
 		cmocka_unit_test_setup(not_before_a_minute, setup),
+		cmocka_unit_test_setup(failures_are_counted_anew, setup),
 		cmocka_unit_test_setup(it_keeps_nobody_busy, setup),
 		cmocka_unit_test_setup(model_of_use, setup),
 	};
