@@ -144,3 +144,42 @@ done
 ended_well "the guest has noticed nothing"
 ok "... and has what it has written" says "read 0 1M = 0x42" cat "$tmp/out"
 ok "detach" toolstack detach "$d" xvdb
+
+# --- ... because its request waits -----------------------------------------------
+waits() # NAME; the guest has read, and was told something that waits
+{
+	ok "$1" eventually 20 says '"paused"' xendisk --json list
+	ok "... and pages that it does not use are unmapped" eventually 30 no_more
+	ok "a forced detach" toolstack detach "$d" xvdb --force
+	exec 8>&-
+	kill "$script" 2>/dev/null || :
+	wait "$script" 2>/dev/null || :
+}
+works()
+{
+	meet "$d" --persistent
+	rings=$(mapped)
+	tell "write 0 1M 0x43" "read 0 1M"
+	ok "a guest works" eventually 10 grep -q 'read 0 1M' "$tmp/out"
+}
+daemon_stop
+printf 'persistent-grants = yes\nmem-limit = "4M"\n' > "$tmp/xendiskd.conf"
+XENDISKD=$top_builddir/tests/faults/xendiskd daemon_start
+ok "attach memory" toolstack attach "$d" xvdb 'mem(64M)'
+works
+for i in 1 2 3 4; do tell "write ${i}6M 1M 0x44"; done
+waits "there is no more of it: the lane holds a request"
+
+if command -v nbdkit > /dev/null && [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
+	nbdkit -f -U "$tmp/sock" memory 8M & server=$!
+	cleanup_pids+=("$server")
+	eventually 20 listens "$tmp/sock"
+	ok "attach a server" toolstack attach "$d" xvdb "nbd(\"nbd+unix:///?socket=$tmp/sock\")"
+	works
+	kill -9 "$server"
+	wait "$server" 2>/dev/null || :
+	tell "read 0 4096"
+	waits "it is away: the backend has a request"
+else
+	skipped "a server that is away" "nbdkit is not there"
+fi

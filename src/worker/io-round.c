@@ -17,6 +17,8 @@
 
 /* A lane that has had nothing to do for this long gives its memory back. */
 #define IDLE_NS (2 * 1000000000ull)
+/* ... and whose stack has had nothing to say for so long is not in its way. */
+#define WAIT_NS (200 * 1000000ull)
 
 /* The stack works until it has nothing to do at once. */
 static void run_stack(struct io_lane *lane)
@@ -165,21 +167,17 @@ bool io_arm(struct io_lane *lane)
 	return more;
 }
 
-/* Nothing waits for a time. */
-static uint64_t idle_ns(struct io_lane *lane)
+/* Until pages of the guest are to be given back.  Not beside what the stack is doing,
+ * unless that seems to wait as well, as for a server that is away. */
+static uint64_t give_back_ns(const struct io_lane *lane)
 {
-	uint64_t ns = buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
-	uint64_t give_back;
+	uint64_t ns = grant_batch_idle_ns(lane->batch);
 
-	/* Not beside what the stack is doing. */
-	if (lane->submitted > 0)
-		return ns;
-	give_back = grant_batch_idle_ns(lane->batch);
-	lane->gives_back = give_back < ns;
-	return MIN(give_back, ns);
+	return lane->submitted > 0 ? MAX(ns, WAIT_NS) : ns;
 }
 
-uint64_t io_sleep_ns(struct io_lane *lane)
+/* How long the lane may sleep when it has no pages to give back. */
+static uint64_t sleep_ns(struct io_lane *lane)
 {
 	const struct io_disk *disk = lane->disk;
 	uint64_t at = flush_next(lane);
@@ -188,11 +186,19 @@ uint64_t io_sleep_ns(struct io_lane *lane)
 	/* At the end what is held is not tried any more. */
 	if (!atomic_load(&disk->stop) && !atomic_load(&disk->broken))
 		at = MIN(MIN(at, hold_next(lane)), lane->look_at);
-	lane->gives_back = false;
 	if (at == UINT64_MAX)
-		return idle_ns(lane);
+		return buffer_is_trimmed(lane->arena) ? UINT64_MAX : IDLE_NS;
 	now = now_ns();
 	return at > now ? at - now : 0;
+}
+
+uint64_t io_sleep_ns(struct io_lane *lane)
+{
+	uint64_t ns = sleep_ns(lane);
+	uint64_t give_back = give_back_ns(lane);
+
+	lane->gives_back = give_back < ns;
+	return MIN(give_back, ns);
 }
 
 void io_idle(struct io_lane *lane)

@@ -610,15 +610,22 @@ static void test_other_error(void **state)
 	assert_int_equal(fix_status(2), -1);
 }
 
-/* First the lane's own memory, then the guest's pages that are mapped and not used; never
- * beside a request. */
+/* First the lane's own memory, then the guest's pages that are mapped and not used;
+ * beside a request not before that takes long, or if it is held. */
 static void test_idle(void **state)
 {
 	(void)state;
 	fix_rw(WRITE, 1, 0, 10, 1);
 	fix_run();
 	fix.idle_ns = 1;
-	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
+	assert_int_equal(io_sleep_ns(&fix.lane), 200000000);
+	fix.idle_ns = 300000000;
+	assert_int_equal(io_sleep_ns(&fix.lane), 300000000);
+	fix.idle_ns = 1;
+	fix_complete(0, -ENOSPC);
+	assert_int_equal(io_sleep_ns(&fix.lane), 1);
+	while (fix.nr_queue == 0)
+		fix_run();
 	complete_all();
 	fix.idle_ns = 30000000000;
 	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
