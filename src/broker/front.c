@@ -25,6 +25,7 @@
 #include "broker/users.h"
 #include "common/log.h"
 #include "common/msg.h"
+#include "common/serve.h"
 #include "common/util.h"
 
 #define AGAIN_S	 1
@@ -33,7 +34,6 @@
 #define MOST_AT_A_TIME 65536
 /* In front of what it has to say. */
 #define PREFIX "xendisk: serve: "
-#define SERVES "serves" /* serve/serve.h */
 
 struct front {
 	struct broker *broker;
@@ -78,7 +78,7 @@ static const char *sentence(const struct front *front)
 /* True: the front may be gone. */
 static bool take_line(struct front *front)
 {
-	if (strcmp(front->line, SERVES) == 0) {
+	if (strcmp(front->line, SERVE_READY) == 0) {
 		front->line[0] = '\0';
 		tell(front, 0, NULL);
 		return true;

@@ -32,6 +32,7 @@
 #include "common/confine.h"
 #include "common/log.h"
 #include "common/msg.h"
+#include "common/serve.h"
 #include "common/tcp.h"
 #include "common/util.h"
 #include "serve/complain.h"

@@ -6,9 +6,6 @@
 #ifndef XENDISK_SERVE_SERVE_H
 #define XENDISK_SERVE_SERVE_H
 
-/* What it says with --isolate when it serves: a line. */
-#define SERVE_READY "serves"
-
 /* What follows --serve; xendisk has checked it.  config "": the usual one, if it is
  * there.  Returns the exit status. */
 int serve_main(int argc, char **argv, const char *backend_dir,
