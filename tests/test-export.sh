@@ -339,6 +339,9 @@ if command -v psktool > /dev/null; then
 	ok "keys that are not there" fails 1 "export: .*no.psk: No such file" \
 		xendisk export "$d" xvdb --name secret --tcp $tls --tls-psk "$tmp/no.psk"
 	ok "... leave nothing" fails 1 '' exported secret
+	{ cat "$tmp/keys.psk"; head -c 65536 /dev/zero; } > "$tmp/large.psk"
+	ok "too many of them" fails 1 'export: .*large.psk: File too large' \
+		xendisk export "$d" xvdb --name secret --tcp $tls --tls-psk "$tmp/large.psk"
 	ok "TLS without TCP" fails 2 'export: --tls-psk: only with --tcp' \
 		xendisk export "$d" xvdb --tls-psk "$tmp/keys.psk"
 	ok "keys and certificates" fails 2 'export: --tls-certs or --tls-psk, not both' \

@@ -13,10 +13,20 @@ chmod 711 "$tmp"
 keys() { psktool -u alice -p "$1" >/dev/null 2>&1 && chmod 644 "$1"; }
 keys "$tmp/keys.psk"
 keys "$tmp/other.psk"
+# Of as many bytes as there may be, and of one more.
+filled()
+{
+	cat "$tmp/keys.psk"
+	printf '#%*s' $(($1 - 1 - $(stat -c %s "$tmp/keys.psk"))) ''
+}
+filled 65536 > "$tmp/full.psk"
+filled 65537 > "$tmp/large.psk"
 cat > "$tmp/xendiskd.conf" <<END
 credentials "good" { psk = "$tmp/keys.psk" user = "alice" }
 credentials "bad" { psk = "$tmp/other.psk" user = "alice" }
 credentials "gone" { psk = "$tmp/no.psk" user = "alice" }
+credentials "full" { psk = "$tmp/full.psk" user = "alice" }
+credentials "large" { psk = "$tmp/large.psk" user = "alice" }
 disk "secret" { expr = "nbd(\"nbds+unix:///?socket=$sock\", credentials=good, fence=0s)" }
 END
 
@@ -58,6 +68,9 @@ ok "... and the request is done when it has it again" request_done
 detach
 ok "a wrong key is refused" refused "handshake\|TLS\|gnutls" "$(tls bad)"
 ok "a file of keys that is not there" refused "no.psk" "$(tls gone)"
+ok "one that is too large" refused "large.psk: File too large" "$(tls large)"
+ok "... and one that is not" attach "$(tls full)"
+detach
 ok "credentials that are not there" \
 	refused 'no credentials "none" in the configuration' "$(tls none)"
 ok "TLS without credentials" refused "needs credentials" \
