@@ -112,6 +112,16 @@ static void republish(struct io_ring *ring)
 	}
 }
 
+/* Has begun, says the log, and has no range: none to get back that others are to wait
+ * for.  No worker writes that. */
+static void doubt_begun(struct guest_io *guest)
+{
+	struct io *io = &guest->io;
+
+	if (io->begun && !(io->steps & IO_STEP(IO_LOCK)))
+		io_begun_again(io);
+}
+
 /* A request that has killed worker after worker is not tried for ever. */
 static void give_up(struct guest_io *guest)
 {
@@ -143,6 +153,7 @@ void io_ring_recover(struct io_ring *ring)
 		guest->recovered = true;
 		guest->taken_ns = now;
 		guest_judge(guest);
+		doubt_begun(guest);
 		if (ring->log.entries[guest->entry].tries >=
 			    INFLIGHT_MAX_TRIES &&
 		    guest->io.steps)

@@ -690,6 +690,23 @@ static void test_poison_request(void **state)
 	assert_int_equal(fix_count(FIX_RESPONSE), 2);
 }
 
+/* No worker says that of a request without a range: nobody waits for one. */
+static void test_begun_without_a_range(void **state)
+{
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_rw(READ, 2, 0, 10, 1);
+	fix_run();
+	inflight_ring(fix.log, 0).entries[0].begun = 1;
+	inflight_ring(fix.log, 0).entries[1].begun = 1;
+	fix_rw(WRITE, 3, 80, 11, 1); /* nobody has taken it yet */
+	fix_die_and_recover();
+	assert_int_equal(fix.nr_queue, 3);
+	complete_all();
+	for (uint64_t id = 1; id <= 3; id++)
+		assert_int_equal(fix_status(id), 0);
+}
+
 /* One with data, which has its range, and which the operator wants unanswered: it keeps
  * nobody else from being answered.  When the loss is accepted it is done as a whole. */
 static void test_poison_flush_held(void **state)
@@ -755,6 +772,7 @@ int main(void)
 		IO_TEST(test_idle),
 		IO_TEST(test_recovery),
 		IO_TEST(test_poison_request),
+		IO_TEST(test_begun_without_a_range),
 		IO_TEST(test_poison_flush_held),
 	};
 
