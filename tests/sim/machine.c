@@ -126,6 +126,20 @@ static void redirect(const char *dir)
 	close(fd);
 }
 
+/* It goes with the machine that was not to be. */
+static void show_log(const char *dir)
+{
+	char path[PATH_MAX], line[512];
+	FILE *log;
+
+	snprintf(path, sizeof(path), "%s/xenstored.log", dir);
+	log = fopen(path, "re");
+	while (log && fgets(line, sizeof(line), log))
+		fprintf(stderr, "xensim: xenstored: %s", line);
+	if (log)
+		fclose(log);
+}
+
 static void exec_xenstored(const char *dir, const char *program, uint32_t port)
 {
 	char value[PATH_MAX];
@@ -185,8 +199,8 @@ static int start_xenstored(const char *dir, uint32_t port, pid_t *ret_pid,
 	*ret_xs = wait_for_store(pid);
 	if (*ret_xs)
 		return 0;
-	fprintf(stderr, "xensim: %s does not answer, see %s/xenstored.log\n",
-		program, dir);
+	show_log(dir);
+	fprintf(stderr, "xensim: %s does not answer\n", program);
 	return -EIO;
 }
 

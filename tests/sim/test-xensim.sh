@@ -28,6 +28,9 @@ ok "the first still runs" "$xensim" domain list
 ok "dom0 reads the domain" test "$(xenstore-read /local/domain/5/name)" = one
 ok "env for a domain gives its identity" \
 	test "$(eval "$("$xensim" env 5)" && xenstore-read domid)" = 5
+no_store() { XENSIM_XENSTORED=/bin/ls "$xensim" start; }
+ok "a xenstored that does not start: what it said" \
+	fails 1 "^xensim: xenstored: .*unrecognized option" no_store
 ok "an id in use is refused" fails 1 "File exists" domain 5
 
 # --- What run returns, and leaves -------------------------------------------------
