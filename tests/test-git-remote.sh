@@ -181,6 +181,10 @@ if [ "$(id -u)" = 0 ]; then
 	END
 	chmod 755 "$tmp/program"
 	told() { grep -qx "$1" "$theirs/told"; }
+	# Root's home is nobody else's to look into.
+	mkdir -m 700 "$tmp/root"
+	at_root_home() { HOME=$tmp/root XDG_CONFIG_HOME=$tmp/root/.config "$git_tool" "$@"; }
+	ok "root in somebody's repository, from his own home" at_root_home create "$theirs" other --size 1M
 	ok "root in somebody's repository: push" xgit push "$theirs" "$tmp/theirs-hub.git" web
 	ok "... and pull" xgit pull "$theirs" "$tmp/theirs-hub.git" web
 	ok "... all of it is the owner's" eval '! find "$theirs" "$tmp/theirs-hub.git" ! -user 54321 | grep .'

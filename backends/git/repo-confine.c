@@ -4,6 +4,7 @@
 #include "repo-confine.h"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -26,6 +27,16 @@ static const char *const readable[] = {
 };
 static const char *const writable[] = { "/dev/null" };
 
+/* Git's settings are in one's home, and libgit2 gives up where it may not look, as in
+ * root's. */
+static void leave_home(void)
+{
+	const struct passwd *who = getpwuid(geteuid());
+
+	(void)setenv("HOME", who ? who->pw_dir : "/nonexistent", 1);
+	(void)unsetenv("XDG_CONFIG_HOME");
+}
+
 int repo_become_owner(int dir, char *ret_why)
 {
 	const struct rlimit none = { 0, 0 };
@@ -39,6 +50,8 @@ int repo_become_owner(int dir, char *ret_why)
 	if (geteuid() != 0)
 		return 0;
 	r = confine_become(st.st_uid, st.st_gid);
+	if (r == 0 && st.st_uid != 0)
+		leave_home();
 	return r < 0 ? why(ret_why, r,
 			   "becoming user %u, the repository's owner: %s",
 			   (unsigned int)st.st_uid, strerror(-r)) :
