@@ -124,6 +124,38 @@ for death in worker broker both; do
 	ok "... leaves nothing on top" eventually 5 is_empty
 done
 
+# ... and after its domain has ended while there was no daemon, unless somebody else has
+# the file by then.
+attach_top() { toolstack attach "$1" xvdb "cow($tmp/gold.img, raw($tmp/top.img))"; }
+ends() # killed or stopped; destroyed, or only killed: who removes the directory?
+{
+	ended=$(domain)
+	ok "attach cow on a file" attach_top "$ended"
+	ok "write" guest "$ended" xvdb script <<< "write 0 1M 0x11"
+	if [ "$1" = killed ]; then kill_daemon; else daemon_stop; fi
+	"$xensim" domain "$2" "$ended" > /dev/null 2>&1 || :
+}
+for how in "killed destroy" "stopped destroy" "killed kill" "stopped kill"; do
+	# shellcheck disable=SC2086  # two words
+	ends $how
+	ok "a domain ends without a daemon ($how)" is_written
+	daemon_start
+	ok "... leaves nothing on top" eventually 5 is_empty
+done
+ends killed destroy
+exec 7<> "$tmp/top.img"
+daemon_start
+sleep 1.5
+ok "it is left to who has it open" is_written
+exec 7<&-
+ends killed destroy
+mv "$tmp/top.img" "$tmp/moved.img"
+cp "$tmp/moved.img" "$tmp/top.img"
+daemon_start
+sleep 1.5
+ok "another file of that name is left alone" is_written
+rm "$tmp/moved.img"
+
 # --- Another configuration ---------------------------------------------------------
 # A disk that is attached stays what it is; so its memory is not lost.
 configure()

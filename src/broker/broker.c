@@ -28,6 +28,7 @@
 #include "broker/node.h"
 #include "broker/nursery.h"
 #include "broker/notify.h"
+#include "broker/opener.h"
 #include "broker/poison.h"
 #include "broker/registry.h"
 #include "broker/rundir.h"
@@ -245,6 +246,11 @@ static void stop_registry(struct broker *broker)
 	registry_free(broker->registry);
 }
 
+static void empty_left(void *ctx, const char *line)
+{
+	opener_empty_left(ctx, line);
+}
+
 static int start_keep(struct broker *broker)
 {
 	int r = keep_new(&broker->keep, broker->options.run_dir,
@@ -257,6 +263,8 @@ static int start_keep(struct broker *broker)
 	else if (r < 0)
 		log_error("kept state in %s/keep: %s", broker->options.run_dir,
 			  strerror(-r));
+	else
+		keep_on_left(broker->keep, empty_left, broker);
 	return r;
 }
 

@@ -68,13 +68,18 @@ static void reopened(void *ctx, struct errand_result *results)
 }
 
 /* ... and what a guest wrote must not be there after a detach, whoever the
- * broker is by then.  Without the file only this one knows. */
+ * broker is by then, or if there is none: then the next one finds the file by its
+ * name.  Without these notes only this one knows. */
 static void note_use(struct host *host, struct grant *grant)
 {
+	cleanup_free char *name = NULL;
 	bool kept;
 	int fd;
 
 	if (grant->temporary && !grant->in_use) {
+		name = opener_name(grant->fd, grant->path);
+		if (name)
+			keep_note_scratch(host->broker->keep, &host->id, name);
 		fd = keep_file(host->broker->keep, &host->id, MSG_LAYER_NONE,
 			       USED, XD_KEEP_STATE, 1, 0, &kept);
 		if (fd >= 0)
@@ -269,6 +274,9 @@ void host_files_end(struct host *host)
 
 void host_files_discard(struct host *host)
 {
+	if (has_grants(host))
+		keep_forget_scratch(host->broker->keep, host->id.domid,
+				    host->id.devid);
 	for (size_t i = 0; i < host->nr_grants; i++)
 		if (host->grants[i].temporary && host->grants[i].in_use)
 			opener_empty(host->broker, host->grants[i].fd);

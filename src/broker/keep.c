@@ -17,9 +17,10 @@
 
 #define SHM_DIR	      "/dev/shm/xendiskd"
 #define ID_FILE	      "id"
+#define SCRATCH_FILE  "scratch"
 #define NAME_MAX_ID   40 /* "DOMID-DEVID.id" and more */
 #define FILE_NAME_MAX (40 + KEEP_NAME_MAX)
-#define OWNER_MAX     (MSG_EXPR_MAX + 256)
+#define TEXT_MAX      (MSG_EXPR_MAX + 256)
 
 /* The files of a disk, so that nobody has to look through all disks' folders
  * for them: what there was at the start, and what has been made since. */
@@ -41,6 +42,8 @@ struct keep {
 	char *pages_path; /* of the second */
 	uint64_t limit;
 	uint64_t charged;
+	void (*left)(void *ctx, const char *line); /* or NULL */
+	void *left_ctx;
 };
 
 /* "5-51728.": how the names of a disk's files begin. */
@@ -220,8 +223,47 @@ static int each_file(struct keep *keep, file_fn fn, void *ctx)
 	return 0;
 }
 
+static char *read_text(int dir, const char *name)
+{
+	cleanup_close int fd =
+		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_free char *text = NULL;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > TEXT_MAX)
+		return NULL;
+	text = calloc(1, (size_t)st.st_size + 1);
+	if (!text || pread_all(fd, text, (size_t)st.st_size, 0) < 0)
+		return NULL;
+	return TAKE_PTR(text);
+}
+
+static bool is_scratch_note(const char *name)
+{
+	const char *dot = strchr(name, '.');
+
+	return dot && strcmp(dot + 1, SCRATCH_FILE) == 0;
+}
+
+/* A disk's file goes; of what is temporary it says what was left. */
+static void remove_kept(struct keep *keep, int dir, const char *name)
+{
+	cleanup_free char *text = NULL;
+	char *rest, *line;
+
+	if (keep->left && dir == keep->dirs[XD_KEEP_STATE] &&
+	    is_scratch_note(name))
+		text = read_text(dir, name);
+	(void)unlinkat(dir, name, 0);
+	rest = text;
+	while (rest && (line = strsep(&rest, "\n")))
+		if (*line)
+			keep->left(keep->left_ctx, line);
+}
+
 /* A walk over the files whose names begin with prefix. */
 struct walk {
+	struct keep *keep;
 	char prefix[32];
 	int only; /* count_file(): this folder; -1: both */
 	uint64_t bytes;
@@ -235,8 +277,10 @@ static bool of_disk(const struct walk *walk, const char *name)
 
 static void remove_file(void *ctx, int dir, const char *name)
 {
-	if (of_disk(ctx, name))
-		(void)unlinkat(dir, name, 0);
+	const struct walk *walk = ctx;
+
+	if (of_disk(walk, name))
+		remove_kept(walk->keep, dir, name);
 }
 
 static void count_file(void *ctx, int dir, const char *name)
@@ -254,7 +298,7 @@ static void count_file(void *ctx, int dir, const char *name)
 static void discard(struct keep *keep, uint32_t domid, uint32_t devid)
 {
 	struct kept *kept = find_kept(keep, domid, devid);
-	struct walk walk = { .only = -1 };
+	struct walk walk = { .keep = keep, .only = -1 };
 
 	if (kept)
 		forget_kept(keep, kept);
@@ -311,6 +355,7 @@ static int load_kept(struct keep *keep)
 }
 
 struct sweep {
+	struct keep *keep;
 	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
 	void *ctx;
 };
@@ -325,14 +370,14 @@ static void sweep_file(void *ctx, int dir, const char *name)
 	if (sscanf(name, "%u-%u.%n", &domid, &devid, &end) == 2 && end > 0 &&
 	    sweep->exists(sweep->ctx, domid, devid))
 		return;
-	(void)unlinkat(dir, name, 0);
+	remove_kept(sweep->keep, dir, name);
 }
 
 void keep_sweep(struct keep *keep,
 		bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
 		void *ctx)
 {
-	struct sweep sweep = { exists, ctx };
+	struct sweep sweep = { keep, exists, ctx };
 
 	(void)each_file(keep, sweep_file, &sweep);
 	if (load_kept(keep) < 0)
@@ -360,21 +405,6 @@ static void print_id_name(char *buf, size_t len, const struct msg_identity *id)
 	strncat(buf, ID_FILE, len - strlen(buf) - 1);
 }
 
-static char *read_owner(int dir, const char *name)
-{
-	cleanup_close int fd =
-		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	cleanup_free char *text = NULL;
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > OWNER_MAX)
-		return NULL;
-	text = calloc(1, (size_t)st.st_size + 1);
-	if (!text || pread_all(fd, text, (size_t)st.st_size, 0) < 0)
-		return NULL;
-	return TAKE_PTR(text);
-}
-
 char *keep_expression(struct keep *keep, const struct msg_identity *id)
 {
 	cleanup_free char *guest = print_guest(id);
@@ -383,7 +413,7 @@ char *keep_expression(struct keep *keep, const struct msg_identity *id)
 	size_t length;
 
 	print_id_name(name, sizeof(name), id);
-	owner = read_owner(keep->dirs[XD_KEEP_STATE], name);
+	owner = read_text(keep->dirs[XD_KEEP_STATE], name);
 	if (!guest || !owner || strncmp(owner, guest, strlen(guest)) != 0)
 		return NULL;
 	length = strcspn(owner + strlen(guest), "\n");
@@ -413,7 +443,7 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 	if (!owner)
 		return -ENOMEM;
 	print_id_name(name, sizeof(name), id);
-	found = read_owner(dir, name);
+	found = read_text(dir, name);
 	if (found && strcmp(found, owner) == 0) {
 		*ret_kept = count_files(keep, id->domid, id->devid) > 1;
 		return 0;
@@ -428,6 +458,45 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 		return r;
 	*ret_kept = false;
 	return 0;
+}
+
+/* --- What is temporary ---------------------------------------------------- */
+
+static void print_note_name(char *buf, size_t len, uint32_t domid,
+			    uint32_t devid)
+{
+	print_prefix(buf, len, domid, devid);
+	strncat(buf, SCRATCH_FILE, len - strlen(buf) - 1);
+}
+
+void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
+		       const char *line)
+{
+	cleanup_free char *text = xasprintf("%s\n", line);
+	cleanup_close int fd = -1;
+	char name[NAME_MAX_ID];
+
+	print_note_name(name, sizeof(name), id->domid, id->devid);
+	fd = openat(keep->dirs[XD_KEEP_STATE], name,
+		    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
+	if (text && fd >= 0)
+		(void)!write(fd, text, strlen(text));
+}
+
+void keep_forget_scratch(struct keep *keep, uint32_t domid, uint32_t devid)
+{
+	char name[NAME_MAX_ID];
+
+	print_note_name(name, sizeof(name), domid, devid);
+	(void)unlinkat(keep->dirs[XD_KEEP_STATE], name, 0);
+}
+
+void keep_on_left(struct keep *keep, void (*left)(void *ctx, const char *line),
+		  void *ctx)
+{
+	keep->left = left;
+	keep->left_ctx = ctx;
 }
 
 /* --- A file --------------------------------------------------------------- */

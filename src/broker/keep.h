@@ -4,6 +4,7 @@
  *
  *     RUNDIR/keep/DOMID-DEVID.id            whose state it is
  *     RUNDIR/keep/DOMID-DEVID.LAYER.NAME    XD_KEEP_STATE: logs and maps
+ *     RUNDIR/keep/DOMID-DEVID.scratch       which files are to be emptied at detach
  *     /dev/shm/xendiskd/...                 XD_KEEP_PAGES, the same names
  *
  * A run directory other than the usual has /dev/shm/xendiskd-HASH, so that
@@ -58,6 +59,16 @@ int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
  * reading.  The worker can write to it.  -ENOENT: there is none. */
 int keep_read(struct keep *keep, uint32_t domid, uint32_t devid,
 	      const char *name);
+
+/* Of a file that is to be emptied when the disk is no more, a line that says which
+ * (opener_name()).  No worker can write there. */
+void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
+		       const char *line);
+/* It is being emptied. */
+void keep_forget_scratch(struct keep *keep, uint32_t domid, uint32_t devid);
+/* left() is told each line that is not forgotten when the rest goes. */
+void keep_on_left(struct keep *keep, void (*left)(void *ctx, const char *line),
+		  void *ctx);
 
 /* Removes all of a disk. */
 void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid);
