@@ -278,8 +278,11 @@ rm "$evil/objects"
 mv "$tmp/objects" "$evil/objects"
 if [ "$(id -u)" = 0 ]; then
 	chown 12345 "$evil"
-	ok "of another owner" no 'git config --system --add safe.directory' "gitfs($evil, rev=main)"
+	ok "of another owner" no 'belongs to another user, .*git config --system --add safe.directory' "gitfs($evil, rev=main)"
 	chown 0 "$evil"
+	mkdir "$tmp/theirs"
+	chown 12345 "$tmp/theirs"
+	ok "no repository of another owner" no 'it is no git repository' "gitfs:$tmp/theirs"
 fi
 
 # Damage at many places of index and pack: a sentence, or an error of the disk,

@@ -41,7 +41,8 @@ static bool is_of_another(int dir)
 {
 	struct stat st;
 
-	return fstat(dir, &st) == 0 && st.st_uid != geteuid();
+	return fstat(dir, &st) == 0 && st.st_uid != geteuid() &&
+	       faccessat(dir, "HEAD", F_OK, 0) == 0;
 }
 
 static int open_repository(git_repository **ret, int dir, char *ret_why)
@@ -55,9 +56,9 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 		GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE, NULL);
 	/* libgit2 1.5 says it cannot find the setting, where there is none. */
 	if (r == GIT_EOWNER || (r == GIT_ENOTFOUND && is_of_another(dir)))
-		return repo_why(ret_why, -EPERM, "the repository",
-				"; git config --system --add safe.directory "
-				"PATH permits it");
+		return why(ret_why, -EPERM,
+			   "it belongs to another user, which git config "
+			   "--system --add safe.directory PATH permits");
 	if (r == GIT_ENOTFOUND)
 		return why(ret_why, -ENOENT,
 			   "it is no git repository; of one with files checked "
