@@ -60,10 +60,13 @@ static int open_unix(const char *path, int *ret)
 		return -ENAMETOOLONG;
 	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	r = bind_unix(fd, &addr);
-	if (r == -EADDRINUSE && stat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    !is_alive(&addr)) {
-		(void)unlink(path);
-		r = bind_unix(fd, &addr);
+	if (r == -EADDRINUSE && stat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode))
+			return -ENOTSOCK;
+		if (!is_alive(&addr)) {
+			(void)unlink(path);
+			r = bind_unix(fd, &addr);
+		}
 	}
 	if (r == 0 && listen(fd, BACKLOG) < 0)
 		r = -errno;

@@ -132,8 +132,13 @@ static int listen_for_run(struct server *server)
 	server->folder = xasprintf("%s/xendisk-serve-XXXXXX",
 				   tmp && *tmp ? tmp : "/tmp");
 	if (!server->folder || !mkdtemp(server->folder)) {
-		complain("a folder for the socket: %s", strerror(errno));
-		return -errno;
+		int r = -errno;
+
+		complain("a folder for the socket, in %s: %s",
+			 tmp && *tmp ? tmp : "/tmp", strerror(-r));
+		free(server->folder);
+		server->folder = NULL; /* it is not ours to remove */
+		return r;
 	}
 	path = xasprintf("%s/nbd.sock", server->folder);
 	return path ? listen_unix(&server->listeners, path) : -ENOMEM;
