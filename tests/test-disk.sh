@@ -173,7 +173,7 @@ narrow()
 {
 	script -qec "stty cols 80; '$top_builddir/xendisk' --run-dir '$tmp/run' backends raw" \
 		/dev/null < /dev/null | tr -d '\r' > "$tmp/narrow"
-	grep -q 'cluster file *$' "$tmp/narrow" && grep 'systems)$' "$tmp/narrow" &&
+	grep -q '(cluster file *$' "$tmp/narrow" && grep '^ *systems) *$' "$tmp/narrow" &&
 		! grep '.\{81\}' "$tmp/narrow"
 }
 ok "backends in 80 columns: all of it" narrow

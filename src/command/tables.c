@@ -5,11 +5,15 @@
 
 #include <libsmartcols.h>
 #include <string.h>
+#include <unistd.h>
 
 struct table {
 	struct libscols_table *scols;
+	const struct column *columns;
 	unsigned int count;
 };
+
+#define NARROWEST 16u /* a column of whole words */
 
 int table_new(struct table **ret, const struct column *columns,
 	      unsigned int count)
@@ -20,6 +24,7 @@ int table_new(struct table **ret, const struct column *columns,
 	if (!table)
 		return -ENOMEM;
 	table->scols = scols_new_table();
+	table->columns = columns;
 	table->count = count;
 	if (!table->scols) {
 		free(table);
@@ -50,9 +55,79 @@ int table_add(struct table *table, const char *const *cells)
 	return 0;
 }
 
+/* --- Words that go on in the next line ------------------------------------ */
+
+static const char *cell_text(struct table *table, size_t line, unsigned int n)
+{
+	struct libscols_line *at = scols_table_get_line(table->scols, line);
+	const char *text = scols_cell_get_data(scols_line_get_cell(at, n));
+
+	return text ? text : "";
+}
+
+/* What the other columns leave of the terminal for the nth. */
+static size_t room_for(struct table *table, unsigned int nth)
+{
+	size_t room = scols_table_get_termwidth(table->scols);
+	size_t lines = scols_table_get_nlines(table->scols);
+
+	for (unsigned int n = 0; n < table->count; n++) {
+		size_t width = strlen(table->columns[n].title);
+
+		for (size_t i = 0; i < lines; i++)
+			width = MAX(width, strlen(cell_text(table, i, n)));
+		if (n != nth)
+			room -= MIN(room, width + 1);
+	}
+	return room;
+}
+
+/* libsmartcols by itself breaks lines within words. */
+static void fold(char *text, size_t room)
+{
+	char *begin = text, *blank = NULL;
+
+	for (char *p = text; *p; p++) {
+		if (*p == ' ')
+			blank = p;
+		if ((size_t)(p - begin) >= room && blank) {
+			*blank = '\n';
+			begin = blank + 1;
+			blank = NULL;
+		}
+	}
+}
+
+static void fold_column(struct table *table, unsigned int nth)
+{
+	size_t room = room_for(table, nth);
+	struct libscols_column *column =
+		scols_table_get_column(table->scols, nth);
+
+	if (room < NARROWEST || !isatty(STDOUT_FILENO))
+		return;
+	for (size_t i = 0; i < scols_table_get_nlines(table->scols); i++) {
+		cleanup_free char *text = strdup(cell_text(table, i, nth));
+
+		if (!text)
+			return;
+		fold(text, room);
+		(void)scols_line_set_data(scols_table_get_line(table->scols, i),
+					  nth, text);
+	}
+	(void)scols_column_set_safechars(column, "\n");
+	(void)scols_column_set_wrapfunc(column, scols_wrapnl_chunksize,
+					scols_wrapnl_nextchunk, NULL);
+}
+
 enum status table_print(struct table *table)
 {
-	int r = scols_print_table(table->scols);
+	int r;
+
+	for (unsigned int n = 0; n < table->count; n++)
+		if (table->columns[n].wrap)
+			fold_column(table, n);
+	r = scols_print_table(table->scols);
 
 	scols_unref_table(table->scols);
 	free(table);

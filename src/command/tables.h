@@ -18,6 +18,7 @@ struct column {
 
 struct table;
 
+/* The columns are to be there as long as the table. */
 int table_new(struct table **ret, const struct column *columns,
 	      unsigned int count);
 /* The texts are copied. */
