@@ -91,3 +91,13 @@ ok "attach another" xendisk attach web1 "$tmp/one.img" --vdev xvdb --direct
 ok "by xl, where xl is not in charge" toolstack attach "$dom" xvdc "$tmp/two.img"
 ok "is xl's affair" fails 5 'xl has attached it' xendisk replug web1 xvdc
 ok "and stays" says xvdc xendisk list
+
+# --- A disk that has failed -----------------------------------------------------------
+failed() { [ "$(state_of web1 xvdb)" = failed ]; }
+daemon_stop
+mv "$tmp/one.img" "$tmp/away.img"
+daemon_start
+ok "an image that is not there when the daemon starts" eventually 10 failed
+mv "$tmp/away.img" "$tmp/one.img"
+ok "replug, when it is there again" xendisk replug web1 xvdb
+ok "opens it" is_size 1
