@@ -7,16 +7,16 @@
  * The thread sleeps in one place, engine_run(): events of the guest come as the
  * completion of a poll on the event-channel handle, a client's bytes as that of
  * one on its socket, I/O as its own completion, the main thread and other lanes by
- * engine_wake().  Each time it wakes it does
- * rounds (io_pump()) until nothing is left to do.
+ * engine_wake().  Each time it wakes it does rounds (io_pump()) until nothing is left
+ * to do.
  *
- * Before it sleeps it may look at the rings for some microseconds more, where
- * that has paid lately (spin.h).  How long is a setting of the disk, poll-max-us, or goes
- * by what the lane finds that a call of the kernel costs here; but to look for longer
- * than SPIN_NS is for a guest that has one request at a time and waits
- * for its answer.  One that has many is better served by a sleep, which lets them
- * gather: it is told less often that there are answers.  And an NBD client would have
- * to wait until the look is over.
+ * Before it sleeps it may look at the rings for some microseconds more, where that
+ * has paid lately (spin.h).  How long is a setting of the disk, poll-max-us, or goes
+ * by what the lane finds that a call of the kernel costs here.  But to look for longer
+ * than SPIN_NS is for a guest that has one request at a time and waits for its answer.
+ * One that has many is better served by a sleep, which lets them gather: it is told
+ * less often that there are answers.  And an NBD client would have to wait until the
+ * look is over.
  *
  * No event gets lost: a port is unmasked before the rings are looked at, and
  * before sleeping each ring is told to ring with the next request and looked at
