@@ -195,8 +195,10 @@ int check_literal(const struct layer *layer, unsigned int number,
 		return set_value(value, strdup(text), 0);
 	case XD_DISK:
 	case XD_END:
-		return expr_fail(error, position, "%s: %s is a disk",
-				 layer->info->name, param->name);
+		return expr_fail(error, position,
+				 "%s: %s is a disk, which is written without "
+				 "\"%s=\"",
+				 layer->info->name, param->name, param->name);
 	default:
 		if (parse_number(param, text, &n, &expected) < 0)
 			return bad_value(layer, param, text, position, error,

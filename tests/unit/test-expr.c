@@ -137,6 +137,8 @@ static const struct {
 	{ "cow(/a, readonly(/b))", 8, "cow writes to its top" },
 	{ "cow(/a, throttle(readonly(/b)))", 8, "cow writes to its top" },
 	{ "cow(/a, mem, mem)", 13, "no further argument" },
+	{ "cow(base=/a, mem)", 9,
+	  "base is a disk, which is written without \"base=\"" },
 	{ "cow:/a", 4, "write cow(...)" },
 	{ "throttle(mem, iops=5)", 9, "size is missing" },
 	{ "throttle(/a, iops=-5)", 18, "not a number" },
