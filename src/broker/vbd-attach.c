@@ -371,7 +371,8 @@ static void refuse_resume(const char *failure, vbd_done_fn done, void *ctx)
 
 	(void)snprintf(
 		why, sizeof(why),
-		"the disk has failed, which resume does not mend: %.400s",
+		"the disk has failed, which resume does not mend (replug "
+		"starts it anew): %.400s",
 		failure);
 	done(ctx, -EIO, why);
 }

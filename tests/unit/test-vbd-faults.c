@@ -423,7 +423,8 @@ static void resume_of_a_target_that_failed(void **state)
 		assert_int_equal(world_resume(disk, accept), -EIO);
 		assert_string_equal(
 			world.resume_why,
-			"the disk has failed, which resume does not mend: "
+			"the disk has failed, which resume does not mend "
+			"(replug starts it anew): "
 			"raw: /srv/a.img: No such file");
 	}
 }
