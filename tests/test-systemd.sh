@@ -196,7 +196,7 @@ ok "detach" toolstack detach "$m" xvdc
 adjust "${environment[@]}" 'ExecStartPre=/bin/rm -rf /run/xendiskd/keep'
 # What was answered in order is found again by luck, so more than one load.
 rc=1
-for ((i = 0; i < 48 && rc != 0; i++)); do
+for ((i = 0; i < 96 && rc != 0; i++)); do
 	[ $((i % 8)) != 0 ] || load --timeout 3
 	systemctl kill --signal=KILL xendiskd
 	sleep 0.4
