@@ -117,6 +117,11 @@ void simabi_decode(const struct simabi *abi, const uint8_t *slot,
 bool simabi_padding_clean(const struct simabi *abi, const uint8_t *slot,
 			  const uint8_t *request)
 {
+	/* What nobody has touched, nearly always: at once, for its time counts as the
+	 * backend's latency where that is measured. */
+	if (slot[9] == request[9] &&
+	    memcmp(slot + 12, request + 12, abi->slot - 12) == 0)
+		return true;
 	for (unsigned int i = 9; i < abi->slot; i++) {
 		if (i == 10 || i == 11) /* the status */
 			continue;
