@@ -241,7 +241,7 @@ fi
 ok "fork" prints_commit web xgit fork "$own" web web2
 ok "... is the same disk" is_model "$own" web2
 ok "... once" fails 5 "web2: it is there already" xgit fork "$own" web web2
-ok "... of nothing" fails 4 "nothing" xgit fork "$own" nothing web3
+ok "... of nothing" fails 4 "fork: nothing: there is no such revision" xgit fork "$own" nothing web3
 ok "diff: nothing" [ -z "$(xgit diff "$own" web web2)" ]
 changed()
 {

@@ -44,8 +44,10 @@ enum status tool_fail(const struct invocation *call, int err, const char *what,
 		      const char *reason)
 {
 	fprintf(stderr, "xendisk: git %s: ", call->verb->name);
-	print_clean(stderr, what);
-	fputs(": ", stderr);
+	if (what) {
+		print_clean(stderr, what);
+		fputs(": ", stderr);
+	}
 	print_clean(stderr, reason);
 	fputc('\n', stderr);
 	return status_of(err);
@@ -179,8 +181,10 @@ enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
 	char reason[WHY_MAX];
 	int r = refs_resolve(repo->git, rev, ret_commit, reason);
 
-	if (r == 0)
-		r = tool_objects(repo, reason);
+	if (r < 0)
+		return tool_fail(call, r == -EINVAL ? -EBADMSG : r, NULL,
+				 reason);
+	r = tool_objects(repo, reason);
 	if (r == 0)
 		r = chunk_map_open(ret_map, &repo->source, ret_commit->tree,
 				   reason);

@@ -27,7 +27,8 @@ enum status verb_push(const struct invocation *call);
 enum status verb_rollback(const struct invocation *call);
 enum status verb_thin(const struct invocation *call);
 
-/* "xendisk: git VERB: WHAT: WHY"; the status is what err stands for. */
+/* "xendisk: git VERB: WHAT: WHY"; the status is what err stands for.  what may be NULL:
+ * reason says it already. */
 enum status tool_fail(const struct invocation *call, int err, const char *what,
 		      const char *why);
 /* The same for wrong use. */

@@ -268,9 +268,14 @@ int refs_resolve(git_repository *repo, const char *rev,
 	CLEANUP(git_object) git_object *object = NULL;
 	CLEANUP(git_object) git_object *commit = NULL;
 	char what[100];
+	int r;
 
 	(void)snprintf(what, sizeof(what), "%.80s", rev);
-	if (find_revision(&object, repo, rev) < 0)
+	r = find_revision(&object, repo, rev);
+	if (r == GIT_ENOTFOUND)
+		return why(ret_why, -ENOENT, "%s: there is no such revision",
+			   what);
+	if (r < 0)
 		return repo_why(ret_why, -ENOENT, what, "");
 	if (git_object_peel(&commit, object, GIT_OBJECT_COMMIT) < 0)
 		return why(ret_why, -EINVAL, "%s: that is no commit", what);
