@@ -104,16 +104,16 @@ static int open_or_take(int dir, const char *path, int flags, mode_t mode)
 }
 
 /* The last argument is there only if it is needed. */
-#define MODE(flags)                                      \
-	({                                               \
-		mode_t mode_ = 0;                        \
-		va_list ap_;                             \
-		if ((flags) & (O_CREAT | __O_TMPFILE)) { \
-			va_start(ap_, flags);            \
-			mode_ = va_arg(ap_, mode_t);     \
-			va_end(ap_);                     \
-		}                                        \
-		mode_;                                   \
+#define MODE(flags)                                                          \
+	({                                                                   \
+		mode_t mode_ = 0;                                            \
+		va_list ap_;                                                 \
+		if (((flags)&O_CREAT) || ((flags)&O_TMPFILE) == O_TMPFILE) { \
+			va_start(ap_, flags);                                \
+			mode_ = va_arg(ap_, mode_t);                         \
+			va_end(ap_);                                         \
+		}                                                            \
+		mode_;                                                       \
 	})
 
 API int open(const char *path, int flags, ...)

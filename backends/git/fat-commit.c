@@ -30,13 +30,13 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 #include "chunk-map.h" /* odb_source */
 #include "commit-place.h"
 #include "commit-points.h"
 #include "common/fds.h"
+#include "common/pidfd.h"
 #include "common/util.h"
 #include "fat-commit.h"
 #include "fat-tree.h"
@@ -520,6 +520,7 @@ enum {
 	NOBODY_THERE,
 	REFUSED,
 	NOT_STARTED = 127,
+	NOT_STARTED_STATUS = NOT_STARTED << 8, /* as waitpid() has it */
 };
 
 /* What the last child had locked when it died.  -1: nobody knows. */
@@ -595,11 +596,11 @@ static int run_child(const struct fc_open *open, const union fc_any *ask,
 	if (pid == 0)
 		_exit(answer_one(open, ask, fds));
 	if (pid < 0)
-		return W_EXITCODE(NOT_STARTED, 0);
+		return NOT_STARTED_STATUS;
 	watch_child(pid);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return W_EXITCODE(NOT_STARTED, 0);
+			return NOT_STARTED_STATUS;
 	return status;
 }
 

@@ -5,9 +5,9 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 
+#include "common/pidfd.h"
 #include "common/util.h"
 
 /* More than a pipe holds: whoever keeps on writing does not keep us here. */

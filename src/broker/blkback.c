@@ -11,10 +11,10 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "broker/blkback.h"
+#include "common/pidfd.h"
 #include "common/util.h"
 
 #define BUS		"/sys/bus/xen-backend"
@@ -32,7 +32,7 @@ bool blkback_present(void)
 /* Waits for the child, or kills it. */
 static int wait_child(pid_t pid)
 {
-	cleanup_close int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	cleanup_close int fd = pidfd_open(pid, 0);
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 	bool timeout = fd >= 0 && poll(&pfd, 1, MODPROBE_WAIT_S * 1000) == 0;
 	int status = 0;

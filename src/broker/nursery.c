@@ -28,7 +28,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <utlist.h>
@@ -37,6 +36,7 @@
 #include "broker/opener.h"
 #include "broker/process.h"
 #include "broker/users.h"
+#include "common/pidfd.h"
 
 /* From SIGTERM to SIGKILL: it may have to write out what it has. */
 #define END_TIMEOUT_MS 5000

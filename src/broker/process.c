@@ -6,7 +6,6 @@
 #include <event2/event.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <utlist.h>
 
@@ -17,6 +16,7 @@
 #include "broker/supervise.h"
 #include "broker/users.h"
 #include "common/log.h"
+#include "common/pidfd.h"
 #include "common/util.h"
 
 #define STOP_TIMEOUT_S 5

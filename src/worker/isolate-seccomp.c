@@ -306,6 +306,8 @@ int isolate_seccomp(bool relaxed)
 	seccomp_release(ctx);
 	/* The filter was made from a tree, which took more memory than an idle
 	 * worker has otherwise; and there may be many. */
+#ifdef HAVE_MALLOC_TRIM
 	(void)malloc_trim(0);
+#endif
 	return r;
 }
