@@ -83,7 +83,7 @@ daemon_start
 ok "... and so does the one after that" eventually 5 same_worker "$d" "$orphan" 1
 survived "the daemon is killed: the guest has noticed nothing"
 ok "detach" toolstack detach "$d" xvdb
-ok "the worker ends" is_gone "$orphan"
+ok "the worker ends" eventually 10 is_gone "$orphan"
 
 # --- A log that cannot be true ------------------------------------------------------
 # Nothing can be done for that guest, and it is said once.
