@@ -3,7 +3,6 @@
 
 #include "common/server.h"
 
-#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -12,6 +11,9 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+
+/* It needs <sys/socket.h>, and has it itself only in newer versions. */
+#include <linux/vm_sockets.h>
 
 #include "common/util.h"
 
