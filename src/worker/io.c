@@ -109,8 +109,10 @@ static bool step_lock(struct io *io)
 {
 	struct io_lane *lane = io->lane;
 
-	/* What had begun goes first: a read may have seen it already. */
-	if (!io->begun && atomic_load(&lane->disk->nr_begun)) {
+	/* What had begun goes first: a read may have seen it already.  After that
+	 * those that waited for it, before what comes now. */
+	if (!io->begun &&
+	    (atomic_load(&lane->disk->nr_begun) || lane->want_begun.first)) {
 		io_append(&lane->want_begun, io);
 		return false;
 	}

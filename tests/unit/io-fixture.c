@@ -466,7 +466,7 @@ void fix_stop(void)
 	memset(&fix, 0, sizeof(fix));
 }
 
-void fix_die_and_recover(void)
+void fix_die_and_begin(void)
 {
 	struct inflight_plan *plan = calloc(1, sizeof(*plan));
 	struct inflight_image *image;
@@ -487,5 +487,10 @@ void fix_die_and_recover(void)
 	io_ring_begin(fix.ring, log, plan);
 	free(image);
 	io_ring_recover(fix.ring);
+}
+
+void fix_die_and_recover(void)
+{
+	fix_die_and_begin();
 	fix_run();
 }

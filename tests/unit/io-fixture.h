@@ -74,6 +74,8 @@ void fix_start_at(uint32_t index, uint32_t req_prod);
 void fix_stop(void);
 /* The worker dies: all it had in memory is gone.  Then another one. */
 void fix_die_and_recover(void);
+/* ... that has not had a round yet. */
+void fix_die_and_begin(void);
 
 /* The guest's side: queues one request. */
 void fix_rw(uint8_t op, uint64_t id, uint64_t sector, uint32_t gref,

@@ -337,6 +337,29 @@ static void test_not_in_log(void **state)
 	assert_int_equal(fix_status(1), 0);
 }
 
+/* Those that waited until what had begun has its range go before what comes then. */
+static void test_order_after_death(void **state)
+{
+	(void)state;
+	memset(fix.guest + 1000ul * 4096, 1, 4096);
+	fix_indirect(WRITE, 1, 0, 900, 1000, 1);
+	fix_run();
+	guest_writes(2, 512, 2); /* waits for it */
+	assert_int_equal(fix.nr_queue, 1);
+	fix_die_and_begin();
+	/* The list is fetched: it has its range at the end of this round. */
+	(void)io_pump(&fix.lane);
+	assert_int_equal(atomic_load(&fix.disk.nr_begun), 0);
+	guest_writes(3, 0, 3);
+	for (unsigned int i = 0; i < 3; i++) {
+		assert_int_equal(fix.nr_queue, 1);
+		assert_int_equal(fix.queue[0]->offset, i == 1 ? 512 : 0);
+		fix_complete(0, 0);
+	}
+	assert_int_equal(fix_status(3), 0);
+	assert_int_equal(fix.store[512], 3);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -351,6 +374,7 @@ int main(void)
 		TEST(test_held),
 		TEST(test_reported),
 		TEST(test_not_in_log),
+		TEST(test_order_after_death),
 		TEST(test_share),
 	};
 
