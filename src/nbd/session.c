@@ -324,6 +324,11 @@ size_t nbd_session_room(struct nbd_session *session, void **ret_room)
 	return NBD_INPUT_BYTES - s->input_end;
 }
 
+bool nbd_session_is_full(const struct nbd_session *session)
+{
+	return session->state != NBD_WANT_NOTHING && is_full(session);
+}
+
 int nbd_session_take(struct nbd_session *session, size_t length)
 {
 	struct nbd_session *s = session;
@@ -397,6 +402,11 @@ bool nbd_session_ended(const struct nbd_session *session)
 {
 	return session->state == NBD_WANT_NOTHING && session->nr_pending == 0 &&
 	       !session->out_first;
+}
+
+bool nbd_session_is_leaving(const struct nbd_session *session)
+{
+	return session->state == NBD_WANT_NOTHING;
 }
 
 const struct nbd_export *nbd_session_export(const struct nbd_session *session)

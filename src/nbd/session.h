@@ -102,6 +102,8 @@ size_t nbd_session_room(struct nbd_session *session, void **ret_room);
  * -EPROTO: the client broke the protocol; -ENOMEM.  The session is over, and
  * nothing more may be sent. */
 int nbd_session_take(struct nbd_session *session, size_t length);
+/* It is at a limit: there would be room if there were less under way. */
+bool nbd_session_is_full(const struct nbd_session *session);
 
 /* Fills iov with what is to be sent; returns how many there are. */
 unsigned int nbd_session_output(const struct nbd_session *session,
@@ -122,6 +124,8 @@ bool nbd_command_extent(struct nbd_command *command, uint64_t length,
 
 /* The client has said goodbye, and all is sent: close it. */
 bool nbd_session_ended(const struct nbd_session *session);
+/* ... or what is under way is not sent yet.  All that it had asked for is to be done. */
+bool nbd_session_is_leaving(const struct nbd_session *session);
 /* Has it chosen an export?  Else it may be timed out. */
 const struct nbd_export *nbd_session_export(const struct nbd_session *session);
 /* Commands that are with the owner. */

@@ -51,9 +51,12 @@ int serve_channel_close(struct serve_channel *channel, bool last);
 /* Bytes of a command of this executor (nbd_session_events.command_size). */
 extern const size_t serve_command_size;
 
-/* Lane. */
+/* Lane.  It begins in serve_work(). */
 void serve_submit(struct serve_channel *channel, struct nbd_command *command);
 /* Ends the burst; true: commands were completed. */
 bool serve_work(struct serve_channel *channel);
+/* The session's client is lost: what has not begun never does. */
+void serve_forget(struct serve_channel *channel,
+		  const struct nbd_session *session);
 
 #endif

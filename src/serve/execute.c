@@ -19,6 +19,12 @@
  * many in the table as it may, the next ones wait outside, in the order in which they
  * came.
  *
+ * What is read of all clients begins together, after it, and none of a client that was
+ * found to be cut off meanwhile: he may be back already, on any lane, and what he
+ * writes there must not be overwritten by what he had never got an answer to.  For the
+ * same reason those of his that wait are dropped (serve_forget()).  What has begun is
+ * done to its end, in the table of ranges, where his new writes wait for it.
+ *
  * The kernel tells of lost writes once.  After a flush that failed, writes and
  * flushes fail until the server is started anew: what the storage holds then
  * is for a person to judge.
@@ -41,9 +47,10 @@
 struct op {
 	struct nbd_command command; /* first: made by the session */
 	struct serve_channel *channel;
-	struct op *prev, *next; /* of those that wait for their range */
+	struct op *prev, *next; /* of those that have not begun */
 	struct range range;
-	enum { READS, OUTSIDE, WAITS, WRITES } place; /* in the channel */
+	/* In the channel; a read is in no list and in no table. */
+	enum { READS, FRESH, OUTSIDE, WAITS, WRITES } place;
 	uint64_t done; /* bytes */
 	bool flushing;
 	struct iovec iov;
@@ -102,6 +109,9 @@ static void unlock(struct op *op)
 
 	switch (op->place) {
 	case READS:
+		return;
+	case FRESH:
+		DL_DELETE(channel->fresh, op);
 		return;
 	case OUTSIDE:
 		DL_DELETE(channel->outside, op);
@@ -336,23 +346,53 @@ static bool begin_waiting(struct serve_channel *channel)
 
 void serve_end_waiting(struct serve_channel *channel)
 {
+	while (channel->fresh)
+		finish(channel->fresh, -ESHUTDOWN);
 	while (channel->outside)
 		finish(channel->outside, -ESHUTDOWN);
 	while (channel->waiting)
 		finish(channel->waiting, -ESHUTDOWN);
 }
 
+static void forget(struct op *list, const struct nbd_session *session)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE(list, op, next)
+		if (op->command.session == session)
+			finish(op, -ESHUTDOWN);
+}
+
+void serve_forget(struct serve_channel *channel,
+		  const struct nbd_session *session)
+{
+	forget(channel->fresh, session);
+	forget(channel->outside, session);
+	forget(channel->waiting, session);
+}
+
 void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 {
 	struct op *op = container_of(command, struct op, command);
+
+	op->channel = channel;
+	op->place = FRESH;
+	DL_APPEND(channel->fresh, op);
+	channel->nr_ops++;
+}
+
+static void begin_fresh(struct op *op)
+{
+	const struct nbd_command *command = &op->command;
+	struct serve_channel *channel = op->channel;
 	bool too_slow = command->flags & NBD_CMD_FLAG_FAST_ZERO &&
 			!channel->disk->limits->fast_zero;
 	bool reads = command->type == NBD_CMD_READ ||
 		     command->type == NBD_CMD_CACHE ||
 		     command->type == NBD_CMD_BLOCK_STATUS;
 
-	op->channel = channel;
-	channel->nr_ops++;
+	DL_DELETE(channel->fresh, op);
+	op->place = READS;
 	if (!reads && atomic_load(&channel->disk->failed))
 		finish(op, -EIO);
 	else if (too_slow)
@@ -369,8 +409,10 @@ void serve_submit(struct serve_channel *channel, struct nbd_command *command)
 
 bool serve_work(struct serve_channel *channel)
 {
-	bool any = false, moved;
+	bool any = channel->fresh, moved;
 
+	while (channel->fresh)
+		begin_fresh(channel->fresh);
 	do {
 		moved = begin_waiting(channel);
 		stack_kick(channel->top);

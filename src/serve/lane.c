@@ -160,6 +160,17 @@ unsigned int serve_lane_clients(const struct serve_lane *lane)
 
 /* --- The thread ----------------------------------------------------------- */
 
+/* Moves a client's bytes. */
+static bool pump(struct serve_lane *lane, struct client *client)
+{
+	bool moved = conn_pump(client->conn);
+	const struct nbd_session *lost = conn_lost(client->conn);
+
+	for (unsigned int i = 0; lost && i < lane->nr_disks; i++)
+		serve_forget(lane->channels[i], lost);
+	return moved;
+}
+
 static bool round_of_work(struct serve_lane *lane)
 {
 	struct client *client, *next;
@@ -169,7 +180,7 @@ static bool round_of_work(struct serve_lane *lane)
 	if (lane->deep > 0)
 		lane->deep--;
 	DL_FOREACH_SAFE(lane->clients, client, next) {
-		if (conn_pump(client->conn))
+		if (pump(lane, client))
 			moved = true;
 		pending = conn_pending(client->conn);
 		gather_seen(&lane->gather, pending);

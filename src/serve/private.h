@@ -38,13 +38,14 @@ struct serve_channel {
 	struct xd_channel *top;
 	unsigned int lane;
 	unsigned int nr_ops; /* under way */
-	unsigned int nr_entered; /* of them, in the table of ranges */
+	struct op *fresh; /* of them, of this round: not begun yet */
+	unsigned int nr_entered; /* in the table of ranges */
 	struct op *waiting; /* in it, for their range */
 	struct op *outside; /* for room in it */
 	_Atomic(bool) granted; /* some have theirs: said by any lane */
 };
 
-/* Those that wait for their range fail. */
+/* Those that have not begun fail. */
 void serve_end_waiting(struct serve_channel *channel);
 
 #endif

@@ -16,6 +16,13 @@
  * struct stays until those and the commands under way are done with it
  * (conn_is_over()).
  *
+ * A client that is cut off comes back on another connection, and what it writes there
+ * is newer than all that it has not got an answer to here.  So what has not begun by
+ * then never does (conn_lost()), and the end must be seen at once: also while the
+ * session has no room and nothing is read, by a poll for nothing but the end, and
+ * before anything that waited for that room begins.  Where a poll has told of the end
+ * with the last bytes, all of those are read in one go: a goodbye may be among them.
+ *
  * Keep-alive tells of a host that is gone, but not while a reply is on its way there:
  * then TCP sends that again and again, for a quarter of an hour.  So by then we look
  * every WATCH_NS whether it acknowledges anything, and end the connection when it was
@@ -51,10 +58,12 @@ struct conn {
 	struct nbd_tls_conn *tls; /* from STARTTLS on */
 	bool handshaking;
 	bool handshake_out; /* it waits for room in the socket */
-	struct xd_sys in, out, timer;
+	struct xd_sys in, out, hup, timer;
 	uint64_t timeout_ns;
-	bool polling_in, polling_out, timing;
+	bool polling_in, polling_out, polling_hup, timing;
 	bool readable, writable; /* as far as we know */
+	bool gone; /* no more will come than what is in the socket */
+	bool told; /* conn_lost() has */
 	struct xd_sys watch;
 	bool watched; /* TCP: it may vanish */
 	bool watching;
@@ -66,12 +75,23 @@ struct conn {
 	struct iovec iov[SEND_IOVS];
 };
 
+#define GONE (POLLRDHUP | POLLHUP | POLLERR)
+
 static void on_readable(struct xd_sys *sys, int64_t res)
 {
 	struct conn *conn = container_of(sys, struct conn, in);
 
 	conn->polling_in = false;
 	conn->readable = res > 0;
+	conn->gone |= res > 0 && res & GONE;
+}
+
+static void on_hup(struct xd_sys *sys, int64_t res)
+{
+	struct conn *conn = container_of(sys, struct conn, hup);
+
+	conn->polling_hup = false;
+	conn->gone |= res > 0;
 }
 
 static void on_writable(struct xd_sys *sys, int64_t res)
@@ -233,7 +253,7 @@ static bool receive(struct conn *conn)
 	size_t moved = 0;
 
 	while (conn->readable && !conn->stopped && !conn->dead &&
-	       moved < SHARE_BYTES) {
+	       (moved < SHARE_BYTES || conn->gone)) {
 		void *room;
 		size_t length = nbd_session_room(conn->session, &room);
 		ssize_t n;
@@ -251,9 +271,20 @@ static bool receive(struct conn *conn)
 		}
 		moved += (size_t)n;
 		/* Less than there was room for: no need to ask again. */
-		conn->readable = conn->tls || (size_t)n == length;
+		conn->readable = conn->tls || conn->gone || (size_t)n == length;
 	}
 	return moved > 0;
+}
+
+/* What waited for room in the session goes on, if its client is still there. */
+static void go_on(struct conn *conn, bool was_full)
+{
+	struct pollfd fd = { .fd = conn->fd, .events = POLLRDHUP };
+
+	if (was_full && !conn->gone)
+		conn->gone = poll(&fd, 1, 0) > 0;
+	if ((was_full && conn->gone) || nbd_session_take(conn->session, 0) < 0)
+		end(conn);
 }
 
 static bool transmit(struct conn *conn)
@@ -263,6 +294,7 @@ static bool transmit(struct conn *conn)
 	while (conn->writable && !conn->dead && moved < SHARE_BYTES) {
 		unsigned int iovcnt =
 			nbd_session_output(conn->session, conn->iov, SEND_IOVS);
+		bool full;
 		ssize_t n;
 
 		if (iovcnt == 0)
@@ -276,11 +308,10 @@ static bool transmit(struct conn *conn)
 			end(conn);
 			break;
 		}
+		full = nbd_session_is_full(conn->session);
 		nbd_session_sent(conn->session, (size_t)n);
 		moved += (size_t)n;
-		/* What waited for room in the session goes on. */
-		if (nbd_session_take(conn->session, 0) < 0)
-			end(conn);
+		go_on(conn, full);
 	}
 	if (moved > 0 && !conn->dead)
 		watch(conn);
@@ -367,7 +398,12 @@ static void arm(struct conn *conn)
 {
 	if (!conn->readable && !conn->polling_in && wants_input(conn)) {
 		conn->polling_in = true;
-		start_poll(conn, &conn->in, POLLIN, on_readable);
+		start_poll(conn, &conn->in, POLLIN | POLLRDHUP, on_readable);
+	}
+	if (!conn->polling_hup && !conn->gone && !conn->stopped &&
+	    nbd_session_is_full(conn->session)) {
+		conn->polling_hup = true;
+		start_poll(conn, &conn->hup, POLLRDHUP, on_hup);
 	}
 	if (!conn->writable && !conn->polling_out && wants_output(conn)) {
 		conn->polling_out = true;
@@ -385,6 +421,9 @@ bool conn_pump(struct conn *conn)
 		moved = true;
 	if (!conn->handshaking) {
 		moved |= receive(conn);
+		if (conn->gone && !conn->stopped &&
+		    nbd_session_is_full(conn->session))
+			end(conn);
 		moved |= transmit(conn);
 		(void)is_upgrading(conn);
 	}
@@ -428,8 +467,16 @@ void conn_stop(struct conn *conn)
 	conn->stopped = true;
 }
 
+const struct nbd_session *conn_lost(struct conn *conn)
+{
+	if (!conn->dead || conn->told || nbd_session_is_leaving(conn->session))
+		return NULL;
+	conn->told = true;
+	return conn->session;
+}
+
 bool conn_is_over(const struct conn *conn)
 {
 	return conn->dead && !conn->polling_in && !conn->polling_out &&
-	       conn_pending(conn) == 0;
+	       !conn->polling_hup && conn_pending(conn) == 0;
 }

@@ -41,6 +41,9 @@ bool conn_is_idle(const struct conn *conn);
 unsigned int conn_pending(const struct conn *conn); /* commands under way */
 /* It is ended at once; what is under way ends without a reply. */
 void conn_abandon(struct conn *conn);
+/* It has ended, and its client has not said goodbye: the session, of whose commands
+ * none is to begin any more.  Once; NULL else. */
+const struct nbd_session *conn_lost(struct conn *conn);
 /* It is over, and nothing refers to it any more: free it. */
 bool conn_is_over(const struct conn *conn);
 

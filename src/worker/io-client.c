@@ -18,6 +18,11 @@
  * clients are executed at a time, in pieces, and between two rounds each client's
  * socket gets no more than conn.c's share.
  *
+ * A client that is cut off comes back on another connection, and what it writes
+ * there must not be overwritten by what it had not got an answer to here.  What has
+ * its range by then is done to its end, and its new writes wait for that in the table;
+ * all else is dropped (forget()), wherever it waits.
+ *
  * Lanes end and begin again when the guest connects or leaves (use.c).  The
  * clients stay: they are parked meanwhile, and what they were waiting for begins
  * from its first step.  None of it was answered.  But a write that had its range
@@ -287,6 +292,57 @@ static void welcome(struct io_lane *lane)
 		welcome_one(lane, client);
 }
 
+/* Has nobody any more who waits for it. */
+static void drop_command(struct client_io *cio)
+{
+	DL_DELETE(cio->client->ios, cio);
+	free(cio->extents.extent);
+	nbd_command_done(&cio->command, -ESHUTDOWN, NULL);
+}
+
+/* One that begin_waiting() had let go on, and that has not got its range. */
+static void drop_begun(struct io *io)
+{
+	struct client_lane *clients = &io->lane->clients;
+
+	io_unlock(io);
+	clients->nr_begun--;
+	clients->bytes -= weight(io);
+	drop_command(client_io_of(io));
+}
+
+/* Those that are in the list and have not had their range. */
+static void forget_in(struct io_list *list, const struct client *client,
+		      void (*drop_one)(struct io *io))
+{
+	struct io_list all = io_take_all(list);
+	struct io *io;
+
+	while ((io = io_pop(&all)))
+		if (io->client && !io->begun &&
+		    client_io_of(io)->client == client)
+			drop_one(io);
+		else
+			io_append(list, io);
+}
+
+static void drop_waiting(struct io *io)
+{
+	drop_command(client_io_of(io));
+}
+
+/* Its client is lost: what has not begun never does. */
+static void forget(struct io_lane *lane, struct client *client)
+{
+	struct client_io *cio, *next;
+
+	forget_in(&lane->clients.waiting, client, drop_waiting);
+	forget_in(&lane->want_begun, client, drop_begun);
+	DL_FOREACH_SAFE(client->ios, cio, next)
+		if (cio->io.entered && !cio->io.locked && !cio->io.begun)
+			drop_begun(&cio->io);
+}
+
 /* Moves their bytes, both ways. */
 static void pump(struct io_lane *lane)
 {
@@ -295,6 +351,8 @@ static void pump(struct io_lane *lane)
 	DL_FOREACH_SAFE(lane->clients.list, client, next) {
 		if (conn_pump(client->conn))
 			lane->again = true;
+		if (conn_lost(client->conn))
+			forget(lane, client);
 		if (conn_is_over(client->conn))
 			drop(lane, client);
 	}
@@ -478,11 +536,8 @@ static void end_one(struct client *client)
 
 	if (client->conn)
 		conn_abandon(client->conn);
-	while ((cio = client->ios)) {
-		DL_DELETE(client->ios, cio);
-		free(cio->extents.extent);
-		nbd_command_done(&cio->command, -ESHUTDOWN, NULL);
-	}
+	while ((cio = client->ios))
+		drop_command(cio);
 	free_client(client);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "io-fixture.h"
+#include "worker/io-client.h"
 #include "worker/services.h"
 
 struct fix fix;
@@ -388,7 +389,8 @@ static void attach(void)
 	};
 	flush_gate_init(&disk->gate);
 	standstill_init(&disk->still);
-	assert_int_equal(range_table_new(&disk->ranges, 32, false), 0);
+	assert_int_equal(
+		range_table_new(&disk->ranges, 32 + CLIENT_IOS_MAX, false), 0);
 	disk->nr_lanes = 1;
 	disk->lanes[0] = &fix.lane;
 	fix.lane.disk = disk;
