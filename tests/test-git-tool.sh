@@ -177,6 +177,18 @@ for chunk in 16K 64K 1M; do
 	back() { export_of "$own" "r$chunk" && cmp "$tmp/out.img" "$tmp/random.img"; }
 	ok "... is the same" back
 done
+ok "import: not compressed" xgit import "$own" stored "$tmp/random.img" --chunk 64K --compress none
+ok "... is the same disk" [ "$(git -C "$own" rev-parse "stored^{tree}")" = "$(git -C "$own" rev-parse "r64K^{tree}")" ]
+stored_only()
+{
+	xgit init "$tmp/stored.git" &&
+		xgit import "$tmp/stored.git" a "$tmp/random.img" --chunk 64K --compress none >/dev/null &&
+		git -C "$tmp/stored.git" cat-file --batch-all-objects --batch-check='%(objecttype) %(objectsize) %(objectsize:disk)' |
+			awk '$1 == "blob" && $2 == 65536 { n++; bad += $3 < $2 } END { print n, bad; exit !n || bad }'
+}
+ok "... and its chunks are as they were" stored_only
+ok "import: compressed otherwise" fails 2 'git import: --compress: "zstd": auto or none' \
+	xgit import "$own" odd "$tmp/random.img" --compress zstd
 ok "git fsck has nothing to say" fsck
 ok "import: of 513 bytes" fails 1 "git import: .*odd.img: 513 bytes: a disk has a multiple" \
 	eval 'truncate -s 513 "$tmp/odd.img" && xgit import "$own" odd "$tmp/odd.img"'

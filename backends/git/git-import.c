@@ -20,6 +20,7 @@ struct import {
 	const struct invocation *call;
 	int image;
 	uint64_t size; /* of the image, bytes */
+	bool store_only; /* chunks are not compressed */
 	struct git_disk disk;
 	struct tool_repo repo;
 	struct pack_writer *pack;
@@ -88,6 +89,7 @@ static int make_disk(struct import *import, struct commit_facts *facts,
 {
 	const struct pack_options options = { .dir = import->repo.packs,
 					      .threads = tool_threads(),
+					      .store_only = import->store_only,
 					      .keep_text = "xendisk git import",
 					      .done = chunk_done,
 					      .ctx = import };
@@ -167,14 +169,27 @@ static enum status import_into(struct import *import, const char *ref)
 		       tool_committed(call, &facts, ref);
 }
 
+static enum status read_compress(struct import *import)
+{
+	const char *how = option(import->call, "compress");
+
+	import->store_only = how && strcmp(how, "none") == 0;
+	if (!how || import->store_only || strcmp(how, "auto") == 0)
+		return STATUS_DONE;
+	return tool_usage(import->call, "--compress: \"%s\": auto or none",
+			  how);
+}
+
 /* The image is read with the rights of who calls, so it comes first; but unpacking one
  * takes long, and is not begun in vain. */
 enum status verb_import(const struct invocation *call)
 {
 	struct import import = { .call = call, .image = -1 };
 	char ref[REF_NAME_MAX];
-	enum status status = tool_in_child(call, look_first, &import);
+	enum status status = read_compress(&import);
 
+	if (status == STATUS_DONE)
+		status = tool_in_child(call, look_first, &import);
 	if (status == STATUS_DONE)
 		status = open_image(&import);
 	if (status == STATUS_DONE)
