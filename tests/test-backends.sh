@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Every backend and filter, from a guest's ring to the storage.
 . "$(dirname "$0")/functions.sh"
+requires qemu-io
 
 sim_start
 mkdir "$tmp/backends"
@@ -92,6 +93,39 @@ unconnected()
 ok "a disk that no guest has used" unconnected
 sleep 1.5
 ok "neither has emptied the file" used "$tmp/top"
+
+# A guest is refused what QEMU has, and nothing of it goes at detach.
+mkfifo "$tmp/orders"
+qemu-io -f raw "$tmp/top" < "$tmp/orders" > /dev/null &
+qemu=$!
+exec 7> "$tmp/orders"
+ok "QEMU has the file" eventually 10 \
+	grep -q ":$(stat -c %i "$tmp/top") " /proc/locks
+waits() { xendisk show "$dom" $dev | grep -q "QEMU or another"; }
+in_use()
+{
+	local front
+	toolstack attach "$dom" $dev "cow($tmp/gold, $tmp/top)" || return 1
+	guest "$dom" $dev flush & front=$!
+	eventually 10 waits || return 1
+	toolstack detach "$dom" $dev
+	end_process $front
+}
+ok "a disk with that on top has its guest wait" in_use
+sleep 1.5
+ok "... and leaves it as it is" used "$tmp/top"
+exec 7>&-
+wait $qemu
+
+# A file's other name is the same file.
+ln "$tmp/gold" "$tmp/gold2"
+for second in gold gold2; do
+	twice() { toolstack attach "$dom" $dev "cow($tmp/gold, $tmp/$second)"; }
+	ok "a top that is its own base is refused" \
+		fails 1 "$second is used twice" twice
+	toolstack detach "$dom" $dev
+done
+ok "the base is as it was, still" test "$(md5sum < "$tmp/gold")" = "$gold"
 ok "the second use sees the base, not the first" \
 	serves "cow($tmp/gold, $tmp/top)" --discard-zeroes
 

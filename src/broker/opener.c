@@ -132,8 +132,20 @@ static bool lock_within_a_second(int fd)
 	return false;
 }
 
+/* QEMU, and what else locks bytes, does not look at flock(): a guest of ours was
+ * kept waiting for an image that is in use there. */
+static bool is_locked(int fd)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return fcntl(fd, F_OFD_SETLK, &whole) < 0 &&
+	       (errno == EAGAIN || errno == EACCES);
+}
+
 static void free_content(int fd, off_t size)
 {
+	if (is_locked(fd))
+		return;
 	(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
 			size);
 }

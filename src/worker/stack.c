@@ -285,12 +285,39 @@ static bool has_identity(const struct host_disk *hd)
 	return hd->identity && !hd->layer->read_only;
 }
 
+/* Written to in one place, and the same in another: what the guest writes would
+ * change what it reads there. */
+static int check_twice(const struct stack *stack, const struct host_disk *hd,
+		       char *ret_why)
+{
+	for (unsigned int i = 0; i < stack->nr_disks; i++) {
+		const struct host_disk *other = &stack->disks[i];
+
+		if (other == hd || !other->identity ||
+		    strcmp(other->identity, hd->identity) != 0)
+			continue;
+		snprintf(ret_why, MSG_TEXT_MAX,
+			 "%s: %s is used twice in the expression, and written "
+			 "to",
+			 hd->layer->info->name, hd->layer->values[0].text);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int check_identities(const struct stack *stack, char *ret_why)
 {
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; i < stack->nr_disks; i++)
-		n += has_identity(&stack->disks[i]);
+	for (unsigned int i = 0; i < stack->nr_disks; i++) {
+		const struct host_disk *hd = &stack->disks[i];
+
+		if (!has_identity(hd))
+			continue;
+		if (check_twice(stack, hd, ret_why) < 0)
+			return -EINVAL;
+		n++;
+	}
 	if (n <= MSG_MAX_IDENTITIES)
 		return 0;
 	snprintf(ret_why, MSG_TEXT_MAX,
