@@ -7,8 +7,9 @@
 requires nbdkit qemu-io
 [ -e "$top_builddir/backends/.libs/nbd.so" ] || skip_all "built without nbd"
 
-# Each write takes half a second.
-nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-write=500ms 2> /dev/null &
+# Each write takes half a second, and reads some time as well.
+nbdkit -f -U "$tmp/slow" --filter=delay memory 1M \
+	delay-write=500ms delay-read=50ms 2> /dev/null &
 cleanup_pids+=("$!")
 eventually 20 listens "$tmp/slow"
 slow="nbd(\"nbd+unix:///?socket=$tmp/slow\")"

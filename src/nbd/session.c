@@ -404,6 +404,25 @@ bool nbd_session_ended(const struct nbd_session *session)
 	       !session->out_first;
 }
 
+bool nbd_session_goodbye(const struct nbd_session *session, const uint8_t *rest,
+			 size_t length)
+{
+	const struct nbd_session *s = session;
+	size_t size = s->headers == NBD_EXTENDED ? NBD_EXTENDED_REQUEST_BYTES :
+						   NBD_REQUEST_BYTES;
+	size_t late = MIN(length, size), early = size - late;
+	uint8_t last[NBD_EXTENDED_REQUEST_BYTES];
+	struct nbd_request request;
+
+	if (early > waiting(s))
+		return false;
+	memcpy(last, s->input->bytes + s->input_end - early, early);
+	if (late)
+		memcpy(last + early, rest + length - late, late);
+	return parse_request(s, last, &request) == 0 &&
+	       request.type == NBD_CMD_DISC;
+}
+
 bool nbd_session_is_leaving(const struct nbd_session *session)
 {
 	return session->state == NBD_WANT_NOTHING;

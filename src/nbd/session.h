@@ -124,7 +124,10 @@ bool nbd_command_extent(struct nbd_command *command, uint64_t length,
 
 /* The client has said goodbye, and all is sent: close it. */
 bool nbd_session_ended(const struct nbd_session *session);
-/* ... or what is under way is not sent yet.  All that it had asked for is to be done. */
+/* Would it, after what is not taken yet and the rest, which is the end of all? */
+bool nbd_session_goodbye(const struct nbd_session *session, const uint8_t *rest,
+			 size_t length);
+/* It has, but what is under way is not sent yet.  All that it had asked for is to be done. */
 bool nbd_session_is_leaving(const struct nbd_session *session);
 /* Has it chosen an export?  Else it may be timed out. */
 const struct nbd_export *nbd_session_export(const struct nbd_session *session);

@@ -22,6 +22,8 @@
  * session has no room and nothing is read, by a poll for nothing but the end, and
  * before anything that waited for that room begins.  Where a poll has told of the end
  * with the last bytes, all of those are read in one go: a goodbye may be among them.
+ * Where the session has no room for them, they are kept: some clients close their side
+ * after the goodbye (libnbd does), and wait for all replies.
  *
  * Keep-alive tells of a host that is gone, but not while a reply is on its way there:
  * then TCP sends that again and again, for a quarter of an hour.  So by then we look
@@ -48,7 +50,9 @@
 #ifndef WATCH_NS /* shorter in tests/unit/test-conn.c */
 #define WATCH_NS (20 * 1000000000ull)
 #endif
-#define DEAF_MS ((unsigned int)(2 * WATCH_NS / 1000000))
+/* More than a socket holds of what was not read yet. */
+#define REST_BYTES ((size_t)16 << 20)
+#define DEAF_MS	   ((unsigned int)(2 * WATCH_NS / 1000000))
 
 struct conn {
 	struct engine *engine;
@@ -64,6 +68,9 @@ struct conn {
 	bool readable, writable; /* as far as we know */
 	bool gone; /* no more will come than what is in the socket */
 	bool told; /* conn_lost() has */
+	bool leaving; /* what it has sent ends with a goodbye */
+	uint8_t *rest; /* of it, out of the socket and not with the session yet */
+	size_t rest_start, rest_end;
 	struct xd_sys watch;
 	bool watched; /* TCP: it may vanish */
 	bool watching;
@@ -221,6 +228,7 @@ void conn_free(struct conn *conn)
 		return;
 	nbd_session_free(conn->session);
 	nbd_tls_free(conn->tls);
+	free(conn->rest);
 	(void)close(conn->fd);
 	free(conn);
 }
@@ -231,6 +239,13 @@ static ssize_t take(struct conn *conn, void *room, size_t length)
 {
 	ssize_t n;
 
+	if (conn->leaving) {
+		length = MIN(length, conn->rest_end - conn->rest_start);
+		if (length)
+			memcpy(room, conn->rest + conn->rest_start, length);
+		conn->rest_start += length;
+		return (ssize_t)length;
+	}
 	if (conn->tls)
 		return nbd_tls_recv(conn->tls, room, length);
 	n = recv(conn->fd, room, length, MSG_DONTWAIT);
@@ -276,6 +291,45 @@ static bool receive(struct conn *conn)
 	return moved > 0;
 }
 
+/* All that is left of what it has sent. */
+static void take_rest(struct conn *conn)
+{
+	size_t size = 0;
+	ssize_t n = 1;
+
+	while (n > 0 || n == -EINTR) {
+		if (conn->rest_end == size) {
+			size_t more = MAX(size * 2, (size_t)1 << 16);
+			uint8_t *rest = more > REST_BYTES ?
+						NULL :
+						realloc(conn->rest, more);
+
+			if (!rest)
+				return;
+			conn->rest = rest;
+			size = more;
+		}
+		n = take(conn, conn->rest + conn->rest_end,
+			 size - conn->rest_end);
+		conn->rest_end += (size_t)MAX(n, 0);
+	}
+}
+
+/* The session has no room, and the client sends no more.  Does it want to have done
+ * what it has sent? */
+static bool is_lost(struct conn *conn)
+{
+	if (!conn->gone)
+		return false;
+	if (!conn->leaving) {
+		take_rest(conn);
+		conn->leaving = nbd_session_goodbye(conn->session, conn->rest,
+						    conn->rest_end);
+		conn->readable = true;
+	}
+	return !conn->leaving;
+}
+
 /* What waited for room in the session goes on, if its client is still there. */
 static void go_on(struct conn *conn, bool was_full)
 {
@@ -283,7 +337,8 @@ static void go_on(struct conn *conn, bool was_full)
 
 	if (was_full && !conn->gone)
 		conn->gone = poll(&fd, 1, 0) > 0;
-	if ((was_full && conn->gone) || nbd_session_take(conn->session, 0) < 0)
+	if ((was_full && is_lost(conn)) ||
+	    nbd_session_take(conn->session, 0) < 0)
 		end(conn);
 }
 
@@ -421,8 +476,8 @@ bool conn_pump(struct conn *conn)
 		moved = true;
 	if (!conn->handshaking) {
 		moved |= receive(conn);
-		if (conn->gone && !conn->stopped &&
-		    nbd_session_is_full(conn->session))
+		if (!conn->stopped && nbd_session_is_full(conn->session) &&
+		    is_lost(conn))
 			end(conn);
 		moved |= transmit(conn);
 		(void)is_upgrading(conn);
@@ -469,7 +524,8 @@ void conn_stop(struct conn *conn)
 
 const struct nbd_session *conn_lost(struct conn *conn)
 {
-	if (!conn->dead || conn->told || nbd_session_is_leaving(conn->session))
+	if (!conn->dead || conn->told || conn->leaving ||
+	    nbd_session_is_leaving(conn->session))
 		return NULL;
 	conn->told = true;
 	return conn->session;

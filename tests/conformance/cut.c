@@ -7,11 +7,15 @@
  * if that is not 0) and one more are for places of their own.  It goes without a word,
  * comes back and writes all three places anew.  Whatever became of the old writes, what
  * it reads from then on is the new ones, and it does not wait until the old are through.
+ *
+ * Before that it comes as one that says goodbye with more under way than a server takes,
+ * and closes its side: it gets all replies.
  */
 #include "config.h"
 
 #include "client.h"
 
+#include <sys/socket.h>
 #include <time.h>
 
 #define OLD	 0x01
@@ -43,6 +47,24 @@ static void submit(struct client *c, uint64_t offset, uint8_t byte,
 			       .length = LENGTH,
 			       .payload = payload };
 	client_submit(c, r);
+}
+
+static void leave(struct client *c)
+{
+	static struct request reads[NR_TAKEN + 50];
+	struct request last = { .type = NBD_CMD_DISC };
+
+	client_go(c, STRUCTURED, false);
+	client_needs_size(c, LENGTH);
+	for (unsigned int i = 0; i < ARRAY_SIZE(reads); i++) {
+		reads[i] = (struct request){ .type = NBD_CMD_READ,
+					     .length = LENGTH };
+		client_submit(c, &reads[i]);
+	}
+	client_submit(c, &last);
+	require(shutdown(c->fd, SHUT_WR) == 0, "shutdown fails");
+	client_collect(c, reads, ARRAY_SIZE(reads));
+	client_gone(c, "DISC");
 }
 
 static void send_old(struct client *c)
@@ -102,7 +124,9 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "nbd-cut: %s: %s\n", argv[3], why);
 		return 2;
 	}
-	verdict = client_run(&options, cut);
+	verdict = client_run(&options, leave);
+	if (verdict.kind == PASSED)
+		verdict = client_run(&options, cut);
 	if (verdict.kind == PASSED)
 		return 0;
 	(void)fprintf(stderr, "nbd-cut: %s\n", verdict.why);
