@@ -161,7 +161,9 @@ bool io_arm(struct io_lane *lane)
 
 		if (may_take(ring) && ring_final_check(&ring->ring))
 			more = true;
-		if (ring->storm.look_at)
+		/* Behind a barrier it is not looked at, whenever that would be; the
+		 * barrier's answer brings another round. */
+		if (ring->storm.look_at && !ring->barrier)
 			lane->look_at = MIN(lane->look_at, ring->storm.look_at);
 	}
 	return more;

@@ -348,6 +348,25 @@ static void test_bad_barrier(void **state)
 		assert_int_equal(fix_status(id), 0);
 }
 
+/* A ring's pause for its nonsense is over, and a barrier is under way: the lane sleeps. */
+static void test_barrier_after_nonsense(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i <= STORM_REFUSALS; i++) {
+		fix_rw(WRITE, 1, UINT32_MAX, 20, 1);
+		if (i == STORM_REFUSALS)
+			fix_rw(BARRIER, 2, 80, 20, 1);
+		fix_run();
+	}
+	assert_int_not_equal(fix.ring->storm.look_at, 0);
+	while (now_ns() < fix.ring->storm.look_at)
+		;
+	assert_false(io_arm(&fix.lane));
+	assert_int_not_equal(io_sleep_ns(&fix.lane), 0);
+	complete_all();
+	assert_int_equal(fix_status(2), 0);
+}
+
 /* --- Durability ------------------------------------------------------------------- */
 
 /* A flush that came while another ran needs one of its own; those that wait
@@ -756,6 +775,7 @@ int main(void)
 		IO_TEST(test_order_of_arrival),
 		IO_TEST(test_barrier),
 		IO_TEST(test_bad_barrier),
+		IO_TEST(test_barrier_after_nonsense),
 		IO_TEST(test_flush),
 		IO_TEST(test_no_flush_needed),
 		IO_TEST(test_flush_with_data),
