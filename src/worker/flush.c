@@ -178,12 +178,15 @@ static void settle_failed(struct io_lane *lane)
 	struct flush_lane *flush = &lane->flush;
 	struct io_list failed;
 	struct io *io;
+	int poison;
 
 	if (atomic_load(&lane->disk->poison) == IO_FAILED)
 		try_to_mark(lane);
-	else
-		flush->mark_at = 0; /* another lane has made it */
-	switch (atomic_load(&lane->disk->poison)) {
+	/* Another lane may have made it by now, or somebody accepted the loss. */
+	poison = atomic_load(&lane->disk->poison);
+	if (poison != IO_FAILED)
+		flush->mark_at = 0;
+	switch (poison) {
 	case IO_FAILED:
 		return;
 	case IO_POISONED:
