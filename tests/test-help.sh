@@ -30,6 +30,11 @@ ok "xendisk: the synopsis has every verb's options" \
 	"$(sed -n '/^=head1 SYNOPSIS/,/^=head1 DESC/p' "$page" | options)"
 ok "-h is --help" says '^usage: xendisk list \[DOM\]$' xendisk list -h
 ok "... before the verb, too" says '^  list ' xendisk -h
+ok "help is --help" same "$("$command" help)" "$("$command" --help)"
+ok "... of a verb, too" same "$("$command" help attach)" "$("$command" attach --help)"
+ok "a verb that is none: where they are" \
+	fails 2 'lst: there is no such verb; see xendisk --help' xendisk lst
+ok "... also after help" fails 2 '^xendisk: lst: there is no such verb' xendisk help lst
 # The last column begins where it does in the line before, and ends in time.
 in_columns()
 {

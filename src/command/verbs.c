@@ -290,6 +290,22 @@ static const struct verb *find_verb(const char *name)
 	return NULL;
 }
 
+/* "help" and "help VERB", as many programs have it. */
+static enum status print_help(const char *name)
+{
+	const struct verb *v = name ? find_verb(name) : NULL;
+
+	if (name && !v)
+		return fail(STATUS_USAGE,
+			    "%s%s: there is no such verb; see %s --help",
+			    program.alone, name, program.name);
+	if (v)
+		print_verb(v);
+	else
+		print_verbs();
+	return STATUS_DONE;
+}
+
 int main(int argc, char **argv)
 {
 	struct invocation call = { .run_dir = getenv("XENDISK_RUN_DIR") };
@@ -301,9 +317,10 @@ int main(int argc, char **argv)
 	if (!call.run_dir || !*call.run_dir)
 		call.run_dir = program.run_dir;
 	call.verb = find_verb(argv[at]);
+	if (!call.verb && strcmp(argv[at], "help") == 0)
+		return print_help(argv[at + 1]);
 	if (!call.verb)
-		return fail(STATUS_USAGE, "%s%s: there is no such verb",
-			    program.alone, argv[at]);
+		return print_help(argv[at]);
 	status = run_verb(&call, argc - at, argv + at);
 	if (fflush(stdout) != 0 || ferror(stdout))
 		status = fail(STATUS_FAILED, "stdout: %m");
