@@ -52,6 +52,15 @@ ok "mem" round "mem(32M)"
 ok "mem, the short form" round mem:32M
 ok "mem leaves nothing behind" holds_nothing
 ok "@name" round @web1
+utf8=$tmp/$'caf\xc3\xa9.img'
+ln "$tmp/raw.img" "$utf8"
+listed()
+{
+	toolstack attach "$dom" xvdb "$utf8" &&
+		LC_ALL=C.UTF-8 xendisk list | grep -F "raw($utf8)" &&
+		toolstack detach "$dom" xvdb
+}
+ok "a name in UTF-8 is listed as it is" listed
 ok "cow on mem" round "cow($tmp/gold.img, mem)"
 ok "the gold image is unchanged" unchanged
 ok "cow on a scratch file" round "cow($tmp/gold.img, $tmp/top.img)"

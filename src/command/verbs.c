@@ -5,6 +5,7 @@
 #include "command/verbs.h"
 
 #include <getopt.h>
+#include <locale.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -310,8 +311,11 @@ int main(int argc, char **argv)
 {
 	struct invocation call = { .run_dir = getenv("XENDISK_RUN_DIR") };
 	enum status status;
-	int at = global_options(argc, argv, &call, &status);
+	int at;
 
+	/* So that tables show names of files as they are. */
+	(void)setlocale(LC_CTYPE, "");
+	at = global_options(argc, argv, &call, &status);
 	if (at == 0)
 		return status;
 	if (!call.run_dir || !*call.run_dir)
