@@ -108,7 +108,7 @@ ok "... but with --force" forced
 ok "export: where to?" fails 2 "git export: -o FILE is missing" xgit export "$repo" web
 ok "export: a revision that is none" fails 4 "git export: nothing: " \
 	xgit export "$repo" nothing -o "$tmp/none.img"
-ok "export: a repository that is none" fails 4 "git export: $tmp: it is no git repository; of one with" \
+ok "export: a repository that is none" fails 4 "git export: $tmp: it is no git repository; if it has files" \
 	xgit export "$tmp" web -o "$tmp/none.img"
 ok "... nothing is left of it" eval '! ls "$tmp/none.img"'
 # It fails, and removes what it has made; but not what has taken its place.

@@ -168,7 +168,7 @@ ok "... has its label and files" is_seed
 git -C "$work" switch -q main
 
 # --- Wrong use -------------------------------------------------------------------------
-ok "no repository" no "gitfs: $work: it is no git repository; of .* name the folder .git" "gitfs:$work"
+ok "no repository" no "gitfs: $work: it is no git repository; if .* name its folder .git" "gitfs:$work"
 ok "no folder" no 'No such file' "gitfs:$tmp/nowhere"
 ok "no such revision" no "gitfs: .*: nowhere: rev: .*nowhere" "gitfs:$big?rev=nowhere"
 ok "no such path" no "docs/none: the path: " "gitfs($work/.git, rev=main:docs/none)"

@@ -61,8 +61,8 @@ static int open_repository(git_repository **ret, int dir, char *ret_why)
 			   "--system --add safe.directory PATH permits");
 	if (r == GIT_ENOTFOUND)
 		return why(ret_why, -ENOENT,
-			   "it is no git repository; of one with files checked "
-			   "out, name the folder .git");
+			   "it is no git repository; if it has files checked "
+			   "out, name its folder .git");
 	if (r < 0)
 		return repo_why(ret_why, -EINVAL, "the repository", "");
 	return 0;
