@@ -88,10 +88,10 @@ struct xd_extent {
 /* The answer to XD_EXTENTS: what lies at the request's offset, then what comes
  * next, and so on; no two neighbours are alike.  It may end early. */
 struct xd_extents {
-	struct xd_extent *extent; /* whoever asks has room for max, ... */
-	unsigned int max; /* ... at least 1 */
-	unsigned int nr;
-	uint64_t told; /* bytes, in all */
+	struct xd_extent *extent; /* room for max of them; the asker's */
+	unsigned int max; /* at least 1 */
+	unsigned int nr; /* filled in so far */
+	uint64_t told; /* bytes that those nr describe, in all */
 	uint32_t part, part_flags; /* private to the host */
 };
 
@@ -111,7 +111,7 @@ struct xd_request {
 	unsigned int iovcnt; /* at most 1024 */
 	/* Called by the host, on the lane, never from within submit(). */
 	void (*done)(struct xd_request *req, int err);
-	void *owner; /* belongs to whoever set done */
+	void *owner; /* for the code that set done */
 	unsigned char scratch[XD_SCRATCH] __attribute__((aligned(16)));
 	void *host[4]; /* private to the host; 0 in a new request */
 	/* EXTENTS: borrowed until done; fill it by xd_extent(). */
@@ -124,8 +124,8 @@ struct xd_disk {
 	void *data; /* yours */
 	unsigned int nr_below;
 	struct xd_disk *const *below; /* the disks in the XD_DISK positions */
-	/* Set by the host when open() has returned; the size grows later, see
-	 * resize().  The struct may get more members, so it stays the last. */
+	/* Set by the host when open() has returned; the size may grow later, see
+	 * resize().  Always the last member: struct xd_limits may get more. */
 	struct xd_limits limits;
 };
 
@@ -169,8 +169,9 @@ enum xd_type {
 /* XD_DISK: its content means nothing once the whole disk is detached.  A file
  * that the guest's disk was using there is emptied then. */
 #define XD_TEMPORARY (1u << 6)
-/* XD_STRING: may be given any number of times; a positional one is the last of
- * them.  xd_arg_string() gives all, each ended by a NUL, the last by two. */
+/* XD_STRING: may be given any number of times; if it is positional, it must be
+ * the last positional one.  xd_arg_string() returns all values, each ended by a
+ * NUL, the last by two. */
 #define XD_REPEATED (1u << 7)
 /* XD_STRING: a word of a command line, see server below: it is not empty and
  * does not begin with "-". */
@@ -211,9 +212,9 @@ struct xd_sys {
 	const struct iovec *iov; /* borrowed until done */
 	uint64_t offset;
 	uint64_t length;
-	/* On the lane; res is what the system call returns, or -errno.  A poll
-	 * or timer that still waits when its channel closes is done first, with
-	 * -ECANCELED, and must not be started again then. */
+	/* On the lane; res is what the system call returns, or -errno.  For a
+	 * poll or timer that still waits when its channel closes it is called
+	 * before that, with -ECANCELED, and must not start another one. */
 	void (*done)(struct xd_sys *sys, int64_t res);
 	uint64_t host[4]; /* private to the host */
 };
@@ -281,13 +282,12 @@ struct xd_backend {
 
 	/* Optional.  Main thread, at any time between open and close; lanes may
 	 * be at work, so nothing that they use may change yet.  May block.
-	 * size 0: how large is the storage by now?  Else: see to it that it is
-	 * of that size, which is more than limits.size, and fail when that
-	 * cannot be, xd_error() having said why.  *ret_size is what it is now;
-	 * it may be more than was asked for.  Storage that has shrunk is a
-	 * failure too: a disk never does.  A filter asks the disks below it by
-	 * xd_resize().  Without this member a disk keeps its size, and so do
-	 * those above it. */
+	 * size 0: find out how large the storage is by now.  Otherwise: make it
+	 * that large, which is more than limits.size, or say why not by
+	 * xd_error() and fail.  *ret_size is the size it has now, which may be
+	 * more than was asked for.  Storage that has shrunk is a failure too: a
+	 * disk never shrinks.  A filter asks the disks below it by xd_resize().
+	 * Without this member a disk keeps its size, and so do those above. */
 	int (*resize)(struct xd_disk *disk, uint64_t size, uint64_t *ret_size);
 	/* Optional, with resize() only.  Main thread; limits.size has become
 	 * what resize() said.  No lane runs just now, although requests may be
@@ -296,19 +296,20 @@ struct xd_backend {
 
 	/* Optional.  Lane.  Takes an XD_EXTENTS as submit() takes the others,
 	 * tells what it knows by xd_extent(), and ends with xd_complete().  What
-	 * was written, and completed, before the request came is never called
-	 * zero.  Work within bounds and tell less rather than keep the lane: who
-	 * asked can ask again for the rest.  Without this member, or when
-	 * nothing was told, all is data. */
+	 * was written, and completed, before the request came must not be called
+	 * zero.  Tell less rather than keep the lane busy for long: the rest can
+	 * be asked for again.  Without this member, or when nothing was told,
+	 * all is data. */
 	void (*extents)(struct xd_channel *ch, struct xd_request *req);
 
 	/* Optional.  Lane, once between channel_open and channel_close: the lane
-	 * ends, since a guest goes, or comes where there are NBD clients.  What
-	 * waits for something that may be long in coming, a server that is away,
-	 * ends at once, with -ECANCELED: it is not answered, and either nobody
-	 * waits for it any more or it comes again in another channel.  What is
-	 * being carried out ends by itself.  A last XD_FLUSH may follow; it is
-	 * owed to the guest, and should succeed or fail within seconds. */
+	 * is about to end, because a guest leaves, or because one arrives on a
+	 * disk that has NBD clients.  Complete with -ECANCELED, at once, every
+	 * request that waits for something that may take long, such as a server
+	 * that is away.  It is not answered: either nobody waits for it any
+	 * more, or it comes again in another channel.  What is being carried out
+	 * ends by itself.  A last XD_FLUSH may follow; it is owed to the guest,
+	 * and should succeed or fail within seconds. */
 	void (*stop)(struct xd_channel *ch);
 
 	/*
@@ -318,9 +319,9 @@ struct xd_backend {
 	 * of these in it ({{ and }} are braces):
 	 *
 	 *   {name}	   a parameter.  The word is left out when it is not
-	 *		   set, and repeated when that is (XD_REPEATED).  Of an
-	 *		   XD_PATH it is the name by which the program opens
-	 *		   the file, and no other: see xd_open()
+	 *		   set, and repeated for each value of an XD_REPEATED.
+	 *		   For an XD_PATH it is the only name by which the
+	 *		   program can open that file: see xd_open()
 	 *   {?readonly}   the word is left out unless the disk is only read
 	 *   {!readonly}   ... if it is
 	 *
@@ -331,17 +332,17 @@ struct xd_backend {
 
 	/*
 	 * Optional.  Main thread, at any time between open and close; lanes may
-	 * be at work, and there may be no guest.  The operator wants something
-	 * of the disk: "snapshot", "status" (xendisk(1) says what is asked and
-	 * what is answered).  The topmost layer that has this member gets it.
+	 * be at work, and there may be no guest.  Does what the operator wants
+	 * of the disk: "snapshot", "status" (xendisk(1) lists the verbs, with
+	 * question and answer).  Called for the topmost layer that has it.
 	 *
 	 * text and the answer are lines KEY=VALUE, read by xd_pair() and made by
-	 * xd_add_pair(); ret_text is empty, and has room for size bytes.  An
-	 * error is told by xd_error(), too; -EOPNOTSUPP: no such verb here.
+	 * xd_add_pair(); ret_text is empty at first, with room for size bytes.
+	 * On failure xd_error() has said why; -EOPNOTSUPP: no such verb here.
 	 *
-	 * It may block, but nothing else is done for this disk meanwhile, not
-	 * even a guest's leaving: what takes longer than a second goes on in a
-	 * thread of the backend's, and "status" tells how far it is.
+	 * It may block, but nothing else is done for this disk meanwhile: not
+	 * even a guest can leave.  Work that takes longer than a second belongs
+	 * in a thread of the backend, and "status" tells how far it has got.
 	 */
 	int (*control)(struct xd_disk *disk, const char *verb, const char *text,
 		       char *ret_text, size_t size);
@@ -352,7 +353,7 @@ extern XD_API const struct xd_backend xendisk_backend_v1;
 
 /* --- Main thread: the parameters, checked already ----------------------- */
 
-/* Was it given, or does it have a preset? */
+/* Is the parameter given in the expression, or does it have a preset? */
 XD_API bool xd_arg_set(const struct xd_disk *disk, const char *name);
 /* XD_PATH, XD_STRING, XD_ENUM, XD_SERVER, XD_CREDENTIALS; NULL when not set.
  * Lives as long as disk. */
@@ -392,14 +393,15 @@ enum xd_keep_kind {
 };
 
 /* A file of at least the given size that outlives the worker, until the disk is
- * detached.  Fresh ones are all zero; *ret_kept says that it was there already:
- * its content is then no more trustworthy than a stranger's, and its size may
- * be larger, if the disk has grown; a smaller one grows here.  `name` is unique
+ * detached.  A fresh one is all zero.  *ret_kept: it was there already; then its
+ * content is no more trustworthy than a stranger's, and it may be larger than
+ * size, if the disk has grown (a smaller one is extended).  `name` is unique
  * within the layer.  Returns a descriptor (close it yourself) or -errno. */
 XD_API int xd_keep(struct xd_disk *disk, const char *name,
 		   enum xd_keep_kind kind, uint64_t size, bool *ret_kept);
 
-/* In resize(), of a disk below: the same questions, and the same answers. */
+/* Only in a filter's resize(): calls that of a disk below, with the same
+ * arguments and results. */
 XD_API int xd_resize(struct xd_disk *below, uint64_t size, uint64_t *ret_size);
 
 /* --- Lane --------------------------------------------------------------- */
@@ -423,20 +425,19 @@ XD_API void xd_unmap(struct xd_channel *below, struct xd_request *req, int err);
 XD_API struct xd_request *xd_child(struct xd_channel *ch,
 				   struct xd_request *parent);
 
-/* Of an XD_EXTENTS that this layer has: what was not told of yet begins with
- * length bytes like this.  Parts of a sector become data where they are not
- * alike; what is beyond the request's end does not count.  False: enough, tell
- * no more. */
+/* Adds to the answer to an XD_EXTENTS that this layer is handling: the next
+ * length bytes, after those told so far, are like this.  A sector whose parts are
+ * not alike counts as data; what lies beyond the request's end is ignored.
+ * False: that is enough, tell no more. */
 XD_API bool xd_extent(struct xd_request *req, uint64_t length, uint32_t flags);
 
 /* Starts a system call; sys stays in place until done. */
 XD_API void xd_sys(struct xd_channel *ch, struct xd_sys *sys);
 
 /* Lane or main thread.  Takes (more > 0) or returns (more < 0) bytes of the
- * memory that mem-limit in the configuration allows.  A worker begins with
- * what the kept pages take already.  May wait a moment for the broker, in open()
- * for seconds.
- * -ENOSPC: the limit is reached; -EAGAIN: no answer. */
+ * memory that mem-limit in the configuration allows.  What kept pages already
+ * occupy is counted when a worker starts.  May wait a moment for the broker, in
+ * open() for seconds.  -ENOSPC: the limit is reached; -EAGAIN: no answer. */
 XD_API int xd_budget(struct xd_disk *disk, int64_t more);
 
 /* Lane or main thread.  Begins to connect to the server in the XD_SERVER
@@ -445,19 +446,20 @@ XD_API int xd_budget(struct xd_disk *disk, int64_t more);
  * POLLIN, then ask xd_connected(). */
 XD_API int xd_connect(struct xd_disk *disk, const char *name);
 
-/* It holds what a guest writes in its own memory: when it has died, another one
- * would be another disk. */
+/* For xd_spawn(): the server keeps what a guest writes in its own memory, so one
+ * that takes its place after its death would be another disk. */
 #define XD_SPAWN_ONCE (1u << 0)
 
-/* Lane or main thread.  As xd_connect(), to the NBD server in struct xd_backend,
- * which is started first when it does not run; it ends with the disk, not with
- * the worker.  A server that has died is started again, but not with
- * XD_SPAWN_ONCE: then xd_connected() says how it died, and -ENODATA. */
+/* Lane or main thread.  As xd_connect(), to the NBD server that struct xd_backend
+ * declares, which is started first if it is not running; it ends with the disk,
+ * not with the worker.  A server that has died is started again, unless flags
+ * has XD_SPAWN_ONCE: then xd_connected() gives -ENODATA, and says how it died. */
 XD_API int xd_spawn(struct xd_disk *disk, unsigned int flags);
 
-/* Lane or main thread.  What became of it; closes `pending` unless it says
- * -EAGAIN, not yet.  Returns a connected socket (close it yourself), or
- * -errno and why in ret_why, a sentence. */
+/* Lane or main thread.  What became of a connection that xd_connect() or
+ * xd_spawn() began; pending is the descriptor it returned.  -EAGAIN: not known
+ * yet.  Otherwise pending is closed, and the result is a connected socket (close
+ * it yourself), or -errno with the reason in ret_why, a sentence. */
 XD_API int xd_connected(int pending, char *ret_why, size_t size);
 
 /* Main thread.  One setting ("psk", "user") of the credentials that the
@@ -478,11 +480,11 @@ XD_API int xd_lend_file(struct xd_disk *disk, const char *path);
  * yourself) or -errno, and then has said why by xd_error(). */
 XD_API int xd_state(struct xd_disk *disk, const char *folder);
 
-/* Any thread, from open() to close(), a few times a second at most.  What the
- * disk shows now, and may show otherwise soon: a line for xendisk show ("commit
- * 1a2b3c, 2 pending"), in place of the one before.  commit: 40 or 64 hexadecimal
- * digits, which the guest can read in xenstore as well; or NULL.  A deactivate()
- * that goes on for longer than 30 s must say something new at least as often. */
+/* Any thread, from open() to close(), a few times a second at most.  A fact about
+ * the disk that changes while it is in use: a line for xendisk show ("commit
+ * 1a2b3c, 2 pending"), which replaces the one before.  commit: 40 or 64
+ * hexadecimal digits, which the guest can also read in xenstore; or NULL.  A
+ * deactivate() that takes longer must say something new every 30 s or sooner. */
 XD_API void xd_changed(struct xd_disk *disk, const char *commit,
 		       const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -498,9 +500,9 @@ XD_API int xd_add_pair(char *text, size_t size, const char *key,
 		       const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Lane, or where channels are opened.  What this channel is to do has to wait,
- * and so has the guest: the disk shows as paused, with this reason, until fmt
- * is NULL. */
+/* Lane, or the main thread in channel_open().  This channel cannot go on for now,
+ * so the guest has to wait: the disk is shown as paused, for this reason, until a
+ * call with fmt NULL. */
 XD_API void xd_paused(struct xd_channel *ch, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
