@@ -2,10 +2,10 @@
 /*
  * image.c - a disk in a file of some format, served by a qemu-nbd of its own.
  *
- * An image may name other files: a backing file, a parent, its extents.  Whoever
- * made it would choose what a guest gets to read, so such images are refused here,
- * before a guest is there, and qemu-nbd is told to open no backing file; it could
- * not open what its user, who owns nothing, may not.
+ * An image may name other files: a backing file, a parent, its extents.  Then its
+ * maker would choose what a guest gets to read.  So such images are refused here,
+ * before a guest is there; qemu-nbd is told to open no backing file; and it runs as a
+ * user that owns nothing.
  */
 #include "config.h"
 

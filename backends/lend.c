@@ -10,8 +10,8 @@
  * goes to the kernel.  Without this library nothing is open that should not be:
  * then the server fails with "Permission denied".
  *
- * The duplicates have one file offset and one set of status flags, which is no
- * harm to who reads and writes at offsets.
+ * The duplicates share one file offset and one set of status flags, which does no
+ * harm to a server that reads and writes at offsets.
  *
  * nbdkit (1.32) that is started by socket activation asks the kernel for SIGTERM when
  * its parent dies.  A broker that dies is no reason to end: its guests are served

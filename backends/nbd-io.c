@@ -22,13 +22,13 @@
  * When the connection breaks, libnbd calls back for each command with ENOTCONN.
  * A request with such a command is sent again as a whole on the next connection,
  * before anything else, in the order in which the requests came.  A server that
- * says ESHUTDOWN has not done it: the same.  A guest may have read already what such a
- * write has written, from a server that has forgotten it since; so whoever reads there
- * now waits until it is done once more.
+ * says ESHUTDOWN has not done it, so it is sent again, too.  A guest may have read
+ * already what such a write has written, from a server that has forgotten it since; so
+ * a read of the same place waits until the write is done once more.
  *
  * When there is no room for another write to be kept, and no flush is under way
- * that will make some, one is sent that nobody has asked for.  It is alone: a
- * server may tell of a failure once, and whoever is told must be believed.
+ * that will make some, one is sent that nobody has asked for.  No other flush runs
+ * beside it: a server may tell of a failure once, and must be believed then.
  */
 #include "config.h"
 

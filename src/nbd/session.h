@@ -48,7 +48,7 @@ struct nbd_export {
 	/* What the data of a write must be aligned to in memory, 1 to 4096; 0 is
 	 * 4096.  Where it is little, data need not be copied. */
 	uint32_t memory_alignment;
-	void *owner; /* belongs to who made it */
+	void *owner; /* for the code that made the export */
 };
 
 struct nbd_session;

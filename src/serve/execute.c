@@ -13,17 +13,18 @@
  * Writes, discards and zeroes that overlap are kept apart, as xendisk-backend(3)
  * promises it: one is in the disk's table of ranges (worker/range.h) from before it
  * begins until it is answered, with all its pieces and its flush.  Another one that
- * overlaps it waits in the table, behind it and before all that come later.  Whoever
- * leaves the table tells the channels, on whichever lane, of which one has its range
- * now.  Who has its range waits for nobody that waits for one.  When a channel has as
- * many in the table as it may, the next ones wait outside, in the order in which they
- * came.
+ * overlaps it waits in the table, behind it and before all that come later.  A command
+ * that leaves the table tells the channels, on whichever lane, of those that have got
+ * their range by that.  None that has its range waits for one that lacks it.  When a
+ * channel has as many in the table as it may, the next ones wait outside, in the order
+ * in which they came.
  *
- * What is read of all clients begins together, after it, and none of a client that was
- * found to be cut off meanwhile: he may be back already, on any lane, and what he
- * writes there must not be overwritten by what he had never got an answer to.  For the
- * same reason those of his that wait are dropped (serve_forget()).  What has begun is
- * done to its end, in the table of ranges, where his new writes wait for it.
+ * A lane first reads the commands of all its clients, then begins them together, except
+ * those of a client that was found to be cut off meanwhile: it may be back already, on
+ * any lane, and what it writes there must not be overwritten by a command that was
+ * never answered.  For the same reason those that wait are dropped (serve_forget()).
+ * Those that have begun are done to their end, in the table of ranges, where the
+ * client's new writes wait for them.
  *
  * The kernel tells of lost writes once.  After a flush that failed, writes and
  * flushes fail until the server is started anew: what the storage holds then
@@ -194,7 +195,7 @@ static void flush(struct op *op)
 
 /* --- BLOCK_STATUS --------------------------------------------------------- */
 
-/* An error is no reason to say nothing: who reads will hear of it. */
+/* In spite of an error: a client that reads there will get that error. */
 static void on_extents(struct xd_request *req, int err)
 {
 	struct op *op = req->owner;

@@ -3,15 +3,17 @@
  * gather.h - does it pay to let a client's writes gather for a moment?
  *
  * A client that has many small writes under way sends them one after the other.  A
- * lane that is as fast as he is finds the next one as soon as it has answered the last,
- * and receives, polls and sends for each alone, while both take turns at the socket's
- * locks.  If it sleeps for some microseconds in between, several come at once: for a
- * fifth less CPU a write, and the client, who has others under way, does not wait.
+ * lane that is as fast as the client finds the next one as soon as it has answered the
+ * last, and receives, polls and sends for each alone, while both take turns at the
+ * socket's locks.  If it sleeps for some microseconds in between, several come at once:
+ * that takes a fifth less CPU a write, and delays nothing, since the client has others
+ * under way.
  *
- * How many he has under way nobody tells, so it is what was seen together at one time
- * (the lane is late now and then), and counts for a while.  Not for reads, whose replies
- * he has to take in before he sends the next.
- * Pure: no time but what it is told.
+ * How many those are is guessed: the most that was seen at one time (the lane is late
+ * now and then) counts for a while.  Not for reads: the client has to take in each
+ * reply before it sends the next.
+ *
+ * Pure: the caller says what time it is.
  */
 #ifndef XENDISK_SERVE_GATHER_H
 #define XENDISK_SERVE_GATHER_H

@@ -2,10 +2,10 @@
 /*
  * Theory of operation
  *
- * Whoever asks for a connection gets one end of a socket pair at once, as from the
- * broker, since a lane asks and mustn't wait.  The connection is made by another
- * thread than that which answers, one after the other: looking up a name, a host
- * that is far away and a server that starts take their time.
+ * A request for a connection is answered at once with one end of a socket pair, as by
+ * the broker, since it may come from a lane, which must not wait.  The connection is
+ * made by another thread than the one that answers, one after the other: looking up a
+ * name, a host that is far away and a server that starts take their time.
  */
 #include "config.h"
 
@@ -35,7 +35,7 @@ struct grant {
 	char *param;
 	char *path; /* or a URI, or a name */
 	int fd; /* O_PATH; or -errno; -1: no path */
-	int reach; /* who connects in our place; -1: nobody */
+	int reach; /* the process that connects for us (reach.h); -1: none */
 };
 
 /* A connection that somebody waits for at the other end of sock. */

@@ -24,7 +24,7 @@ int listen_unix(struct listeners *listeners, const char *path);
 int listen_tcp(struct listeners *listeners, const char *where);
 /* Those that systemd has passed; 0: there are none. */
 int listen_passed(struct listeners *listeners);
-/* Who comes has to use TLS: the URI says so. */
+/* Clients have to use TLS: makes the URI say so. */
 void listen_secured(struct listeners *listeners);
 void listen_close(struct listeners *listeners);
 

@@ -10,9 +10,9 @@
 #include "worker/disk.h"
 #include "worker/range.h"
 
-/* Of one channel in the table of ranges: that what is looked through for each write
- * stays short.  No fewer than a client may have at a time, so that one whose writes
- * all wait for each other does not keep its neighbours out for long. */
+/* How many commands of one channel are in the table of ranges at most, since each
+ * write looks through the table.  No fewer than a client may have at a time, so that
+ * one whose writes all wait for each other does not keep its neighbours out for long. */
 #define SERVE_MAX_WRITES 256u
 _Static_assert(SERVE_MAX_WRITES >= NBD_MAX_COMMANDS, "one client's fit");
 

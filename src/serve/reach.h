@@ -3,9 +3,9 @@
  * reach.h - a process that connects to one server, for one that is isolated and may
  * not do it again itself.
  *
- * It has the rights that were there when it was made, and no use for anything that it
- * is told: whoever has taken over the other end gets connections to that server, which
- * is what he has anyway.  It ends with its other end.
+ * It has the rights that its maker had then, and takes nothing from what it is sent but
+ * that it shall connect: an attacker who has taken over the other end gets connections
+ * to that server, which he has anyway.  It ends when the other end is closed.
  */
 #ifndef XENDISK_SERVE_REACH_H
 #define XENDISK_SERVE_REACH_H

@@ -12,20 +12,20 @@
  *
  * So each slot for a domain has one bell, an eventfd which the machine's server
  * makes when it first sees a domain there, and keeps.  Its number stands in the
- * shared state.  Whoever may still do so fetches it out of the server with
+ * shared state.  A process that still may fetches it out of the server with
  * pidfd_getfd(): a backend when it restricts its device to the domain (which comes
  * before it locks itself down), a guest when it opens an events object.
  *
  *  - One handle of a domain at a time may sleep in the bell, the `listener`; the
  *    others sleep in their futex as ever, and so does a second thread on that one.
- *  - Who sleeps in it sets `listening`, then looks for what has come, then sleeps.
- *    Who sends sets the event's bits, then looks at `listening`, then rings.  One
- *    of them sees the other.  A ring too many is a wake-up too many.
- *  - Anybody may send, also who could not fetch the bell (another user, an old
- *    kernel, locked down too early, XENSIM_FUTEX set).  He sets `deaf` and tells
- *    the server, which has all bells and rings.  A deaf handle stays with its
- *    futex: there is one such detour in its life.  Nobody counts who has what, so
- *    a process may die anywhere.
+ *  - The sleeper sets `listening`, then looks for what has come, then sleeps.  The
+ *    sender sets the event's bits, then looks at `listening`, then rings.  So one of
+ *    them sees the other.  A ring too many is a wake-up too many, no more.
+ *  - Anybody may send, even a process that could not fetch the bell (another user, an
+ *    old kernel, locked down too early, XENSIM_FUTEX set).  It sets `deaf` and tells
+ *    the server, which has all bells and rings.  A deaf handle stays with its futex:
+ *    there is one such detour in its life.  No count of holders is kept, so a process
+ *    may die anywhere.
  *
  * A number may mean something else by the time it is fetched (the server has died
  * and its id is another's).  The kernel's own number of the eventfd tells.
