@@ -324,10 +324,9 @@ int layer_open_frozen(struct layer **ret, int data_fd, int map_fd,
 int map_newest(int map_fd, uint64_t tag, uint64_t *ret_generation)
 {
 	struct map_page *page = malloc(sizeof(*page));
-	uint64_t at = 0;
+	uint64_t at = 0, newest = 0;
 	int err;
 
-	*ret_generation = 0;
 	if (!page)
 		return -ENOMEM;
 	for (;; at += MAP_PAGE_BYTES) {
@@ -336,11 +335,13 @@ int map_newest(int map_fd, uint64_t tag, uint64_t *ret_generation)
 			break;
 		if (page->end.tag == tag && page->end.check == check_of(page) &&
 		    !is_zero(page))
-			*ret_generation =
-				MAX(*ret_generation, page->end.generation);
+			newest = MAX(newest, page->end.generation);
 	}
 	free(page);
-	return err == -ENODATA ? 0 : err;
+	if (err != -ENODATA)
+		return err;
+	*ret_generation = newest;
+	return 0;
 }
 
 int map_has_page(int map_fd, bool *ret)
@@ -349,7 +350,6 @@ int map_has_page(int map_fd, bool *ret)
 	uint64_t at = 0;
 	int err;
 
-	*ret = false;
 	if (!page)
 		return -ENOMEM;
 	for (;; at += MAP_PAGE_BYTES) {
@@ -358,6 +358,8 @@ int map_has_page(int map_fd, bool *ret)
 			break;
 	}
 	free(page);
+	if (err < 0 && err != -ENODATA)
+		return err;
 	*ret = err == 0;
-	return err == -ENODATA ? 0 : err;
+	return 0;
 }
