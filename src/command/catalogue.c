@@ -21,7 +21,7 @@ static void point_at(const char *expr, int position)
 	fprintf(stderr, "\n  %*s^\n", column, "");
 }
 
-/* INTERFACE: {"ok":true,"tree":...} or {"ok":false,"position":,"message":}. */
+/* reply is {"ok":true,"tree":...} or {"ok":false,"position":,"message":}. */
 enum status verb_check(const struct invocation *call)
 {
 	const char *text;

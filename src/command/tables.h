@@ -26,13 +26,13 @@ int table_add(struct table *table, const char *const *cells);
 /* Prints and frees. */
 enum status table_print(struct table *table);
 
-/* Guests, and whoever fills a repository, write some texts: what would command the
+/* For text that may come from a guest or a repository: what would command the
  * terminal becomes "?". */
 void print_clean(FILE *out, const char *text);
 /* The same as a line on stdout. */
 void print_line(const char *text);
 
-/* Prints a JSON value as INTERFACE has it, and drops the reference. */
+/* Prints a JSON value, as --json promises it, and drops the reference. */
 enum status print_json(json_t *value);
 
 /* The stack of show and check, as a tree: a line a layer, then its notes. */
