@@ -4,8 +4,10 @@
 #include "fake-broker.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -32,6 +34,7 @@ struct fake_broker {
 	unsigned int nr_grants;
 	int sock; /* -1: no worker */
 	pthread_t thread;
+	sem_t runs;
 };
 
 struct fake_broker *fake_broker_new(void)
@@ -263,6 +266,7 @@ static void *run(void *arg)
 	size_t length;
 	int fd;
 
+	(void)sem_post(&broker->runs);
 	while (msg_receive(broker->sock, buf, &length, &fd) == 0) {
 		assert(fd < 0);
 		if (header->type == MSG_SERVICE)
@@ -300,7 +304,12 @@ struct services *fake_broker_connect(struct fake_broker *broker)
 	       0);
 	broker->sock = pair[0];
 	assert(services_new(&services, pair[1], -1) == 0);
+	assert(sem_init(&broker->runs, 0, 0) == 0);
 	assert(pthread_create(&broker->thread, NULL, run, broker) == 0);
+	/* Who forks next would have the locks that a new thread holds. */
+	while (sem_wait(&broker->runs) < 0)
+		assert(errno == EINTR);
+	(void)sem_destroy(&broker->runs);
 	return services;
 }
 
