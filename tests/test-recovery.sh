@@ -151,8 +151,8 @@ exec setpriv --no-new-privs --bounding-set='-all$(sed -n 's/^CapabilityBoundingS
 END
 chmod +x "$tmp/confined"
 if [ "$(id -u)" = 0 ] && sh "$tmp/confined" --version > /dev/null 2>&1; then
-	ends killed destroy
 	chown 65534 "$tmp/top.img"
+	ends killed destroy
 	XENDISKD=$tmp/confined daemon_start
 	ok "with what the unit leaves, another user's file is emptied, too" \
 		eventually 5 is_empty
@@ -171,6 +171,63 @@ daemon_start
 sleep 1.5
 ok "another file of that name is left alone" is_written
 rm "$tmp/moved.img"
+
+# Somebody has made it his own in place.
+head -c 32M /dev/zero | tr '\0' 'x' > "$tmp/mine.img"
+fill() { dd if="$tmp/mine.img" of="$tmp/top.img" bs=1M conv=notrunc 2> /dev/null; }
+is_mine() { cmp "$tmp/mine.img" "$tmp/top.img"; }
+warned() { says "$tmp/top.img: not emptied.*written to since" cat "$tmp/log"; }
+for how in "killed destroy" "stopped kill" "killed kill"; do
+	# shellcheck disable=SC2086  # two words
+	ends $how
+	fill
+	: > "$tmp/log"
+	daemon_start
+	ok "what is written over it in place is said to be there ($how)" eventually 5 warned
+	ok "... and is" is_mine
+done
+ok "attach cow on a file" attach_top "$d"
+ok "write" guest "$d" xvdb script <<< "write 0 1M 0x11"
+kill_daemon
+fill
+daemon_start
+ok "the next daemon has taken the disk over: detach" toolstack detach "$d" xvdb
+sleep 1.5
+ok "... leaves what was written over it before" is_mine
+# Workers note when they write, with a broker or without.
+ended=$(domain)
+ok "attach cow on a file" attach_top "$ended"
+load "$ended" --queues 2
+kill_daemon
+wait "$verify" || :
+ok "a guest goes on writing without a daemon" said 0
+"$xensim" domain destroy "$ended" > /dev/null 2>&1 || :
+daemon_start
+ok "... and leaves nothing on top" eventually 5 is_empty
+ended=$(domain)
+ok "attach cow on a file" attach_top "$ended"
+ok "write" guest "$ended" xvdb script <<< "write 0 1M 0x11"
+orphan=$(worker_of "$ended")
+kill_daemon
+kill -9 "$orphan"
+"$xensim" domain destroy "$ended" > /dev/null 2>&1 || :
+daemon_start
+ok "... nor does one whose worker was killed, too" eventually 5 is_empty
+
+# A daemon that is killed before it is done leaves that to the next.
+ok "attach cow on a file" toolstack attach "$d" xvdb \
+	"cow($tmp/gold.img, raw($tmp/top.img, lock=no))"
+ok "write" guest "$d" xvdb script <<< "write 0 1M 0x11"
+exec 7< "$tmp/top.img"
+flock 7
+ok "it is detached, and cannot be emptied at once" toolstack detach "$d" xvdb
+kill_daemon
+ok "the daemon is killed" is_written
+exec 7<&-
+daemon_start
+ok "... the next one empties it" eventually 5 is_empty
+noted() { find "$tmp/run/keep" -name 'left.*' | grep .; }
+ok "... and then the note goes" eventually 5 fails 1 '' noted
 
 # --- Another configuration ---------------------------------------------------------
 # A disk that is attached stays what it is; so its memory is not lost.

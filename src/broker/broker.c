@@ -28,10 +28,10 @@
 #include "broker/node.h"
 #include "broker/nursery.h"
 #include "broker/notify.h"
-#include "broker/opener.h"
 #include "broker/poison.h"
 #include "broker/registry.h"
 #include "broker/rundir.h"
+#include "broker/scratch.h"
 #include "broker/store.h"
 #include "broker/supervise.h"
 #include "common/log.h"
@@ -246,11 +246,6 @@ static void stop_registry(struct broker *broker)
 	registry_free(broker->registry);
 }
 
-static void empty_left(void *ctx, const char *line)
-{
-	opener_empty_left(ctx, line);
-}
-
 static int start_keep(struct broker *broker)
 {
 	int r = keep_new(&broker->keep, broker->options.run_dir,
@@ -264,7 +259,7 @@ static int start_keep(struct broker *broker)
 		log_error("kept state in %s/keep: %s", broker->options.run_dir,
 			  strerror(-r));
 	else
-		keep_on_left(broker->keep, empty_left, broker);
+		keep_on_left(broker->keep, scratch_left, broker);
 	return r;
 }
 

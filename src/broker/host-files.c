@@ -7,6 +7,7 @@
 #include "broker/host-private.h"
 #include "broker/keep.h"
 #include "broker/opener.h"
+#include "broker/scratch.h"
 
 /* A file that the expression names. */
 struct grant {
@@ -17,6 +18,7 @@ struct grant {
 	bool read_only;
 	bool temporary; /* to be emptied at detach */
 	bool in_use; /* a guest may have written to it */
+	bool is_seen; /* ... and this broker has seen to it from the start */
 	int fd; /* O_PATH; -1: see err */
 	int err;
 };
@@ -77,13 +79,16 @@ static void note_use(struct host *host, struct grant *grant)
 	int fd;
 
 	if (grant->temporary && !grant->in_use) {
-		name = opener_name(grant->fd, grant->path);
+		name = scratch_describe(grant->fd, grant->path);
 		if (name)
-			keep_note_scratch(host->broker->keep, &host->id, name);
+			keep_note_scratch(host->broker->keep, &host->id,
+					  (unsigned int)(grant - host->grants),
+					  name);
 		fd = keep_file(host->broker->keep, &host->id, MSG_LAYER_NONE,
 			       USED, XD_KEEP_STATE, 1, 0, &kept);
 		if (fd >= 0)
 			(void)close(fd);
+		grant->is_seen = true;
 	}
 	grant->in_use = true;
 }
@@ -272,12 +277,22 @@ void host_files_end(struct host *host)
 	errand_cancel(TAKE_PTR(host->opening));
 }
 
+/* What this broker has come to later is like what is found without one: the file may
+ * have been written over or replaced in between.  keep_discard() sees to that, where
+ * there is a note. */
 void host_files_discard(struct host *host)
 {
-	if (has_grants(host))
-		keep_forget_scratch(host->broker->keep, host->id.domid,
-				    host->id.devid);
-	for (size_t i = 0; i < host->nr_grants; i++)
-		if (host->grants[i].temporary && host->grants[i].in_use)
-			opener_empty(host->broker, host->grants[i].fd);
+	struct keep *keep = host->broker->keep;
+	uint32_t domid = host->id.domid, devid = host->id.devid;
+
+	for (size_t i = 0; i < host->nr_grants; i++) {
+		const struct grant *grant = &host->grants[i];
+		unsigned int n = (unsigned int)i;
+
+		if (!grant->temporary || !grant->in_use || grant->fd < 0)
+			continue;
+		if (grant->is_seen || !keep_is_noted(keep, domid, devid, n))
+			scratch_empty(host->broker, grant->fd, grant->path,
+				      keep_leave(keep, domid, devid, n));
+	}
 }

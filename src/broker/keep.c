@@ -13,11 +13,12 @@
 #include <uthash.h>
 
 #include "broker/broker.h"
+#include "common/stamp.h"
 #include "common/util.h"
 
 #define SHM_DIR	      "/dev/shm/xendiskd"
 #define ID_FILE	      "id"
-#define SCRATCH_FILE  "scratch"
+#define LEFT_PREFIX   "left."
 #define NAME_MAX_ID   40 /* "DOMID-DEVID.id" and more */
 #define FILE_NAME_MAX (40 + KEEP_NAME_MAX)
 #define TEXT_MAX      (MSG_EXPR_MAX + 256)
@@ -42,8 +43,9 @@ struct keep {
 	char *pages_path; /* of the second */
 	uint64_t limit;
 	uint64_t charged;
-	void (*left)(void *ctx, const char *line); /* or NULL */
+	void (*left)(void *ctx, const char *name, const char *text);
 	void *left_ctx;
+	unsigned int next_left; /* a name that may be free */
 };
 
 /* "5-51728.": how the names of a disk's files begin. */
@@ -238,32 +240,8 @@ static char *read_text(int dir, const char *name)
 	return TAKE_PTR(text);
 }
 
-static bool is_scratch_note(const char *name)
-{
-	const char *dot = strchr(name, '.');
-
-	return dot && strcmp(dot + 1, SCRATCH_FILE) == 0;
-}
-
-/* A disk's file goes; of what is temporary it says what was left. */
-static void remove_kept(struct keep *keep, int dir, const char *name)
-{
-	cleanup_free char *text = NULL;
-	char *rest, *line;
-
-	if (keep->left && dir == keep->dirs[XD_KEEP_STATE] &&
-	    is_scratch_note(name))
-		text = read_text(dir, name);
-	(void)unlinkat(dir, name, 0);
-	rest = text;
-	while (rest && (line = strsep(&rest, "\n")))
-		if (*line)
-			keep->left(keep->left_ctx, line);
-}
-
 /* A walk over the files whose names begin with prefix. */
 struct walk {
-	struct keep *keep;
 	char prefix[32];
 	int only; /* count_file(): this folder; -1: both */
 	uint64_t bytes;
@@ -280,7 +258,7 @@ static void remove_file(void *ctx, int dir, const char *name)
 	const struct walk *walk = ctx;
 
 	if (of_disk(walk, name))
-		remove_kept(walk->keep, dir, name);
+		(void)unlinkat(dir, name, 0);
 }
 
 static void count_file(void *ctx, int dir, const char *name)
@@ -295,13 +273,174 @@ static void count_file(void *ctx, int dir, const char *name)
 	walk->bytes += (uint64_t)st.st_blocks * 512;
 }
 
+/* --- What is temporary ---------------------------------------------------- */
+
+static void print_note_name(char *buf, size_t len, uint32_t domid,
+			    uint32_t devid, unsigned int n)
+{
+	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".scratch.%u", domid, devid,
+		 n);
+}
+
+void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
+		       unsigned int n, const char *line)
+{
+	cleanup_free char *text = xasprintf("%s\n", line);
+	cleanup_close int fd = -1;
+	char name[NAME_MAX_ID];
+
+	print_note_name(name, sizeof(name), id->domid, id->devid, n);
+	fd = openat(keep->dirs[XD_KEEP_STATE], name,
+		    O_WRONLY | O_TRUNC | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
+	if (text && fd >= 0)
+		(void)!write(fd, text, strlen(text));
+}
+
+bool keep_is_noted(struct keep *keep, uint32_t domid, uint32_t devid,
+		   unsigned int n)
+{
+	char name[NAME_MAX_ID];
+
+	print_note_name(name, sizeof(name), domid, devid, n);
+	return faccessat(keep->dirs[XD_KEEP_STATE], name, F_OK, 0) == 0;
+}
+
+/* What the worker has noted goes with the rest.  None: it has not written. */
+static int add_times(int dir, const char *note, uint32_t domid, uint32_t devid)
+{
+	cleanup_close int fd =
+		openat(dir, note, O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_close int from = -1;
+	cleanup_free char *text = NULL;
+	struct stamp_file stamps = { 0 };
+	char name[FILE_NAME_MAX];
+	uint64_t begun, ended;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "%" PRIu32 "-%" PRIu32 ".disk." STAMP_NAME,
+		 domid, devid);
+	from = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (from < 0 || pread(from, &stamps, sizeof(stamps), 0) < 0)
+		return 0;
+	stamp_last(&stamps, &begun, &ended);
+	text = xasprintf("%" PRIu64 " %" PRIu64 "\n", begun, ended);
+	return text && write(fd, text, strlen(text)) > 0 ? 0 : -EIO;
+}
+
+static char *leave(struct keep *keep, const char *note, uint32_t domid,
+		   uint32_t devid)
+{
+	int dir = keep->dirs[XD_KEEP_STATE];
+
+	if (add_times(dir, note, domid, devid) < 0)
+		return NULL;
+	for (;;) {
+		cleanup_free char *left =
+			xasprintf(LEFT_PREFIX "%u", keep->next_left++);
+
+		if (!left)
+			return NULL;
+		if (renameat2(dir, note, dir, left, RENAME_NOREPLACE) == 0)
+			return TAKE_PTR(left);
+		if (errno != EEXIST)
+			return NULL;
+	}
+}
+
+char *keep_leave(struct keep *keep, uint32_t domid, uint32_t devid,
+		 unsigned int n)
+{
+	char note[NAME_MAX_ID];
+
+	print_note_name(note, sizeof(note), domid, devid, n);
+	return leave(keep, note, domid, devid);
+}
+
+void keep_drop_left(struct keep *keep, const char *left)
+{
+	(void)unlinkat(keep->dirs[XD_KEEP_STATE], left, 0);
+}
+
+void keep_on_left(struct keep *keep,
+		  void (*left)(void *ctx, const char *name, const char *text),
+		  void *ctx)
+{
+	keep->left = left;
+	keep->left_ctx = ctx;
+}
+
+static bool is_left(const char *name)
+{
+	return strncmp(name, LEFT_PREFIX, strlen(LEFT_PREFIX)) == 0;
+}
+
+static void tell_left(struct keep *keep, const char *name)
+{
+	cleanup_free char *text = read_text(keep->dirs[XD_KEEP_STATE], name);
+
+	if (text && keep->left)
+		keep->left(keep->left_ctx, name, text);
+}
+
+struct sweep {
+	struct keep *keep;
+	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
+	void *ctx;
+};
+
+static void tell_file(void *ctx, int dir, const char *name)
+{
+	struct keep *keep = ctx;
+
+	if (dir == keep->dirs[XD_KEEP_STATE] && is_left(name))
+		tell_left(keep, name);
+}
+
+static void leave_file(void *ctx, int dir, const char *name)
+{
+	const struct sweep *sweep = ctx;
+	cleanup_free char *left = NULL;
+	unsigned int domid, devid;
+	int end = 0;
+
+	if (dir != sweep->keep->dirs[XD_KEEP_STATE] ||
+	    sscanf(name, "%u-%u.scratch.%n", &domid, &devid, &end) != 2 ||
+	    !end || sweep->exists(sweep->ctx, domid, devid))
+		return;
+	left = leave(sweep->keep, name, domid, devid);
+	if (left)
+		tell_left(sweep->keep, left);
+}
+
+/* Before the rest goes, and with it the times. */
+static void leave_all(struct keep *keep,
+		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
+		      void *ctx)
+{
+	struct sweep sweep = { keep, exists, ctx };
+
+	(void)each_file(keep, leave_file, &sweep);
+}
+
+static bool is_another(void *ctx, uint32_t domid, uint32_t devid)
+{
+	const struct kept *gone = ctx;
+
+	return domid != gone->disk.domid || devid != gone->disk.devid;
+}
+
+/* --- What goes ------------------------------------------------------------ */
+
 static void discard(struct keep *keep, uint32_t domid, uint32_t devid)
 {
 	struct kept *kept = find_kept(keep, domid, devid);
-	struct walk walk = { .keep = keep, .only = -1 };
+	struct walk walk = { .only = -1 };
 
 	if (kept)
 		forget_kept(keep, kept);
+	leave_all(keep, is_another, &(struct kept){ .disk = { domid, devid } });
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
 	(void)each_file(keep, remove_file, &walk);
 }
@@ -354,12 +493,6 @@ static int load_kept(struct keep *keep)
 	return each_file(keep, load_file, keep);
 }
 
-struct sweep {
-	struct keep *keep;
-	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
-	void *ctx;
-};
-
 static void sweep_file(void *ctx, int dir, const char *name)
 {
 	const struct sweep *sweep = ctx;
@@ -367,10 +500,11 @@ static void sweep_file(void *ctx, int dir, const char *name)
 	unsigned int devid;
 	int end = 0;
 
-	if (sscanf(name, "%u-%u.%n", &domid, &devid, &end) == 2 && end > 0 &&
-	    sweep->exists(sweep->ctx, domid, devid))
+	if (is_left(name) ||
+	    (sscanf(name, "%u-%u.%n", &domid, &devid, &end) == 2 && end > 0 &&
+	     sweep->exists(sweep->ctx, domid, devid)))
 		return;
-	remove_kept(sweep->keep, dir, name);
+	(void)unlinkat(dir, name, 0);
 }
 
 void keep_sweep(struct keep *keep,
@@ -379,6 +513,8 @@ void keep_sweep(struct keep *keep,
 {
 	struct sweep sweep = { keep, exists, ctx };
 
+	(void)each_file(keep, tell_file, keep);
+	leave_all(keep, exists, ctx);
 	(void)each_file(keep, sweep_file, &sweep);
 	if (load_kept(keep) < 0)
 		keep->unsure = true;
@@ -458,45 +594,6 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 		return r;
 	*ret_kept = false;
 	return 0;
-}
-
-/* --- What is temporary ---------------------------------------------------- */
-
-static void print_note_name(char *buf, size_t len, uint32_t domid,
-			    uint32_t devid)
-{
-	print_prefix(buf, len, domid, devid);
-	strncat(buf, SCRATCH_FILE, len - strlen(buf) - 1);
-}
-
-void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
-		       const char *line)
-{
-	cleanup_free char *text = xasprintf("%s\n", line);
-	cleanup_close int fd = -1;
-	char name[NAME_MAX_ID];
-
-	print_note_name(name, sizeof(name), id->domid, id->devid);
-	fd = openat(keep->dirs[XD_KEEP_STATE], name,
-		    O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-		    0600);
-	if (text && fd >= 0)
-		(void)!write(fd, text, strlen(text));
-}
-
-void keep_forget_scratch(struct keep *keep, uint32_t domid, uint32_t devid)
-{
-	char name[NAME_MAX_ID];
-
-	print_note_name(name, sizeof(name), domid, devid);
-	(void)unlinkat(keep->dirs[XD_KEEP_STATE], name, 0);
-}
-
-void keep_on_left(struct keep *keep, void (*left)(void *ctx, const char *line),
-		  void *ctx)
-{
-	keep->left = left;
-	keep->left_ctx = ctx;
 }
 
 /* --- A file --------------------------------------------------------------- */

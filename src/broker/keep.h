@@ -4,7 +4,8 @@
  *
  *     RUNDIR/keep/DOMID-DEVID.id            whose state it is
  *     RUNDIR/keep/DOMID-DEVID.LAYER.NAME    XD_KEEP_STATE: logs and maps
- *     RUNDIR/keep/DOMID-DEVID.scratch       which files are to be emptied at detach
+ *     RUNDIR/keep/DOMID-DEVID.scratch.N     a file that is to be emptied at detach
+ *     RUNDIR/keep/left.N                    ... and the disk is no more (scratch.h)
  *     /dev/shm/xendiskd/...                 XD_KEEP_PAGES, the same names
  *
  * A run directory other than the usual has /dev/shm/xendiskd-HASH, so that
@@ -60,14 +61,22 @@ int keep_file(struct keep *keep, const struct msg_identity *id, uint32_t layer,
 int keep_read(struct keep *keep, uint32_t domid, uint32_t devid,
 	      const char *name);
 
-/* Of a file that is to be emptied when the disk is no more, a line that says which
- * (opener_name()).  No worker can write there. */
+/* Notes which file is to be emptied when the disk is no more: its nth.  No worker
+ * can write there. */
 void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
-		       const char *line);
-/* It is being emptied. */
-void keep_forget_scratch(struct keep *keep, uint32_t domid, uint32_t devid);
-/* left() is told each line that is not forgotten when the rest goes. */
-void keep_on_left(struct keep *keep, void (*left)(void *ctx, const char *line),
+		       unsigned int n, const char *line);
+bool keep_is_noted(struct keep *keep, uint32_t domid, uint32_t devid,
+		   unsigned int n);
+/* The disk is no more.  The note has another name from now on, which is returned,
+ * to be freed, and stays until it is dropped; NULL: there is none. */
+char *keep_leave(struct keep *keep, uint32_t domid, uint32_t devid,
+		 unsigned int n);
+void keep_drop_left(struct keep *keep, const char *left);
+/* The same befalls those that are there when the rest goes, and left() is told; at
+ * the sweep also of those that an earlier broker has not dropped.  text: the line,
+ * and one or more with the time of the last write (common/stamp.h). */
+void keep_on_left(struct keep *keep,
+		  void (*left)(void *ctx, const char *name, const char *text),
 		  void *ctx);
 
 /* Removes all of a disk. */

@@ -32,19 +32,6 @@ int opener_reopen(struct errand **ret, struct broker *broker, int path_fd,
 		  void (*done)(void *ctx, struct errand_result *results),
 		  void *ctx);
 
-/*
- * Frees what a file holds, if it is one, and its size stays; when nobody locks
- * it (any more, within a second).  Nobody hears whether it worked.
- */
-void opener_empty(struct broker *broker, int path_fd);
-
-/* A line that tells a file from all others, also from one that takes its name or its
- * number later; to be freed.  NULL: that cannot be told. */
-char *opener_name(int path_fd, const char *path);
-/* The same as opener_empty() for a file that nobody has held meanwhile: only if it is
- * that very one, and nobody else has it open. */
-void opener_empty_left(struct broker *broker, const char *name);
-
 /* 0; -EINVAL: a flag that creates, truncates or is unknown; -EROFS: writing,
  * which read_only forbids. */
 int opener_check_flags(int flags, bool read_only);

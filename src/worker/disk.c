@@ -26,6 +26,7 @@
 #include <assert.h>
 
 #include "worker/stack.h"
+#include "worker/written.h"
 
 enum state { IDLE, GIVEN, LENT, DONE };
 
@@ -146,6 +147,8 @@ void xd_submit(struct xd_channel *ch, struct xd_request *req)
 		return;
 	}
 	hc->lane->unkicked = true;
+	if (written_by(hc, req))
+		written_begin(hc);
 	if (req->op == XD_EXTENTS)
 		submit_extents(ch, req);
 	else
@@ -278,6 +281,7 @@ void xd_complete(struct xd_request *req, int err)
 	assert(progress->state == GIVEN && err <= 0);
 	if (req->op == XD_EXTENTS && err == 0)
 		extents_end(req);
+	lane->has_written |= written_by(progress->at, req);
 	progress->state = DONE;
 	progress->err = err;
 	progress->next = NULL;
@@ -338,6 +342,8 @@ unsigned int stack_reap(struct xd_channel *top)
 	/* First of all: 0 must mean that nothing is left to do here. */
 	if (lane->unkicked)
 		stack_kick(top);
+	if (lane->has_written)
+		written_end(lane);
 	/* Only what is there now: what done() completes waits its turn. */
 	req = lane->done_first;
 	lane->done_first = NULL;

@@ -24,6 +24,7 @@
 
 #include "worker/spin.h"
 #include "worker/stack.h"
+#include "worker/written.h"
 
 /* --- From text to disks --------------------------------------------------- */
 
@@ -371,6 +372,7 @@ void stack_close(struct stack *stack)
 		layer_forget(&stack->disks[i]);
 		free(stack->disks[i].below);
 	}
+	written_close(stack);
 	pause_destroy(&stack->pause);
 	pthread_mutex_destroy(&stack->now_lock);
 	expr_free(stack->root);
@@ -559,11 +561,14 @@ int stack_channel_open(struct stack *stack, struct engine *engine,
 	       lane_nr < stack->limits.max_channels);
 	lane->stack = stack;
 	lane->engine = engine;
+	if (stack->stamps)
+		lane->stamp = &stack->stamps->lane[lane_nr % STAMP_LANES];
 	for (unsigned int i = 0; r == 0 && i < stack->nr_disks; i++) {
 		struct host_channel *hc = &lane->channels[i];
 
 		hc->lane = lane;
 		hc->ch.lane = lane_nr;
+		hc->stamped = lane->stamp && stack->disks[i].is_temporary;
 		r = link_channel(lane, hc, &stack->disks[i]);
 		if (r < 0)
 			break;

@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "common/expr.h"
+#include "common/stamp.h"
 #include "common/util.h"
 #include "worker/disk.h"
 #include "worker/module.h"
@@ -27,6 +28,7 @@ struct host_disk {
 	struct xd_disk **below;
 	bool is_open;
 	bool is_active;
+	bool is_temporary; /* a file that is emptied after the guest */
 	uint64_t next_size; /* as resize() said; 0: it has not grown */
 	char *identity; /* xd_identify() */
 	char *notes; /* xd_note(): lines */
@@ -42,6 +44,7 @@ struct stack {
 	struct stack_policy policy;
 	struct xd_limits limits;
 	char why[MSG_TEXT_MAX]; /* the sentence that xd_error() said last */
+	struct stamp_file *stamps; /* NULL: none is wanted */
 	const char *state_dir; /* or NULL; while it is being opened */
 	pthread_mutex_t now_lock; /* held while the broker is told */
 	unsigned int nr_disks;
@@ -55,6 +58,7 @@ struct host_channel {
 	struct xd_channel **below;
 	bool is_open;
 	bool is_paused; /* xd_paused() */
+	bool stamped; /* the times of its writes are noted (written.h) */
 };
 
 /* All channels of one lane, and what they share. */
@@ -64,6 +68,8 @@ struct stack_lane {
 	struct xd_request *done_first, *done_last; /* completed, done() due */
 	struct xd_request *spare; /* children that are free */
 	struct child_block *blocks; /* where all children are */
+	struct stamp *stamp; /* or NULL */
+	bool has_written; /* to where a channel is stamped */
 	bool unkicked; /* something was submitted since the last kick */
 	struct host_channel channels[EXPR_MAX_LAYERS];
 };

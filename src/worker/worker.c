@@ -37,6 +37,7 @@
 #include "worker/isolate.h"
 #include "worker/services.h"
 #include "worker/use.h"
+#include "worker/written.h"
 
 #define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
 /* How often a disk is looked at that only NBD clients use: have they gone? */
@@ -142,6 +143,7 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 	if (r)
 		return r;
 	CRASH_POINT(log_opened);
+	written_open(worker->stack);
 	r = meter_open(&worker->stats, worker->services);
 	return r ? say(ret_why, r, "the counters: %s", strerror(-r)) : 0;
 }
