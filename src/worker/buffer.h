@@ -4,7 +4,7 @@
  *
  * A request gets one run of pages, so that its data is one iovec whatever its
  * segments were.  The arena is limited, which limits what a guest can make a
- * worker hold; who gets nothing waits.  Owned by one lane.
+ * worker hold; a request that gets nothing waits.  Owned by one lane.
  */
 #ifndef XENDISK_BUFFER_H
 #define XENDISK_BUFFER_H

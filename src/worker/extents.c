@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * extents.c - what layers tell of where data is, made fit for whoever asked.
+ * extents.c - what layers tell of where data is, made fit for the layer above.
  *
  * A layer tells of pieces as it finds them; here they are cut to the request,
- * put together where they are alike, and rounded to whole sectors, since that is
- * what all above it counts in: a sector of pieces that are not alike is neither
- * hole nor zero as a whole.  Rounding can only make data of something, so that
- * nobody skips what has to be read.
+ * joined where they are alike, and rounded to whole sectors, since that is what
+ * the layers above count in.  A sector whose pieces are not alike counts as data:
+ * so rounding never makes anybody skip what has to be read.
  */
 #include "config.h"
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * flush.h - what an answered flush promises, and what happens when it cannot.
+ *
+ * Lane's thread, unless it says otherwise.
  */
 #ifndef XENDISK_FLUSH_H
 #define XENDISK_FLUSH_H
@@ -43,8 +45,8 @@ bool flush_needed(const struct io_disk *disk);
 /* The request waits for a flush that begins from now on. */
 void flush_want(struct io *io);
 
-/* The request's flush must not be tried: to the disk it is as if it had failed.  The
- * request goes on as far as to its flush. */
+/* The request's flush must not be tried: the disk is poisoned as if it had failed.
+ * The request goes on until it would wait for that flush. */
 void flush_untried(struct io *io);
 
 /* In each round: begins a flush for all that wait, settles those that failed. */

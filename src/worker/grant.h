@@ -23,8 +23,8 @@ void grant_unmap(struct grant *grant, void *pages, unsigned int count);
 
 /*
  * Copies that are collected and then made by one call.  Owned by a lane.
- * Each segment names an int that receives -EIO when that copy failed, -ENOMEM
- * when it was not made for want of memory; it is left alone when it worked.
+ * *err receives -EIO when a copy failed, -ENOMEM when it was not made for want of
+ * memory, and is left alone when it worked: several copies may share one.
  */
 struct grant_batch;
 
@@ -36,9 +36,9 @@ void grant_batch_free(struct grant_batch *batch);
 
 enum grant_direction { GRANT_FROM_GUEST, GRANT_TO_GUEST };
 
-/* offset + length stay inside the granted page; exactly these bytes are
- * copied.  True: they are already, the page stays mapped; else they wait for
- * grant_batch_run().  A batch that is full runs first. */
+/* offset + length stay inside the granted page; exactly these bytes are copied.
+ * True: that is done, since the page is one that stays mapped; false: they wait
+ * for grant_batch_run().  A batch that is full runs first. */
 bool grant_batch_add(struct grant_batch *batch, enum grant_direction direction,
 		     uint32_t gref, uint16_t offset, uint16_t length,
 		     void *local, int *err);

@@ -22,7 +22,8 @@ struct grow {
 	bool failed; /* the last look, and that was said */
 };
 
-/* Makes it that large, or size 0: as large as its storage is by now. */
+/* Makes the disk that large, or size 0: as large as its storage is by now.  On
+ * -errno ret_why (MSG_TEXT_MAX bytes) says why. */
 int grow_resize(struct grow *grow, uint64_t size, char *ret_why);
 /* The same for what may have grown by itself; to be called again at
  * grow->look_at, while a guest is connected. */

@@ -2,11 +2,11 @@
 /*
  * hold.c - requests that wait for an error to pass.
  *
- * A request that is held keeps its place in the overlap interlock and gives its
- * memory back; it begins its current step again.  So what overlaps it waits as
- * long, and what overlaps that and came later, too.  All that a lane holds is
- * tried together.  The disk is paused, for those who look at it, from the first
- * request held until the last of them is answered.
+ * A request that is held keeps its range (range.h) and gives its memory back; it
+ * begins its current step again.  So writes that overlap it wait as long, and so
+ * do later ones that overlap those.  All requests that a lane holds are tried
+ * together.  The disk shows as paused from the first request held until the last
+ * of them is answered.
  */
 #include "worker/hold.h"
 

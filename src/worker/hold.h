@@ -24,7 +24,7 @@ struct hold_lane {
 	uint64_t delay; /* the last one, ns; 0: it worked since */
 };
 
-/* Is this an error to be held? */
+/* Is the request to wait and be tried again, rather than answered with err? */
 bool hold_wanted(const struct io_disk *disk, int err);
 /* The request's current step is tried again later. */
 void hold_add(struct io *io, int err);
@@ -33,6 +33,7 @@ void hold_done(struct io *io);
 
 /* In each round: tries again when it is time. */
 void hold_pump(struct io_lane *lane);
+/* When hold_pump() has to be called at the latest; UINT64_MAX: never. */
 uint64_t hold_next(const struct io_lane *lane);
 
 #endif

@@ -99,7 +99,7 @@ static void add_fua(struct io *io, const struct xd_limits *limits)
 		io->steps |= IO_STEP(IO_POSTFLUSH);
 }
 
-/* It has no steps, then. */
+/* Answered with err: no step is left. */
 static void refuse(struct io *io, int err)
 {
 	io->steps = 0;
@@ -199,8 +199,8 @@ _Static_assert(XD_EXTENT_HOLE == NBD_STATE_HOLE &&
 		       XD_EXTENT_ZERO == NBD_STATE_ZERO,
 	       "the same bits");
 
-/* What is known.  An error is no reason to say nothing: who reads will hear of
- * it. */
+/* Tells what is known, in spite of an error: a client that reads there will get
+ * that error. */
 static int tell_extents(struct client_io *cio, int err)
 {
 	const struct xd_extents *extents = &cio->extents;
@@ -292,7 +292,7 @@ static void welcome(struct io_lane *lane)
 		welcome_one(lane, client);
 }
 
-/* Has nobody any more who waits for it. */
+/* Nobody waits for its reply any more. */
 static void drop_command(struct client_io *cio)
 {
 	DL_DELETE(cio->client->ios, cio);
@@ -300,7 +300,7 @@ static void drop_command(struct client_io *cio)
 	nbd_command_done(&cio->command, -ESHUTDOWN, NULL);
 }
 
-/* One that begin_waiting() had let go on, and that has not got its range. */
+/* A request that begin_waiting() has begun, and that has not got its range. */
 static void drop_begun(struct io *io)
 {
 	struct client_lane *clients = &io->lane->clients;
@@ -311,7 +311,7 @@ static void drop_begun(struct io *io)
 	drop_command(client_io_of(io));
 }
 
-/* Those that are in the list and have not had their range. */
+/* Drops the client's requests in the list, unless they have had their range. */
 static void forget_in(struct io_list *list, const struct client *client,
 		      void (*drop_one)(struct io *io))
 {
@@ -343,7 +343,7 @@ static void forget(struct io_lane *lane, struct client *client)
 			drop_begun(&cio->io);
 }
 
-/* Moves their bytes, both ways. */
+/* Moves the clients' bytes, both ways. */
 static void pump(struct io_lane *lane)
 {
 	struct client *client, *next;
@@ -453,7 +453,8 @@ void clients_init(struct io_lane *lane)
 	(void)pthread_mutex_init(&lane->clients.lock, NULL);
 }
 
-/* It lets go of what is the disk's. */
+/* The client's requests let go of their ranges, and of all else that is the
+ * disk's. */
 static void park(struct client *client, struct client **io_list)
 {
 	struct client_io *cio;
@@ -529,7 +530,7 @@ struct client *clients_pop(struct client **io_list)
 	return client;
 }
 
-/* Its commands have nobody any more who would execute them. */
+/* No lane will execute its commands any more. */
 static void end_one(struct client *client)
 {
 	struct client_io *cio;

@@ -21,9 +21,9 @@
  * much longer than a guest's request should wait for. */
 #define CLIENT_BYTES_MAX (8u << 20)
 
-/* What a client gets to see. */
+/* A new client, and what it may do. */
 struct client_spec {
-	int fd;
+	int fd; /* its socket */
 	const char *name; /* of the export; "" is accepted as well */
 	bool readonly;
 };

@@ -10,11 +10,11 @@
  * once, one batch of copies moves the data of all, and at the end of the round
  * all answers are published together and the guest is notified once.
  *
- * Of large requests a round takes no more than GUEST_ROUND_BYTES.  Else a guest
- * that sends eight of 128 KiB, and eight more when it has the answers, would do
- * nothing while we copy, and we nothing while it wakes up, which takes as long as
- * copying two of them; and what is written goes to the storage the sooner.  With
- * less in a round the guest is woken more often, which costs more than it gains.
+ * Of large requests a round takes no more than GUEST_ROUND_BYTES.  Otherwise a
+ * guest that sends eight of 128 KiB, and eight more when it has the answers, would
+ * idle while we copy, and we would idle while it wakes up, which takes as long as
+ * copying two of them.  It also gets writes to the storage sooner.  With less in a
+ * round the guest is woken more often, which costs more than it gains.
  *
  * Runs on the lane's thread.  Allocates nothing, blocks on nothing.
  */
@@ -99,7 +99,8 @@ static void break_ring(struct io_ring *ring)
 	(void)services_send(disk->services, &msg, sizeof(msg), MSG_BROKEN);
 }
 
-/* At most; what a list of segments comes to is not known before it is fetched. */
+/* Bytes, at most: the lengths in a list of segments are not known before it is
+ * fetched. */
 static uint64_t data_of(const struct guest_io *guest)
 {
 	return guest->refused ? 0 :
@@ -194,8 +195,9 @@ static void list_copied(struct guest_io *guest)
 
 /*
  * Are all others of this ring answered?  Nothing is taken behind a barrier, and
- * it begins when it is alone.  A log that says otherwise was tampered with: then
- * nobody may wait for who waits for him.
+ * it begins when it is alone, so one that has begun never gets here.  A log that
+ * says otherwise was tampered with: then the others must not wait for this
+ * request while it waits for them.
  */
 bool guest_drain(struct io *io)
 {
@@ -304,7 +306,7 @@ void guest_data(struct io *io)
 			io_data_end(io, r);
 		return;
 	}
-	/* Not past those that wait already. */
+	/* Requests that wait already come first. */
 	if (!lane->want_buffer.first)
 		io->buffer = buffer_get(lane->arena, io->length);
 	if (io->buffer)
@@ -337,8 +339,8 @@ void guest_data_end(struct io *io)
 		return;
 	buffer_put(io->lane->arena, io->buffer, io->length);
 	io->buffer = NULL;
-	/* Those that wait have had their turn in this round, and there may be nothing
-	 * else that would bring another one. */
+	/* Requests that wait for memory are tried once a round, and this round's try
+	 * is over. */
 	if (io->lane->want_buffer.first)
 		io->lane->again = true;
 }

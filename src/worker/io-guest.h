@@ -29,21 +29,23 @@ static inline struct guest_io *guest_of(struct io *io)
 	return container_of(io, struct guest_io, io);
 }
 
-/* Of a ring's data, taken in one round: see guest_take(). */
+/* A round takes no more requests from a ring once they have this much data: see
+ * the top of io-guest.c. */
 #define GUEST_ROUND_BYTES (512u << 10)
 
-/* Takes what is on the ring and begins it; of a lot of data a part, the rest in the
- * next round. */
+/* Takes what is on the ring and begins it: all, or as much as GUEST_ROUND_BYTES
+ * allow. */
 void guest_take(struct io_ring *ring);
 /* Publishes all answers that are ready. */
 void guest_publish(struct io_ring *ring);
 /* Runs the batch of copies, and what follows, until none is wanted. */
 void guest_copy(struct io_lane *lane);
-/* Memory may have become free. */
+/* Begins those that wait for memory, as far as there is some. */
 void guest_retry_buffers(struct io_lane *lane);
 
-/* The struct of an entry that has just been filled; what it asks for. */
+/* Resets the request of a log entry that is about to be filled, or was found. */
 struct guest_io *guest_prepare(struct io_ring *ring, uint16_t entry);
+/* Judges the entry's slot, and gives the request its steps. */
 void guest_judge(struct guest_io *guest);
 
 /* --- For io.c ------------------------------------------------------------- */
@@ -51,7 +53,7 @@ void guest_judge(struct guest_io *guest);
 /* Steps: see io_step.  False: it waits. */
 bool guest_list(struct io *io);
 bool guest_drain(struct io *io);
-/* Its range is locked: the log is to know. */
+/* Notes in the log that its range is locked. */
 static inline void guest_begin(struct io *io)
 {
 	struct guest_io *guest = guest_of(io);
@@ -60,11 +62,11 @@ static inline void guest_begin(struct io *io)
 }
 /* The data step of a read or write: ends in io_data_end(). */
 void guest_data(struct io *io);
-/* The stack has read all of it. */
+/* The stack has read all of it: copies it to the guest. */
 void guest_data_read(struct io *io);
-/* Gives the memory back. */
+/* The data step has ended: gives its memory back, if it has any. */
 void guest_data_end(struct io *io);
-/* All steps are done: it is to be published. */
+/* All steps are done: the end of the round publishes the answer. */
 static inline void guest_answer(struct io *io)
 {
 	io_append(&guest_of(io)->ring->answers, io);

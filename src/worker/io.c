@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * io.c - one request's life, in the order in which it is lived, whoever asked
- * for it.
+ * io.c - one request's life, from its first step to its last, whether a guest or
+ * an NBD client sent it.
  *
  * Theory of operation
  *
@@ -22,15 +22,15 @@
  *   POSTFLUSH  flush.*
  *   (answer)   ring.answers, clients.answers   the end of the round
  *
- * Nothing waits for a later list while it keeps others from leaving an earlier
- * one, so nothing waits for ever: who drains is not in the table, who waits there
- * waits for those that came earlier, and who waits for memory or a flush has its
- * range, and waits for none that has not.
+ * No request waits in a later list while it keeps others from leaving an earlier
+ * one, so none waits for ever: one that drains is not in the table, one in the
+ * table waits only for those that came before it, and one that waits for memory or
+ * a flush has its range already, and waits for none that lacks its own.
  *
- * What is done here is the same for all.  Where requests come from, how their
- * data gets to this process and away, and how they are answered is the asker's:
- * a guest's ring (io-guest.c), or an NBD client (io-client.c), whose data has come
- * with it.  All of them are in one table of ranges and behind the same flushes.
+ * What is done here is the same for all requests.  Where they come from, how their
+ * data gets into this process and out of it, and how they are answered is for
+ * io-guest.c (a guest's ring) or io-client.c (an NBD client, whose data has come
+ * with the request).  All share one table of ranges and the same flushes.
  *
  * Runs on the lane's thread.  Allocates nothing, blocks on nothing.
  */
@@ -45,7 +45,7 @@
 #include "worker/io-guest.h"
 #include "worker/services.h"
 
-/* What moves no data is passed on in pieces of at most this, one after the
+/* Bytes.  A DISCARD or ZERO is passed on in pieces of at most this, one after the
  * other, so that it does not keep the storage from everything else. */
 #define DATALESS_PIECE (64ull << 20)
 
@@ -80,8 +80,7 @@ struct io_list io_take_all(struct io_list *list)
 
 /* --- The steps ------------------------------------------------------------ */
 
-/* One that had begun when a worker died has its range again, or no need of it.
- * After the last one the others may lock theirs. */
+/* After the last of those that had begun, all others may lock their ranges. */
 void io_begun_again(struct io *io)
 {
 	struct io_disk *disk = io->lane->disk;
@@ -109,8 +108,8 @@ static bool step_lock(struct io *io)
 {
 	struct io_lane *lane = io->lane;
 
-	/* What had begun goes first: a read may have seen it already.  After that
-	 * those that waited for it, before what comes now. */
+	/* Requests that had begun go first: a read may have seen their data.  Then
+	 * those that wait in want_begun, then this one. */
 	if (!io->begun &&
 	    (atomic_load(&lane->disk->nr_begun) || lane->want_begun.first)) {
 		io_append(&lane->want_begun, io);
@@ -141,7 +140,7 @@ static bool step_flush(struct io *io)
 
 static void data_submitted(struct xd_request *req, int err);
 
-/* Bytes of data in one request of the stack's. */
+/* Bytes: how much data one request to the stack may have. */
 static uint64_t largest_piece(const struct io *io)
 {
 	uint64_t most = io->lane->disk->limits->max_transfer;

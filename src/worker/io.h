@@ -4,8 +4,11 @@
  *
  * Used by the parts of the data path that know what a request is: io.c (its
  * life), io-guest.c (from and to a ring), io-client.c (from and to an NBD
- * client), io-round.c (all of a lane),
- * flush.c (durability), hold.c (errors that pass), lane.c (the thread).
+ * client), io-begin.c (a ring's beginning), io-round.c (a lane's rounds), flush.c
+ * (durability), hold.c (errors that pass), lane.c (the thread).
+ *
+ * A request, a ring and a lane belong to the lane's thread, or to the main thread
+ * while that does not run.
  */
 #ifndef XENDISK_IO_H
 #define XENDISK_IO_H
@@ -30,17 +33,17 @@
 #include "worker/standstill.h"
 #include "worker/storm.h"
 
-/* Data on its way in a lane at any time.  At least one request of
- * BLKIF_LENGTH_MAX fits. */
+/* The most data of its guest that a lane holds at a time.  At least one request
+ * of BLKIF_LENGTH_MAX fits. */
 #define IO_ARENA_BYTES (8u << 20)
-/* Of an NBD client's data, however much it asks for at once: the guest's ring is
- * looked at between two of them. */
+/* An NBD client's request is carried out in pieces of at most this, and the
+ * guest's rings are looked at between two of them. */
 #define IO_CLIENT_PIECE (1u << 20)
-/* Threads of one disk, however many CPUs there are: each is opened before it is
- * known whether the guest has rings for it. */
+/* The most lanes of one disk, however many CPUs there are: all are opened before
+ * it is known how many rings the guest has. */
 #define IO_MAX_LANES 8
 
-/* What MSG_BROKEN says. */
+/* The text of MSG_BROKEN. */
 #define IO_BROKEN_TEXT \
 	"the guest broke its ring: more requests than it has room for"
 
@@ -56,7 +59,7 @@ struct io_ring;
 enum io_step {
 	IO_LIST, /* indirect: fetch and judge the list of segments */
 	IO_DRAIN, /* wait until all before it on this ring is answered */
-	IO_LOCK, /* wait until nobody else is writing there */
+	IO_LOCK, /* wait until no write before it overlaps its range */
 	IO_PREFLUSH,
 	IO_DATA,
 	IO_POSTFLUSH,
@@ -66,22 +69,21 @@ enum io_step {
 #define IO_STEP(step) (uint8_t)(1u << (step))
 
 /*
- * A request under way.  What is here is the same for all who ask; it stands
- * within the asker's own struct: struct guest_io of io-guest.h, or that of an NBD
- * client (io-client.c).
+ * A request under way: what is the same for guests and NBD clients.  Embedded in
+ * struct guest_io (io-guest.h) or struct client_io (io-client.c).
  */
 struct io {
 	struct io *next; /* in whatever list it waits */
 	struct io_lane *lane;
 	uint64_t offset, length; /* bytes: what the data step moves */
 	uint64_t done; /* of them, by the data step */
-	void *buffer; /* a client's is its own */
+	void *buffer; /* of the lane's arena; a client's: of its command */
 	uint8_t steps; /* mask of 1 << enum io_step */
 	uint8_t op; /* enum xd_op of the data step */
 	uint8_t flags; /* of the data step, XD_...: a client's, else 0 */
 	bool client; /* an NBD client's, not a guest's */
 	bool entered; /* range is in the table */
-	bool locked; /* ... and is its own */
+	bool locked; /* ... and none that overlaps it is before it */
 	bool held; /* waits for an error to pass, or is being tried again */
 	bool begun; /* had its range when a worker died; has not got it back
 		     * yet */
@@ -159,10 +161,10 @@ struct client_lane {
 	pthread_mutex_t lock; /* of newcomers */
 	struct client *newcomers;
 	struct client *list;
-	struct io_list waiting; /* others are being executed, enough of them */
-	unsigned int nr_begun;
+	struct io_list waiting; /* not begun: as many as may be have begun */
+	unsigned int nr_begun; /* and not answered */
 	uint64_t bytes; /* of data that those have under way */
-	struct io_list pieces; /* have done one; the next one is to begin */
+	struct io_list pieces; /* a piece is done, the next one is to begin */
 	struct io_list answers; /* to be sent */
 };
 
@@ -178,9 +180,9 @@ struct io_lane {
 	struct buffer_arena *arena;
 	struct grant_batch *batch;
 	struct io_list copying; /* in the batch */
-	struct io_list want_begun;
-	struct io_list want_buffer;
-	bool look_at_ranges;
+	struct io_list want_begun; /* for disk->nr_begun to become 0 */
+	struct io_list want_buffer; /* for memory of the arena */
+	bool look_at_ranges; /* a range may have been granted */
 	bool again; /* the end of this round has made work for another one */
 	bool gives_back; /* pages of the guest, if this sleep is not disturbed */
 	bool unkicked; /* submitted since the last stack_kick() */
@@ -193,8 +195,8 @@ struct io_lane {
 	struct client_lane clients;
 	_Atomic(bool) poked; /* look at everything that waits */
 	_Atomic(bool) resume; /* try what is held at once */
-	/* map_data()'s alone.  Not on its stack, where each call would zero
-	 * it (-ftrivial-auto-var-init). */
+	/* For map_data() only.  On its stack each call would zero it
+	 * (-ftrivial-auto-var-init). */
 	struct iovec lent[BLKIF_INDIRECT_MAX + 1];
 };
 
@@ -218,19 +220,19 @@ void io_ring_recover(struct io_ring *ring);
  * goes, answers.  True: there is more to do at once. */
 bool io_pump(struct io_lane *lane);
 
-/* Has something come since then: a request, or somebody who pokes? */
+/* Is there a request to take, or has io_poke() been called? */
 bool io_pending(const struct io_lane *lane);
 
 /* Before sleeping: each ring is to ring with its next request.  True: there is
  * one already. */
 bool io_arm(struct io_lane *lane);
 
-/* Nothing to wait for: how long the lane may sleep. */
+/* When there is nothing to do: how long the lane may sleep; UINT64_MAX: for ever. */
 uint64_t io_sleep_ns(struct io_lane *lane);
-/* It has slept that long and nothing came. */
+/* The lane has slept that long and nothing came: gives memory back. */
 void io_idle(struct io_lane *lane);
 
-/* Any thread. */
+/* Any thread.  Wakes the lane, which then looks at everything that waits. */
 void io_poke(struct io_lane *lane);
 
 /* --- Between the parts of the data path ----------------------------------- */
@@ -242,21 +244,21 @@ void io_step_done(struct io *io);
 /* No further step: this is the answer.  err: 0, or why it is not OKAY. */
 void io_finish(struct io *io, enum blkif_status status, int err);
 
-/* The data step: what the stack has to do, from the beginning; io->buffer holds
- * a write's data. */
+/* Begins what the stack has to do in the data step; io->buffer holds a write's
+ * data. */
 void io_transfer(struct io *io);
-/* What it has done is not all. */
+/* Goes on with it: io->done is less than io->length. */
 void io_next_piece(struct io *io);
 /* The data step has ended; err: 0 or -errno. */
 void io_data_end(struct io *io, int err);
 
-/* It has waited for its range, and has it. */
+/* A request that waited for its range has got it. */
 void io_has_range(struct io *io);
-/* Of io.begun: it has its range again, or no need of it. */
+/* A request whose io.begun is set has its range again, or needs none. */
 void io_begun_again(struct io *io);
 
-/* The answer is out: first nothing is held or waited for any more, then others
- * may write there. */
+/* Once the answer is out: first io_settle(), after which nothing is held or waited
+ * for because of this request; then io_unlock(), which lets others write there. */
 static inline void io_settle(struct io *io)
 {
 	if (io->held)
@@ -275,10 +277,10 @@ static inline void io_unlock(struct io *io)
 
 /* Hands a request to the stack; it ends in done(). */
 void io_submit(struct io_lane *lane, struct xd_request *req);
-/* To be called first in each done(). */
+/* Each done() of such a request calls this first. */
 void io_returned(struct io_lane *lane);
 
-/* Any thread.  Tells the broker. */
+/* Any thread.  Tells the broker, or logs it while there is none. */
 void io_condition(struct io_disk *disk, enum msg_condition_kind kind, bool set,
 		  const char *fmt, ...) PRINTF(4, 5);
 

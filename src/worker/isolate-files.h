@@ -3,8 +3,8 @@
  * isolate-files.h - files that a library insists on opening by name, again and
  * again, although the worker is isolated: keys for TLS.
  *
- * They are read before isolate(); whoever opens one of these very paths for
- * reading afterwards gets what was in it then.  All other paths are refused as
+ * They are read before isolate(); to open one of these very paths for reading
+ * afterwards gives what was in the file then.  All other paths are refused as
  * ever.
  */
 #ifndef XENDISK_ISOLATE_FILES_H

@@ -7,10 +7,10 @@
 
 #include <stdint.h>
 
-/* Should: be called once, when the devices, the engines and the stack are
- * open and before a guest's memory is touched.  Mustn't: be followed by any
- * open, connect, exec or fork.  uid: 0 leaves the user alone (not root).
- * -errno: the worker must exit. */
+/* Main thread, once, when the devices, the engines and the stack are open and
+ * before a guest's memory is touched.  No open, connect, exec or fork works
+ * afterwards.  uid: the user to become; 0: keep the present one.  On -errno the
+ * worker must exit; ret_why (MSG_TEXT_MAX bytes) says why. */
 int isolate(uint32_t uid, char *ret_why);
 
 #endif

@@ -80,7 +80,8 @@ static void follow_plans(struct io_disk *disk, struct io_ring **rings,
 			     replay);
 }
 
-/* What stands there will not be another thing the next time. */
+/* A log that cannot be believed now will not be believed next time either: the
+ * broker must not try again. */
 static int hopeless(int r)
 {
 	return r == -EPROTO ? -ENOTRECOVERABLE : r;

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-/* Everything a worker is told on its command line (see supervise.c). */
+/* Everything a worker is told at its start (start.c). */
 struct worker_options {
 	uint32_t domid;
 	uint32_t devid;
