@@ -30,6 +30,10 @@ void supervisor_free(struct supervisor *supervisor);
 void supervisor_sweep(struct supervisor *supervisor,
 		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
 		      void *ctx);
+/* Ends the worker that such a broker has left for this disk, which does not go on
+ * with it. */
+void supervisor_end_orphan(struct supervisor *supervisor,
+			   const struct msg_identity *id);
 
 /*
  * The daemon ends: every worker is told to close, and killed if it has not done
@@ -39,10 +43,6 @@ void supervisor_sweep(struct supervisor *supervisor,
  */
 void supervisor_stop(struct supervisor *supervisor, void (*done)(void *ctx),
 		     void *ctx);
-
-/* ... and the one of this disk, which cannot be opened. */
-void supervisor_end_orphan(struct supervisor *supervisor,
-			   const struct msg_identity *id);
 
 /* What is to be served to whom. */
 struct worker_spec {

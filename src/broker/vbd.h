@@ -37,7 +37,8 @@ const struct node_address *vbd_address(const struct vbd *vbd);
 /* Its directory has been removed; it is only there until the worker is done. */
 bool vbd_is_gone(const struct vbd *vbd);
 
-/* The answer to list and show (INTERFACE: list --json). */
+/* What list and show say of a disk.  Its texts are borrowed, and stay as they are
+ * until the broker's event loop goes on. */
 struct vbd_view {
 	uint32_t domid;
 	uint32_t devid;
@@ -88,7 +89,7 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
  * kept still there; or with an error, when another call takes its place. */
 void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx);
 
-/* What it is served from, for export.h. */
+/* What the disk is served from, for export.h. */
 struct target *vbd_target(const struct vbd *vbd);
 
 /* Looks how large its storage is by now (size 0), or makes it that large.  done:

@@ -10,19 +10,18 @@
 #include <stdint.h>
 
 /*
- * Should: end as that user, in no other group, without a capability; uid 0 stays
- * who it is, and loses the capabilities only.
- * Mustn't: be asked for another user by one that cannot change it: then the
- * process would run as more than was meant, and this fails.
+ * Becomes that user, in no other group, without a capability.  uid 0: keeps the
+ * present user, and gives up the capabilities only.  Fails where the process may
+ * not change its user: going on would be with more rights than were meant.
  */
 int confine_become(uint32_t uid, uint32_t gid);
 
-/* The broker is the last that the kernel should kill for memory, and its children
- * inherit that; whoever calls this is as any other process. */
+/* The kernel is told to kill the broker last when memory runs out, and children
+ * inherit that: makes this process an ordinary one again. */
 void confine_ordinary(void);
 
-/* So many bytes of memory of its own, all in all, and no more; fewer, if that is the
- * limit already.  Not under a sanitizer, which has its own there. */
+/* Limits the memory of this process to so many bytes in all, or to fewer if it is
+ * limited already.  Does nothing under a sanitizer, which maps more by itself. */
 int confine_memory(uint64_t bytes);
 
 enum confine_rights {

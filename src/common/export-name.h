@@ -7,8 +7,9 @@
 
 #include <stdbool.h>
 
-/* Letters, digits, ".", "_" and "-", up to MSG_EXPORT_MAX of them: no path, no
- * option, no hidden file; and not what each disk has, DOMID-DEVID. */
+/* Letters, digits, ".", "_" and "-", up to MSG_EXPORT_MAX of them, so no path; not
+ * beginning with "-" (an option) or "." (a hidden file); and not only digits and
+ * "-", since DOMID-DEVID is the name of a disk's own socket. */
 bool is_export_name(const char *name);
 
 #endif

@@ -42,8 +42,8 @@ struct expr_env {
 	/* A backend by name, or by URI scheme; NULL when there is none. */
 	const struct backend_info *(*backend)(void *ctx, const char *name);
 	const struct backend_info *(*scheme)(void *ctx, const char *scheme);
-	/* Why there is none of a name that there should be one of; NULL when
-	 * nobody knows it.  May be unset. */
+	/* Why a backend of that name is there but cannot be used; NULL: there is
+	 * none.  May be unset. */
 	const char *(*why_not)(void *ctx, const char *name);
 	/* The text behind "@name"; NULL when there is none.  May be unset. */
 	const char *(*named)(void *ctx, const char *name);

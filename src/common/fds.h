@@ -23,13 +23,13 @@ int fds_send(int sock, const void *msg, size_t n, const int *fds,
 /*
  * Receives one message of up to size bytes, and up to max (at most FDS_MAX)
  * descriptors, which are the caller's then and close on exec.  flags: of
- * recvmsg(2).  Returns the bytes; -ECONNRESET: the peer is gone; -EPROTO: a
- * message that is larger, or brings more descriptors or nothing but these.  When
- * it fails none is left open.
+ * recvmsg(2).  Returns the number of bytes, or -errno, and then leaves no
+ * descriptor open; -ECONNRESET: the peer is gone; -EPROTO: the message is larger,
+ * or brings more descriptors, or has descriptors but no bytes.
  */
 ssize_t fds_receive(int sock, void *buf, size_t size, int *ret_fds,
 		    unsigned int max, unsigned int *ret_nr, int flags);
-/* Those of them that are not -1. */
+/* Closes those of them that are not -1. */
 void fds_close(int *fds, unsigned int nr);
 
 #endif

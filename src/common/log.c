@@ -8,7 +8,7 @@
  * never mix.  A daemon without either has /dev/null there: then it is syslog.
  * A worker inherits stderr and so logs to the same place.
  *
- * Nobody waits for who reads the log: a guest's requests do not stop because
+ * No line waits for the log's reader: a guest's requests do not stop because
  * journald hangs.  A line that is not taken at once is left out, and counted; the
  * next one that is taken is preceded by how many.  (syslog() may wait.)
  *

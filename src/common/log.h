@@ -5,8 +5,8 @@
  * Only the code that knows the guest logs; libraries return errors.  A message
  * about a disk goes through log_disk(), which names it ("d5/51728: ...", and
  * in the journal the fields XENDISK_DOMID, XENDISK_DEVID and XENDISK_VDEV).
- * Whatever a guest can cause goes through log_guest(), which lets 10 lines a
- * second and disk pass and then counts what it leaves out.  Any thread.
+ * Whatever a guest can cause goes through log_guest(), which passes 10 lines a
+ * second for each disk, and counts what it leaves out.  Any thread.
  */
 #ifndef XENDISK_LOG_H
 #define XENDISK_LOG_H

@@ -8,9 +8,8 @@
  * with a NUL, which the receiver checks: the broker takes a worker for an
  * enemy, since it reads what a guest wrote.
  *
- * Broker to worker: OPEN, CONNECT, DISCONNECT, RESUME, RESIZE, CLIENT, CONTROL,
- * CLOSE and answers to services (MSG_SERVICE_DONE).  Worker to broker: the rest.  A worker has
- * one service request outstanding at most; seq ties the answer to it.
+ * Which side sends what is in enum msg_type.  A worker has one service request
+ * outstanding at most; seq ties the answer to it.
  */
 #ifndef XENDISK_MSG_H
 #define XENDISK_MSG_H
@@ -85,7 +84,7 @@ struct msg_header {
 	int32_t result; /* answers: 0 or -errno */
 };
 
-/* Says who the guest is: domain ids are used again, so the UUID too. */
+/* Which disk of which guest.  With the UUID, since domain ids are used again. */
 struct msg_identity {
 	uint32_t domid;
 	uint32_t devid;

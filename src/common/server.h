@@ -7,9 +7,8 @@
  *     nbd[s]+unix://[USER@]/EXPORT?socket=PATH
  *     nbd[s]+vsock://[USER@]CID[:PORT]/EXPORT
  *
- * Who connects and who speaks to the server are different processes; each
- * parses the URI for itself.  Credentials have no place in one: it can be read
- * in xenstore.
+ * One process connects, another one speaks to the server; each parses the URI for
+ * itself.  Credentials have no place in a URI: it can be read in xenstore.
  */
 #ifndef XENDISK_SERVER_H
 #define XENDISK_SERVER_H
@@ -41,9 +40,9 @@ int server_parse(const char *uri, struct server *ret, char *ret_why);
 void server_print(const struct server *server, char *buf, size_t size);
 
 /*
- * Connects; may block for long.  A socket, or -errno and why in ret_why
- * (SERVER_TEXT_MAX bytes), without the place.  A peer that is gone without a
- * word is noticed after a while.
+ * Connects; may block for long.  Returns a socket, or -errno and in ret_why
+ * (SERVER_TEXT_MAX bytes) the reason, which does not name the server.  The socket
+ * notices after a while when its peer is gone without a word (tcp.h).
  */
 int server_connect(const struct server *server, char *ret_why);
 

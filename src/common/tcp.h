@@ -12,10 +12,10 @@
  * is one; flags: SOCK_NONBLOCK or 0.  Owned by the caller; or -errno. */
 int tcp_listen(const struct addrinfo *address, int flags);
 
-/* Replies go out at once, and a client that is gone without a word is noticed after
- * two minutes.  Harmless with other sockets: of those the kernel knows who is
- * there.  While something is on its way to the client that says nothing: see
- * tcp_look(). */
+/* Sets a client's socket so that replies go out at once, and that a client which is
+ * gone without a word is noticed after two minutes; not while something is on its
+ * way to it, see tcp_look().  Harmless with other sockets, whose peers the kernel
+ * knows. */
 void tcp_watch_client(int fd);
 
 enum tcp_peer {
@@ -25,8 +25,9 @@ enum tcp_peer {
 	TCP_DEAF, /* its host acknowledges nothing, although it is asked to */
 };
 
-/* Deaf: for so long already; but of who was sent nothing for so long, that is said
- * at once when something is, until its host has had the time to answer. */
+/* TCP_DEAF: nothing was acknowledged for more than ms.  That is also the answer for
+ * a moment after something was sent to a peer which had been sent nothing for that
+ * long, until its host has had the time to acknowledge it. */
 enum tcp_peer tcp_look(int fd, unsigned int ms);
 
 #endif

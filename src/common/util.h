@@ -70,13 +70,15 @@ static inline int take_fd(int *fd)
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 
 /*
- * Decimal as xenstore has it: ^(0|[1-9][0-9]*)$, at most max.  Anything else,
- * including blanks, signs, leading zeroes and trailing bytes, is -EINVAL.
+ * Decimal as xenstore has it: ^(0|[1-9][0-9]*)$.  Anything else, including
+ * blanks, signs, leading zeroes and trailing bytes, is -EINVAL; more than max is
+ * -ERANGE.
  */
 int parse_u64(const char *text, uint64_t max, uint64_t *ret);
 int parse_u32(const char *text, uint32_t max, uint32_t *ret);
 
-/* Digits with an optional K, M, G or T (powers of 1024). */
+/* Digits with an optional K, M, G or T (powers of 1024).  This and the next two:
+ * -EINVAL; more than 64 bits: -ERANGE. */
 int parse_size(const char *text, uint64_t *ret_bytes);
 /* Digits with ms, s, m or h. */
 int parse_time(const char *text, uint64_t *ret_ns);
@@ -96,7 +98,8 @@ uint64_t now_ns(void);
 int pread_all(int fd, void *buf, size_t len, uint64_t offset);
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
 
-/* mkdir -p; what exists already is fine, its mode is left alone. */
+/* mkdir -p; what exists already is fine, its mode is left alone.  mode is the
+ * last one's, those above it get 0755. */
 int make_dirs(const char *path, unsigned int mode);
 
 /* Closes all descriptors with that number or a higher one; also where the kernel has
