@@ -9,25 +9,16 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include "broker/orphans.h"
+#include "broker/rundir.h"
 #include "common/util.h"
 
 #define FOLDER	      "children"
 #define NAME_MAX_NOTE 48
+#define SOCK_MAX      (NAME_MAX_NOTE + sizeof(".sock"))
 /* Connections that the child has not taken yet. */
 #define BACKLOG 64
-
-static int open_folder(const char *run_dir)
-{
-	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
-	int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-
-	if (!path)
-		return -ENOMEM;
-	return fd < 0 ? -errno : fd;
-}
 
 static void print_name(char *buf, const struct nursery_note *note)
 {
@@ -35,11 +26,19 @@ static void print_name(char *buf, const struct nursery_note *note)
 		       note->domid, note->devid, note->layer);
 }
 
+static void print_socket(char *buf, const struct nursery_note *note)
+{
+	char name[NAME_MAX_NOTE];
+
+	print_name(name, note);
+	(void)snprintf(buf, SOCK_MAX, "%s.sock", name);
+}
+
 /* --- Notes ---------------------------------------------------------------- */
 
 int nursery_note_write(const char *run_dir, const struct nursery_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	cleanup_close int fd = -1;
 	cleanup_free char *text = NULL;
 	char name[NAME_MAX_NOTE];
@@ -67,13 +66,13 @@ int nursery_note_write(const char *run_dir, const struct nursery_note *note)
 
 void nursery_note_remove(const char *run_dir, const struct nursery_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
-	char name[NAME_MAX_NOTE], sock[NAME_MAX_NOTE + 8];
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
+	char name[NAME_MAX_NOTE], sock[SOCK_MAX];
 
 	if (dir < 0)
 		return;
 	print_name(name, note);
-	(void)snprintf(sock, sizeof(sock), "%s.sock", name);
+	print_socket(sock, note);
 	(void)unlinkat(dir, name, 0);
 	(void)unlinkat(dir, sock, 0);
 }
@@ -135,7 +134,7 @@ static bool read_note(int dir, const char *name, struct nursery_note *note)
 
 bool nursery_note_lives(const char *run_dir, const struct nursery_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	struct nursery_note again = { .pid = 0 };
 	char name[NAME_MAX_NOTE];
 
@@ -148,17 +147,12 @@ int nursery_note_each(const char *run_dir,
 		      void (*fn)(void *ctx, const struct nursery_note *note),
 		      void *ctx)
 {
-	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
 	struct dirent *entry;
 	DIR *dir;
+	int r = rundir_list(run_dir, FOLDER, &dir);
 
-	if (!path)
-		return -ENOMEM;
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return -errno;
-	dir = opendir(path);
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while ((entry = readdir(dir))) {
 		struct nursery_note note = { .pid = 0 };
 		size_t length = strlen(entry->d_name);
@@ -181,46 +175,21 @@ int nursery_note_each(const char *run_dir,
 
 /* --- Sockets -------------------------------------------------------------- */
 
-/* By way of the folder's descriptor: a path may be too long for a socket. */
-static int make_socket(int dir, const struct nursery_note *note, int flags,
-		       struct sockaddr_un *ret)
-{
-	char name[NAME_MAX_NOTE];
-	int fd;
-
-	print_name(name, note);
-	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	(void)snprintf(ret->sun_path, sizeof(ret->sun_path),
-		       "/proc/self/fd/%d/%s.sock", dir, name);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
-	return fd < 0 ? -errno : fd;
-}
-
 int nursery_listen(const char *run_dir, const struct nursery_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
-	struct sockaddr_un at;
-	cleanup_close int fd = dir < 0 ? dir : make_socket(dir, note, 0, &at);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
+	char sock[SOCK_MAX];
 
-	if (fd < 0)
-		return fd;
-	(void)unlink(at.sun_path);
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	print_socket(sock, note);
+	return dir < 0 ? dir : rundir_listen(dir, sock, SOCK_STREAM, BACKLOG);
 }
 
 int nursery_call(const char *run_dir, const struct nursery_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
-	struct sockaddr_un at;
-	cleanup_close int fd =
-		dir < 0 ? dir : make_socket(dir, note, SOCK_NONBLOCK, &at);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
+	char sock[SOCK_MAX];
 
-	if (fd < 0)
-		return fd;
-	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	print_socket(sock, note);
+	return dir < 0 ? dir :
+			 rundir_call(dir, sock, SOCK_STREAM | SOCK_NONBLOCK);
 }

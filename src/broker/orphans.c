@@ -9,27 +9,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
+#include "broker/rundir.h"
 #include "common/util.h"
 
 #define FOLDER "workers"
-#define SOCK   "sock-%u"
 /* Of the next broker's call: an abandoned one of a broker that died while it
  * took over may be there, too. */
 #define BACKLOG 8
-
-/* Closed with the name's end: the folder, open for as long as paths in it are
- * used.  A path from the root may be too long for a socket. */
-static int open_folder(const char *run_dir)
-{
-	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
-	int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-
-	if (!path)
-		return -ENOMEM;
-	return fd < 0 ? -errno : fd;
-}
 
 /* --- Notes ---------------------------------------------------------------- */
 
@@ -78,7 +65,7 @@ static int write_note(int dir, const char *name, uint64_t time,
 
 int orphans_note(const char *run_dir, pid_t pid, struct orphan_note *note)
 {
-	cleanup_close int dir = open_folder(run_dir);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	char name[16];
 	uint64_t time;
 	int r = orphans_start_time(pid, &time);
@@ -128,7 +115,7 @@ static bool texts_end(const struct orphan_note *note)
 
 int orphans_read(const char *run_dir, pid_t pid, struct orphan_note *ret)
 {
-	cleanup_close int dir = open_folder(run_dir);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	off_t offset = 0;
 	cleanup_close int fd = dir < 0 ? dir : open_note(dir, pid, &offset);
 	struct stat st;
@@ -147,7 +134,7 @@ int orphans_read(const char *run_dir, pid_t pid, struct orphan_note *ret)
 
 void orphans_forget(const char *run_dir, pid_t pid)
 {
-	cleanup_close int dir = open_folder(run_dir);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	char name[16];
 
 	snprintf(name, sizeof(name), "%d", (int)pid);
@@ -158,17 +145,12 @@ void orphans_forget(const char *run_dir, pid_t pid)
 int orphans_each(const char *run_dir, void (*fn)(void *ctx, pid_t pid),
 		 void *ctx)
 {
-	cleanup_free char *path = xasprintf("%s/" FOLDER, run_dir);
 	struct dirent *entry;
 	DIR *dir;
+	int r = rundir_list(run_dir, FOLDER, &dir);
 
-	if (!path)
-		return -ENOMEM;
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return -errno;
-	dir = opendir(path);
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while ((entry = readdir(dir))) {
 		cleanup_close int fd = -1;
 		off_t offset;
@@ -188,41 +170,27 @@ int orphans_each(const char *run_dir, void (*fn)(void *ctx, pid_t pid),
 
 /* --- Sockets -------------------------------------------------------------- */
 
-static int make_socket(int dir, unsigned int slot, struct sockaddr_un *ret)
-{
-	int fd;
+#define SOCKET_TYPE (SOCK_SEQPACKET | SOCK_NONBLOCK)
 
-	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	(void)snprintf(ret->sun_path, sizeof(ret->sun_path),
-		       "/proc/self/fd/%d/" SOCK, dir, slot);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	return fd < 0 ? -errno : fd;
+static void print_socket(char *buf, size_t size, unsigned int slot)
+{
+	(void)snprintf(buf, size, "sock-%u", slot);
 }
 
 int orphans_listen(const char *run_dir, unsigned int slot)
 {
-	cleanup_close int dir = open_folder(run_dir);
-	struct sockaddr_un at;
-	cleanup_close int fd = dir < 0 ? dir : make_socket(dir, slot, &at);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
+	char name[32];
 
-	if (fd < 0)
-		return fd;
-	(void)unlink(at.sun_path);
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	print_socket(name, sizeof(name), slot);
+	return dir < 0 ? dir : rundir_listen(dir, name, SOCKET_TYPE, BACKLOG);
 }
 
 int orphans_call(const char *run_dir, unsigned int slot)
 {
-	cleanup_close int dir = open_folder(run_dir);
-	struct sockaddr_un at;
-	cleanup_close int fd = dir < 0 ? dir : make_socket(dir, slot, &at);
+	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
+	char name[32];
 
-	if (fd < 0)
-		return fd;
-	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	print_socket(name, sizeof(name), slot);
+	return dir < 0 ? dir : rundir_call(dir, name, SOCKET_TYPE);
 }

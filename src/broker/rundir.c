@@ -4,7 +4,9 @@
 #include "broker/rundir.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "common/util.h"
 
@@ -67,4 +69,67 @@ bool rundir_is_shared(const char *dir)
 	return stat(dir, &st) == 0 &&
 	       ((st.st_uid != 0 && st.st_uid != geteuid()) ||
 		(st.st_mode & (S_IWGRP | S_IWOTH)));
+}
+
+int rundir_folder(const char *dir, const char *folder)
+{
+	cleanup_free char *path = xasprintf("%s/%s", dir, folder);
+	int fd;
+
+	if (!path)
+		return -ENOMEM;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int rundir_list(const char *dir, const char *folder, DIR **ret)
+{
+	cleanup_free char *path = xasprintf("%s/%s", dir, folder);
+	int r = path ? make_subdir(dir, folder) : -ENOMEM;
+	DIR *list;
+
+	if (r < 0)
+		return r;
+	list = opendir(path);
+	if (!list)
+		return -errno;
+	*ret = list;
+	return 0;
+}
+
+/* By way of the folder's descriptor: a path from the root may be too long for a
+ * socket. */
+static struct sockaddr_un address_in(int folder_fd, const char *name)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+
+	(void)snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/%s",
+		       folder_fd, name);
+	return at;
+}
+
+int rundir_listen(int folder_fd, const char *name, int type, int backlog)
+{
+	struct sockaddr_un at = address_in(folder_fd, name);
+	cleanup_close int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	(void)unlink(at.sun_path);
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 ||
+	    listen(fd, backlog) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int rundir_call(int folder_fd, const char *name, int type)
+{
+	struct sockaddr_un at = address_in(folder_fd, name);
+	cleanup_close int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
 }
