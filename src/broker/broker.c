@@ -4,7 +4,7 @@
  *
  * The parts are brought up in the order of steps[] and taken down in the
  * reverse one; each sees those before it in struct broker.  The control socket
- * comes last, so that who can connect finds all disks there.
+ * comes last, so that a client that can connect finds all disks there.
  *
  * SIGTERM and SIGINT leave the guests' disks as they are in xenstore: workers
  * end with their in-flight logs valid, and the next daemon recovers them.

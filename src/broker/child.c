@@ -55,9 +55,10 @@ static void ask_for_all(struct children *children)
 }
 
 /*
- * One SIGCHLD may stand for many deaths, and there may be many children: who is
- * dead is asked, until nobody is.  A dead stranger (a library's) is left to whom
- * it belongs, and hides the others: then each of ours is asked for.
+ * One SIGCHLD may stand for many deaths, and there may be many children: so the
+ * kernel is asked for a dead one until there is none.  A dead child that is not
+ * ours (a library's) is left alone; as it hides the others, each of ours is then
+ * asked for by itself.
  */
 static void on_sigchld(evutil_socket_t sig, short what, void *arg)
 {

@@ -64,7 +64,7 @@ int connector_start(struct errand **ret, struct broker *broker, const char *uri,
 	cleanup_close int childs = -1;
 	int pair[2], r;
 
-	/* Whoever asked must not be made to wait for a message. */
+	/* Not blocking: a lane that asked must not have to wait for a message. */
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 		       0, pair) < 0)
 		return -errno;

@@ -4,9 +4,9 @@
  * blocking the broker.
  *
  * The name of a host is looked up, and a server that does not answer waited
- * for, by a child: this program again, as `xendiskd --connect URI`.  Whoever
- * asked gets one end of a socket pair at once; the child sends what became of
- * it (MSG_REACHED) to the other.  So neither broker nor lane waits.
+ * for, by a child: this program again, as `xendiskd --connect URI`.  The asker
+ * gets one end of a socket pair at once; the child sends what became of it
+ * (MSG_REACHED) to the other.  So neither broker nor lane waits.
  */
 #ifndef XENDISK_CONNECTOR_H
 #define XENDISK_CONNECTOR_H

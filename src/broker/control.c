@@ -65,7 +65,7 @@ struct control {
 	struct broker *broker;
 	struct event *listener;
 	char *path;
-	struct client *clients; /* who said something last is the last */
+	struct client *clients; /* the one that was silent for longest first */
 	unsigned int nr_clients;
 	unsigned int nr_waiting;
 	bool stopped;

@@ -30,7 +30,7 @@ struct export_spec {
 /* All texts are copied.  ret_why (MSG_TEXT_MAX bytes) says what is wrong. */
 int export_new(struct export **ret, struct broker *broker,
 	       const struct export_spec *spec, char *ret_why);
-/* Its clients stay; nobody comes any more. */
+/* Clients that are there stay; no more are accepted. */
 void export_free(struct export *export);
 
 const char *export_path(const struct export *export);
@@ -38,7 +38,7 @@ const char *export_path(const struct export *export);
 /* RUNDIR/nbd/NAME.sock, to be freed; NULL: no memory. */
 char *export_path_of(const char *run_dir, const char *name);
 
-/* Of a broker that was killed: nobody listens there. */
+/* Removes the sockets of a broker that was killed: nobody listens there. */
 void export_sweep(const char *run_dir);
 
 #endif

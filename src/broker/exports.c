@@ -6,13 +6,12 @@
  *
  * An export has a listener (export.c) and something that is served: the target of
  * a guest's disk, looked up each time by its number, or one of its own, which is
- * opened when the export is made and closed with it.  A target that is opened
- * tells that it has changed; what that means is looked at from the event loop
- * (on_look()): the verdict goes to who asked for the export, and one that failed is
- * removed again.
+ * opened when the export is made and closed with it.  Such a target says only that
+ * it has changed; on_look(), from the event loop, finds out how: it gives the caller
+ * of exports_add() the verdict, and removes an export that failed.
  *
- * With TLS the port belongs to a process in front of it (front.h), and the export is
- * ready when that serves, too.
+ * With TLS the port belongs to a process in front of the export (front.h), and the
+ * export is not ready before that serves.
  *
  * The note of an export is a JSON object of its parameters, written whole and then
  * renamed.  A note that is not understood is left alone, with a line in the log.

@@ -6,9 +6,9 @@
  *
  * The process serves for as long as its standard input is open (--isolate): that is a
  * pipe of ours, so it ends with the export, and also with a broker that is killed.
- * What it writes comes back through another pipe: first of all that it serves, or the
- * sentence why it cannot.  What comes later goes to the log.  By then it is locked
- * down (serve/serve.c): whoever reaches the port talks to GnuTLS in there.
+ * What it writes comes back through another pipe: first that it serves, or a sentence
+ * why it cannot; what comes later goes to the log.  Once it serves it is locked down
+ * (serve/serve.c), since anybody who reaches the port talks to GnuTLS in there.
  */
 #include "config.h"
 
@@ -85,7 +85,7 @@ static bool take_line(struct front *front)
 	}
 	if (front->told)
 		return false;
-	/* Whoever reaches the port makes it say something. */
+	/* Anybody who reaches the port can make it say something. */
 	log_guest(&front->who, LOG_LEVEL_INFO, "export %s: %s", front->name,
 		  sentence(front));
 	/* It is said: not why the process ends, if it does. */

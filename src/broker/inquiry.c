@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Whoever is told may ask again from within done(): so the list is in order
- * before anybody is called, and every loop looks at it anew.
+ * done() may call inquiries_add() again: so the list is in order before any done()
+ * is called, and every loop looks at it anew.
  */
 #include "config.h"
 
@@ -63,7 +63,7 @@ static void tell(struct inquiry *inquiry, int err, const char *text)
 	inquiry_free(inquiry);
 }
 
-/* The first one is asked: 0, or -errno. */
+/* Asks the worker the first one: 0, or -errno. */
 static int ask(struct inquiries *inquiries, struct worker *worker)
 {
 	int r = worker_control(worker, inquiries->list->verb,

@@ -32,7 +32,7 @@ int inquiries_add(struct inquiries *inquiries, struct worker *worker,
 /* The worker's event controlled(). */
 void inquiries_answered(struct inquiries *inquiries, struct worker *worker,
 			int err, const char *text);
-/* There is nobody to ask any more. */
+/* The process is gone: all inquiries end with that error. */
 void inquiries_fail(struct inquiries *inquiries, int err, const char *why);
 
 #endif

@@ -3,9 +3,9 @@
  * nursery-visit.c - those who wait to be connected to a child server.
  *
  * A connection to a listening socket succeeds before anybody takes it.  So it is
- * handed on only when the server's greeting has come, which is left in the socket:
- * then the server is alive, and serves.  A child that ends before that has
- * something to say about it.
+ * handed on only when the server's greeting has come (which is left in the socket):
+ * then the server is alive, and serves.  If the child ends before that, the asker is
+ * told what it said last.
  */
 #include "config.h"
 
@@ -143,7 +143,7 @@ int visit_new(struct nursling *nursling, int *ret_pending)
 	visit = calloc(1, sizeof(*visit));
 	if (!visit)
 		return -ENOMEM;
-	/* Whoever asked must not be made to wait for a message. */
+	/* Not blocking: a lane that asked must not have to wait for a message. */
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
 		       0, pair) < 0) {
 		free(visit);

@@ -3,19 +3,19 @@
  * Theory of operation
  *
  *     IDLE --a visit--> OPENING --files are open, started--> ALIVE
- *     ALIVE --it dies--> IDLE, or RESTING and OPENING again for who waits
+ *     ALIVE --it dies--> IDLE, or RESTING and OPENING again for waiting visits
  *     ALIVE --nursling_drop()--> ENDING --it is dead--> freed
  *
- * A child that ends before it has said hello is not started again for those who
- * wait: they hear why.  One that served and died is, but not sooner than a second
- * after its last start; and one that held the data itself (XD_SPAWN_ONCE) is not,
- * ever: its note stays, so that the next broker knows it, too.
+ * A child that ends before it has said hello is not started again: the visits that
+ * wait are told why.  One that served and died is started again, but not sooner than
+ * a second after its last start.  One that held the data itself (XD_SPAWN_ONCE) never
+ * is: its note stays, so that the next broker knows it, too.
  *
- * Never two at a time for the same layer: another one is started only when the
- * kernel has told that the last is dead, and so has nothing more under way.  That
- * goes for the next disk, too, if it has the number or the expression of one whose
- * child is still ENDING: a guest that is started again, say.  It is RESTING until
- * then.  A child of an earlier broker is not ours to wait for; a pidfd tells of its
+ * There are never two at a time for the same layer: another one is started only when
+ * the kernel has said that the last is dead, and so has nothing more under way.  The
+ * same holds for the next disk if it has the number or the expression of one whose
+ * child is still ENDING (a guest that is started again, say): it is RESTING until
+ * then.  A child of an earlier broker cannot be waited for; a pidfd tells of its
  * death.
  *
  * Its whole process group is ended with it.

@@ -4,10 +4,11 @@
  * for more?
  *
  * An attach is some dozen events, a guest that writes in a loop ten thousand a second.
- * Who rests for some milliseconds takes many at once afterwards, and whatever is done
- * for each wake-up is done once for all of them.  It takes many in little time until a
- * storm is one, and few of them end it.
- * Pure: no time but what it is told.
+ * After a rest of some milliseconds many are taken at once, and what a wake-up costs is
+ * paid once for all of them.  A storm begins with many events in little time
+ * (PACE_EVENTS), and lasts until they are few (PACE_STILL_EVENTS).
+ *
+ * Pure: the caller says what time it is.
  */
 #ifndef XENDISK_PACE_H
 #define XENDISK_PACE_H

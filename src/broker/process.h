@@ -18,11 +18,11 @@ struct broker;
 struct process;
 struct supervisor;
 
-/* exited()'s, of a process that another broker has started. */
+/* The status of a process that another broker has started is not known. */
 #define PROCESS_STATUS_UNKNOWN (-1)
 
 struct process_spec {
-	struct orphan_note *note; /* who it is; process.c adds what it knows */
+	struct orphan_note *note; /* its disk; process.c adds what it knows */
 	int sock; /* becomes the process's end */
 	int our_sock; /* borrowed: MSG_CLOSE goes there when the daemon ends */
 	/* From the event loop, once, unless process_forget() comes first.

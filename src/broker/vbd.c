@@ -14,7 +14,7 @@
  *
  * Who drives the directory: xen-blkback, if loaded, gets every new node in
  * backend/vbd before us.  Until the hotplug script's call has taken the device
- * from it nothing is written here, but that the guest loses its permission to
+ * from it, all that is changed here is that the guest loses its permission to
  * read `params`.
  *
  * A guest that writes its state in a loop is looked at LOOKS_PER_S times a
@@ -275,7 +275,7 @@ static void act_offer(struct vbd *vbd)
 	(void)vbd_step(vbd, XenbusStateInitWait, vbd_write_transport);
 }
 
-/* What an earlier broker has told it. */
+/* Bytes: the size that an earlier broker has told the guest; 0: none is there. */
 static uint64_t read_size(struct vbd *vbd)
 {
 	cleanup_free char *text = NULL;
@@ -288,9 +288,10 @@ static uint64_t read_size(struct vbd *vbd)
 }
 
 /*
- * The same state is written again with it, so that the guest's watch fires and
- * it reads the size anew, as Linux's backend does.  It never gets to hear of a
- * smaller one: it may have data there, and what is gone is answered with errors.
+ * The state is written again, unchanged, with the size, so that the guest's watch
+ * fires and it reads the size anew, as Linux's backend does.  The guest is never
+ * told of a smaller one: it may have data there, and what is gone is answered
+ * with errors.
  */
 void vbd_publish_size(struct vbd *vbd)
 {
@@ -307,28 +308,34 @@ void vbd_publish_size(struct vbd *vbd)
 		vbd->size = opened->limits.size;
 }
 
-static void act_connect(struct vbd *vbd)
+/* The worker has the rings: the guest may be told. */
+static void publish_connected(struct vbd *vbd)
 {
-	if (vbd->refused[0]) {
-		(void)vbd_step(vbd, XenbusStateClosing, NULL);
-	} else if (target_link(vbd->target) == TARGET_UP) {
-		(void)vbd_step(vbd, XenbusStateConnected, vbd_write_disk);
-		if (vbd->backend_state == XenbusStateConnected)
-			vbd->size = target_opened(vbd->target)->limits.size;
-		if (vbd->backend_state == XenbusStateConnected)
-			log_guest(&vbd->who, LOG_LEVEL_INFO,
-				  "connected: rings %u, pages in each %u%s",
-				  vbd->connect.nr_rings,
-				  vbd->connect.ring[0].nr_refs,
-				  vbd->connect.flags & MSG_CONNECT_PERSISTENT ?
-					  ", persistent grants" :
-					  "");
-	} else {
-		connect_target(vbd);
-	}
+	const struct msg_connect *connect = &vbd->connect;
+
+	(void)vbd_step(vbd, XenbusStateConnected, vbd_write_disk);
+	if (vbd->backend_state != XenbusStateConnected)
+		return;
+	vbd->size = target_opened(vbd->target)->limits.size;
+	log_guest(&vbd->who, LOG_LEVEL_INFO,
+		  "connected: rings %u, pages in each %u%s", connect->nr_rings,
+		  connect->ring[0].nr_refs,
+		  connect->flags & MSG_CONNECT_PERSISTENT ?
+			  ", persistent grants" :
+			  "");
 }
 
-/* Connected in the guest's eyes, and nobody of ours has seen to it. */
+static void act_connect(struct vbd *vbd)
+{
+	if (vbd->refused[0])
+		(void)vbd_step(vbd, XenbusStateClosing, NULL);
+	else if (target_link(vbd->target) == TARGET_UP)
+		publish_connected(vbd);
+	else
+		connect_target(vbd);
+}
+
+/* Connected in the guest's eyes, but not by a worker that this broker connected. */
 static bool is_to_be_taken_up(const struct vbd *vbd)
 {
 	enum target_link link = target_link(vbd->target);
@@ -414,8 +421,9 @@ static bool is_driven(struct vbd *vbd)
 	return vbd->driven;
 }
 
-/* Nobody comes back to it: its storage is free for others, whoever is to remove the
- * directory.  libxl does not know our own kind, so that is removed here. */
+/* The guest's domain is gone for good: frees the storage for others, without waiting
+ * for the directory to be removed.  libxl does not know our own kind, so that is
+ * removed here. */
 static void end_orphan(struct vbd *vbd)
 {
 	if (!vbd->domain_ended || vbd->backend_state != XenbusStateClosed)
@@ -454,8 +462,8 @@ static bool is_made_anew(const struct vbd *vbd)
 	       (vbd->begun || has_other_target(vbd));
 }
 
-/* Where the rings are stands in xenstore alone, when an earlier daemon connected
- * them: until that is there again nothing can be tried.  Not while it is opened: its
+/* If an earlier daemon connected the rings, only xenstore says where they are: until
+ * it does so again nothing can be tried.  Not while the target is being opened: its
  * worker may have lived on, and be serving the guest. */
 static void connect_adrift(struct vbd *vbd)
 {
