@@ -42,6 +42,7 @@ static void pattern_close(struct xd_disk *disk)
 	free(disk->data);
 }
 
+_Static_assert(sizeof(struct xd_sys) <= XD_SCRATCH, "kept in scratch[]");
 static void answer(struct xd_sys *timer, int64_t res)
 {
 	unsigned char *scratch = (unsigned char *)timer;
