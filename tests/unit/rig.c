@@ -244,7 +244,7 @@ static bool all_done(const struct rig_op *ops, unsigned int n)
 void rig_wait(struct rig *rig, unsigned int lane, struct rig_op *ops,
 	      unsigned int n)
 {
-	uint64_t deadline = now_ns() + 30000000000ull;
+	uint64_t deadline = now_ns() + 120000000000ull; /* of a busy machine */
 
 	stack_kick(rig->top[lane]);
 	for (;;) {
