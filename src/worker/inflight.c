@@ -197,7 +197,7 @@ void inflight_take(struct inflight_ring *log, uint32_t entry,
 	struct inflight_entry *e = &log->entries[entry];
 
 	e->req_index = req_index;
-	e->tries = 0;
+	e->tries = 1;
 	e->begun = 0;
 	STORE(e->state, INFLIGHT_TAKEN);
 }
@@ -397,16 +397,13 @@ void inflight_adopt(struct inflight_ring *log,
 	uint64_t keep[INFLIGHT_MAX_SLOTS / 64] = { 0 };
 
 	for (uint32_t i = 0; i < plan->nr_publish + plan->nr_replay; i++) {
-		bool again = i >= plan->nr_publish;
-		uint16_t entry = again ? plan->replay[i - plan->nr_publish] :
-					 plan->publish[i];
-		struct inflight_entry *e = &log->entries[entry];
+		uint16_t entry = i < plan->nr_publish ?
+					 plan->publish[i] :
+					 plan->replay[i - plan->nr_publish];
 
 		/* The same bytes over themselves, unless somebody changed them
 		 * since they were checked. */
-		*e = entries[entry];
-		if (again && e->tries < INFLIGHT_MAX_TRIES)
-			e->tries++;
+		log->entries[entry] = entries[entry];
 		keep[entry / 64] |= 1ull << entry % 64;
 		CRASH_POINT(entry_adopted);
 	}
@@ -417,4 +414,14 @@ void inflight_adopt(struct inflight_ring *log,
 	for (uint32_t i = 0; i < log->nr_slots; i++)
 		if (!(keep[i / 64] >> i % 64 & 1))
 			inflight_done(log, i);
+}
+
+bool inflight_try(struct inflight_ring *log, uint32_t entry)
+{
+	uint8_t tries = log->entries[entry].tries;
+
+	if (tries >= INFLIGHT_MAX_TRIES)
+		return false;
+	STORE(log->entries[entry].tries, (uint8_t)(tries + 1));
+	return true;
 }

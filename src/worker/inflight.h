@@ -17,7 +17,7 @@
 #include "worker/blkif.h"
 
 #define INFLIGHT_MAX_SLOTS 512u /* of a ring of 16 pages */
-#define INFLIGHT_MAX_TRIES 5u /* how often a request may kill a worker */
+#define INFLIGHT_MAX_TRIES 5u /* workers that may die at a request */
 
 #define INFLIGHT_HEAD_BYTES  4096u
 #define INFLIGHT_ENTRY_BYTES 128u
@@ -36,7 +36,7 @@ struct inflight_entry {
 	uint32_t req_index; /* which request of the ring it was */
 	uint32_t rsp_index; /* RESPONDING: which response it becomes */
 	int16_t status; /* RESPONDING */
-	uint8_t tries; /* workers in a row that died with it in flight */
+	uint8_t tries; /* workers that have set about it */
 	uint8_t begun; /* it holds its range: see range.h */
 	/* The private copy of the request. */
 	uint8_t slot[BLKIF_SLOT_MAX] __attribute__((aligned(8)));
@@ -156,10 +156,13 @@ int inflight_plan(const struct inflight_entry *entries, uint32_t nr_slots,
 		  const struct inflight_cursor *cursor, uint32_t rsp_prod,
 		  struct inflight_plan *ret);
 
-/* Makes the log say what the plan says, no less at any moment; counts a try
- * for each entry that is executed again. */
+/* Makes the log say what the plan says, no less at any moment. */
 void inflight_adopt(struct inflight_ring *log,
 		    const struct inflight_entry *entries,
 		    const struct inflight_plan *plan, uint32_t rsp_prod);
+
+/* Before a request is executed again.  false: as many workers as may have died of it.
+ * One that died before it got here is not its fault, however many did. */
+bool inflight_try(struct inflight_ring *log, uint32_t entry);
 
 #endif

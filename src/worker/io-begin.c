@@ -149,14 +149,13 @@ void io_ring_recover(struct io_ring *ring)
 	ring->stats->in_flight = plan->nr_replay;
 	for (uint32_t i = 0; i < plan->nr_replay; i++) {
 		struct guest_io *guest = guest_prepare(ring, plan->replay[i]);
+		bool may_try = inflight_try(&ring->log, guest->entry);
 
 		guest->recovered = true;
 		guest->taken_ns = now;
 		guest_judge(guest);
 		doubt_begun(guest);
-		if (ring->log.entries[guest->entry].tries >=
-			    INFLIGHT_MAX_TRIES &&
-		    guest->io.steps)
+		if (!may_try && guest->io.steps)
 			give_up(guest);
 		else
 			io_advance(&guest->io);

@@ -470,7 +470,7 @@ void fix_stop(void)
 	memset(&fix, 0, sizeof(fix));
 }
 
-void fix_die_and_begin(void)
+void fix_die_and_adopt(void)
 {
 	struct inflight_plan *plan = calloc(1, sizeof(*plan));
 	struct inflight_image *image;
@@ -490,6 +490,11 @@ void fix_die_and_begin(void)
 	atomic_store(&fix.disk.nr_recovered, plan->nr_replay);
 	io_ring_begin(fix.ring, log, plan);
 	free(image);
+}
+
+void fix_die_and_begin(void)
+{
+	fix_die_and_adopt();
 	io_ring_recover(fix.ring);
 }
 

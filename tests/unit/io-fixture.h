@@ -77,6 +77,8 @@ void fix_stop(void);
 void fix_die_and_recover(void);
 /* ... that has not had a round yet. */
 void fix_die_and_begin(void);
+/* ... that has not even got to what is to be done again. */
+void fix_die_and_adopt(void);
 
 /* The guest's side: queues one request. */
 void fix_rw(uint8_t op, uint64_t id, uint64_t sector, uint32_t gref,

@@ -709,6 +709,22 @@ static void test_poison_request(void **state)
 	assert_int_equal(fix_count(FIX_RESPONSE), 2);
 }
 
+/* Workers that die before they have got to it are not its fault. */
+static void test_no_poison(void **state)
+{
+	(void)state;
+	fix_rw(WRITE, 1, 0, 10, 1);
+	fix_run();
+	for (unsigned int i = 0; i < 2 * INFLIGHT_MAX_TRIES; i++)
+		fix_die_and_adopt();
+	for (unsigned int i = 0; i < INFLIGHT_MAX_TRIES - 1; i++) {
+		fix_die_and_recover();
+		assert_int_equal(fix.nr_queue, 1);
+	}
+	complete_all();
+	assert_int_equal(fix_status(1), 0);
+}
+
 /* No worker says that of a request without a range: nobody waits for one. */
 static void test_begun_without_a_range(void **state)
 {
@@ -792,6 +808,7 @@ int main(void)
 		IO_TEST(test_idle),
 		IO_TEST(test_recovery),
 		IO_TEST(test_poison_request),
+		IO_TEST(test_no_poison),
 		IO_TEST(test_begun_without_a_range),
 		IO_TEST(test_poison_flush_held),
 	};
