@@ -35,7 +35,7 @@ struct engine_ops {
 
 	/* Waits at most wait_ns for something to have completed or for
 	 * wake_fd to be written; reports by engine_done().  Returns how many
-	 * were reported, or -errno. */
+	 * were reported, or -errno; -EAGAIN: the kernel is short of memory. */
 	int (*run)(struct engine *engine, uint64_t wait_ns);
 
 	/* Sees to it that a poll ends soon, by engine_done() in run().  Is

@@ -87,8 +87,8 @@ int engine_polls_wait(struct engine *engine, struct engine_polls *polls,
 	};
 	int r = ppoll(polls->fds, nr, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
 
-	if (r < 0 && errno != EINTR && errno != ENOMEM)
-		return -errno;
+	if (r < 0 && errno != EINTR)
+		return errno == ENOMEM ? -EAGAIN : -errno;
 	if (r <= 0)
 		return 0;
 	if (polls->fds[0].revents)

@@ -37,7 +37,6 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <utlist.h>
 
 #include "worker/engine-pool.h"
@@ -47,9 +46,6 @@ enum { POLL_HERE, POLL_IN_RING };
 
 /* Polls and timers may be many, and nearly idle: room for their bursts. */
 #define CQ_PER_SQ 4
-
-/* When the kernel has no memory for a submission. */
-#define RETRY_NS 1000000
 
 struct uring {
 	struct engine engine;
@@ -361,22 +357,17 @@ static int run_ring(struct uring *uring, uint64_t wait_ns)
 	r = submit_and_wait(uring, wait_ns);
 	while (complete_batch(uring, &n) > 0)
 		;
-	if (r >= 0 || r == -EINTR)
+	if (r >= 0 || r == -EINTR || n > 0)
 		return n;
-	if (r != -EAGAIN && r != -EBUSY)
-		return r;
 	/* The kernel is short of memory: what is under way will end, and what
 	 * is queued is tried again by the next run. */
-	if (n == 0 && wait_ns > 0)
-		(void)nanosleep(&(struct timespec){ .tv_nsec = RETRY_NS },
-				NULL);
-	return n;
+	return r == -EBUSY ? -EAGAIN : r;
 }
 
 static int uring_run(struct engine *engine, uint64_t wait_ns)
 {
 	struct uring *uring = uring_of(engine);
-	int n;
+	int n, done;
 
 	if (uring->pool.under_way == 0)
 		return run_ring(uring, wait_ns);
@@ -384,7 +375,8 @@ static int uring_run(struct engine *engine, uint64_t wait_ns)
 	if (wait_ns > 0 && !pool_fall_asleep(&uring->pool))
 		wait_ns = 0;
 	n = run_ring(uring, wait_ns);
-	return n < 0 ? n : n + pool_finish(&uring->pool);
+	done = pool_finish(&uring->pool);
+	return n < 0 && done == 0 ? n : MAX(n, 0) + done;
 }
 
 const struct engine_ops engine_uring_ops = {

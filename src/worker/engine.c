@@ -19,9 +19,13 @@
 #include <assert.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <utlist.h>
 
 #include "worker/engine-ops.h"
+
+/* When calls cannot be handed to the kernel, or it cannot be asked for their ends. */
+#define RETRY_NS 1000000
 
 /* A cancellation may get lost when the kernel is short of memory. */
 #define CANCEL_RETRY_NS 100000000
@@ -172,14 +176,23 @@ static uint64_t until_timer(const struct engine *engine, uint64_t wait_ns)
 	return MIN(wait_ns, engine->timers->deadline - now);
 }
 
+static void rest(void)
+{
+	(void)nanosleep(&(struct timespec){ .tv_nsec = RETRY_NS }, NULL);
+}
+
 int engine_run(struct engine *engine, uint64_t wait_ns)
 {
-	int n;
+	int n, timers;
 
 	n = engine->ops->run(engine, until_timer(engine, wait_ns));
-	if (n < 0)
-		return n;
-	return n + run_timers(engine);
+	/* Whoever calls this comes again at once, and it may fail for good. */
+	if (n < 0 && wait_ns > 0)
+		rest();
+	timers = run_timers(engine);
+	if (n == -EAGAIN)
+		n = 0;
+	return n < 0 ? n : n + timers;
 }
 
 void engine_wake(struct engine *engine)

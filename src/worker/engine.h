@@ -35,7 +35,8 @@ void engine_drop_timer(struct engine *engine, struct xd_sys *sys);
 /*
  * Starts what was queued, waits until something has completed, wait_ns has
  * passed (0: do not wait; UINT64_MAX: for ever) or engine_wake() was called, and
- * runs the done() of all that completed.  Returns how many, or -errno.
+ * runs the done() of all that completed.  Returns how many, or -errno, after a
+ * moment in which to call it again would be no use, if it was to wait.
  */
 int engine_run(struct engine *engine, uint64_t wait_ns);
 

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "common/util.h"
-#include "worker/engine.h"
+#include "worker/engine-ops.h"
 
 #define MS	1000000ull
 #define ENTRIES 4 /* few, so that the queue overflows */
@@ -575,6 +575,42 @@ static void test_choice(void **state)
 	engine_free(engine);
 }
 
+struct broken {
+	struct engine engine;
+	int err;
+	unsigned int runs;
+};
+
+static int run_in_vain(struct engine *engine, uint64_t wait_ns)
+{
+	struct broken *broken = container_of(engine, struct broken, engine);
+
+	(void)wait_ns;
+	broken->runs++;
+	return broken->err;
+}
+
+/* An error that lasts costs no CPU, and keeps no timer from its end. */
+static void test_lasting_error(void **state)
+{
+	const struct engine_ops ops = { .run = run_in_vain };
+	struct broken broken = { .engine.ops = &ops, .err = -EBADF };
+	struct probe timer = { 0 };
+	uint64_t began = now_ns();
+
+	(void)state;
+	timer.sys = (struct xd_sys){ .op = XD_SYS_TIMER, .length = 20 * MS };
+	start(&broken.engine, &timer);
+	while (!timer.done)
+		assert_int_equal(engine_run(&broken.engine, UINT64_MAX),
+				 -EBADF);
+	assert_true(broken.runs <= (now_ns() - began) / MS);
+	broken.err = -EAGAIN;
+	began = now_ns();
+	assert_int_equal(engine_run(&broken.engine, UINT64_MAX), 0);
+	assert_true(now_ns() - began >= MS);
+}
+
 #define BOTH(f)                                                 \
 	{ #f "_uring", f, setup_uring, teardown, NULL },        \
 	{                                                       \
@@ -602,6 +638,7 @@ int main(void)
 		BOTH(test_poll_of_dead_thread),
 		BOTH(test_another_thread),
 		cmocka_unit_test(test_choice),
+		cmocka_unit_test(test_lasting_error),
 	};
 
 	unsetenv("XENDISK_ENGINE");
