@@ -247,28 +247,35 @@ void log_disk(const struct log_who *who, enum log_level level, const char *fmt,
 	va_end(ap);
 }
 
-void log_guest(struct log_who *who, enum log_level level, const char *fmt, ...)
+/* False: this second has had its lines. */
+static bool may_log(struct log_who *who, enum log_level level)
 {
 	uint64_t second = now_ns() / 1000000000ull;
-	va_list ap;
+	uint64_t last = atomic_load(&who->second);
 
-	if (level > log_level)
-		return;
-	if (second != who->second) {
-		uint32_t left_out = who->suppressed;
+	/* One of the threads that see a new second begins it. */
+	if (second != last &&
+	    atomic_compare_exchange_strong(&who->second, &last, second)) {
+		uint32_t left_out = atomic_exchange(&who->suppressed, 0);
 
-		who->second = second;
-		who->lines = 0;
-		who->suppressed = 0;
+		atomic_store(&who->lines, 0);
 		if (left_out)
 			log_disk(who, level,
 				 "%" PRIu32 " more lines were left out",
 				 left_out);
 	}
-	if (++who->lines > LINES_PER_SECOND) {
-		who->suppressed++;
+	if (atomic_fetch_add(&who->lines, 1) < LINES_PER_SECOND)
+		return true;
+	atomic_fetch_add(&who->suppressed, 1);
+	return false;
+}
+
+void log_guest(struct log_who *who, enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (level > log_level || !may_log(who, level))
 		return;
-	}
 	va_start(ap, fmt);
 	emit(level, who, fmt, ap);
 	va_end(ap);

@@ -11,6 +11,7 @@
 #ifndef XENDISK_LOG_H
 #define XENDISK_LOG_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "common/util.h"
@@ -26,9 +27,9 @@ enum log_level {
 struct log_who {
 	uint32_t domid;
 	uint32_t devid;
-	uint64_t second; /* of the window below */
-	uint32_t lines;
-	uint32_t suppressed;
+	_Atomic(uint64_t) second; /* of the window below */
+	_Atomic(uint32_t) lines;
+	_Atomic(uint32_t) suppressed;
 };
 
 void log_init(const char *program, enum log_level level);
