@@ -76,6 +76,8 @@ rounds()
 		wait "$verify" || rc=$?
 		cat "$tmp/out"
 		if [ $rc != 0 ] || ! grep -q ' 0 errors' "$tmp/out"; then
+			# What is logged later would bury what has happened.
+			tail -200 "$tmp/log" | sed 's/^/# /'
 			toolstack detach "$d" xvdb
 			return 1
 		fi
