@@ -503,3 +503,23 @@ void fix_die_and_recover(void)
 	fix_die_and_begin();
 	fix_run();
 }
+
+void fix_fill(uint32_t gref, unsigned int pages, uint8_t value)
+{
+	memset(fix.guest + (size_t)gref * 4096, value, (size_t)pages * 4096);
+}
+
+void fix_complete_all(void)
+{
+	while (fix.nr_queue > 0)
+		fix_complete(0, 0);
+}
+
+unsigned int fix_when(enum fix_event_kind kind, unsigned int op)
+{
+	for (unsigned int i = 0; i < fix.nr_events; i++)
+		if (fix.events[i].kind == kind && fix.events[i].op == op)
+			return i;
+	fail_msg("no event %u/%u", kind, op);
+	return 0;
+}

@@ -93,6 +93,10 @@ void fix_run(void);
 void fix_complete(unsigned int n, int err);
 /* Ends all that the stack has, well and in one round; then runs. */
 void fix_complete_at_once(void);
+/* ... and one after the other, the oldest first. */
+void fix_complete_all(void);
+/* The bytes of that many pages, from the first. */
+void fix_fill(uint32_t gref, unsigned int pages, uint8_t value);
 
 /* How many events of that kind there were; of responses with that id. */
 unsigned int fix_count(enum fix_event_kind kind);
@@ -100,5 +104,7 @@ unsigned int fix_responses(uint64_t id);
 /* The status answered to id; 99 when it was not. */
 int fix_status(uint64_t id);
 void fix_forget_events(void);
+/* Where the first event of that kind is; fails when there is none. */
+unsigned int fix_when(enum fix_event_kind kind, unsigned int op);
 
 #endif

@@ -27,39 +27,18 @@ static int stop(void **state)
 	return 0;
 }
 
-static void fill(uint32_t gref, unsigned int pages, uint8_t value)
-{
-	memset(fix.guest + (size_t)gref * 4096, value, (size_t)pages * 4096);
-}
-
-static void complete_all(void)
-{
-	while (fix.nr_queue > 0)
-		fix_complete(0, 0);
-}
-
-/* Position of the n-th event of a kind; fails when there is none. */
-static unsigned int when(enum fix_event_kind kind, unsigned int op)
-{
-	for (unsigned int i = 0; i < fix.nr_events; i++)
-		if (fix.events[i].kind == kind && fix.events[i].op == op)
-			return i;
-	fail_msg("no event %u/%u", kind, op);
-	return 0;
-}
-
 /* --- Data ------------------------------------------------------------------------ */
 
 static void test_write_read(void **state)
 {
 	(void)state;
-	fill(10, 11, 0x5a);
+	fix_fill(10, 11, 0x5a);
 	fix_rw(WRITE, 1, 80, 10, 11);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	fix_rw(READ, 2, 88, 100, 2);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix_status(2), 0);
 	assert_int_equal(fix.store[80 * 512], 0x5a);
@@ -73,19 +52,19 @@ static void test_indirect(void **state)
 {
 	(void)state;
 	for (unsigned int i = 0; i < 256; i++)
-		fill(1000 + i, 1, (uint8_t)i);
+		fix_fill(1000 + i, 1, (uint8_t)i);
 	fix_indirect(WRITE, 1, 8, 900, 1000, 256);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), 0);
 	for (unsigned int i = 0; i < 256; i++)
 		assert_int_equal(fix.store[4096 + i * 4096], (uint8_t)i);
 	fix_indirect(READ, 2, 8, 901, 2000, 256);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_memory_equal(fix.guest + 2000 * 4096, fix.guest + 1000 * 4096,
 			    256 * 4096);
-	assert_int_equal(fix.events[when(FIX_RESPONSE, READ)].offset, 2);
+	assert_int_equal(fix.events[fix_when(FIX_RESPONSE, READ)].offset, 2);
 }
 
 /* The stack's own memory, in two pieces that are none of the guest's. */
@@ -93,7 +72,7 @@ static void test_lent_memory(void **state)
 {
 	(void)state;
 	fix.maps = true;
-	fill(10, 2, 0x77);
+	fix_fill(10, 2, 0x77);
 	fix_rw(WRITE, 1, 8, 10, 2);
 	fix_run();
 	fix_rw(READ, 2, 8, 20, 2);
@@ -140,7 +119,7 @@ static void test_rounds(void **state)
 	assert_int_equal(fix.stats.ring_occupancy[32 - some], 1);
 	assert_int_equal(fix.stats.in_flight, some);
 	fix_die_and_recover();
-	complete_all();
+	fix_complete_all();
 	for (unsigned int i = 0; i < 32; i++)
 		assert_int_equal(fix_responses(i), 1);
 }
@@ -170,7 +149,7 @@ static void test_bad_grant(void **state)
 	fix_rw(READ, 3, 160, 12, 1);
 	fix_indirect(WRITE, 4, 240, 12, 30, 4); /* its list */
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), -1);
 	assert_int_equal(fix_status(2), 0);
 	assert_int_equal(fix_status(3), -1);
@@ -186,7 +165,7 @@ static void test_memory_is_short(void **state)
 		fix_indirect(WRITE, i, i * 2048, 900 + i, 1000, 256);
 	fix_run();
 	assert_int_equal(fix.nr_queue, IO_ARENA_BYTES >> 20);
-	complete_all();
+	fix_complete_all();
 	for (unsigned int i = 0; i < 12; i++)
 		assert_int_equal(fix_status(i), 0);
 }
@@ -211,16 +190,16 @@ static void test_short_transfers(void **state)
 {
 	(void)state;
 	fix.limits.max_transfer = 8192;
-	fill(10, 5, 0x33);
+	fix_fill(10, 5, 0x33);
 	fix_rw(WRITE, 1, 0, 10, 5);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_count(FIX_SUBMIT), 3);
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix.store[5 * 4096 - 1], 0x33);
 	fix_rw(READ, 2, 0, 50, 5);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_memory_equal(fix.guest + 50 * 4096, fix.store, 5 * 4096);
 }
 
@@ -230,7 +209,7 @@ static void test_discard(void **state)
 	fix_discard(1, 0, (200u << 20) / 512);
 	fix_run();
 	assert_int_equal(fix.nr_queue, 1); /* piece by piece */
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_count(FIX_SUBMIT), 4);
 	assert_int_equal(fix_status(1), 0);
 	fix_discard(2, 0, 8);
@@ -254,7 +233,7 @@ static void test_overrun(void **state)
 	/* The lane sleeps until the broker disconnects, whenever that is. */
 	assert_false(io_pending(&fix.lane));
 	assert_false(io_arm(&fix.lane));
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_count(FIX_RESPONSE), 0);
 }
 
@@ -275,8 +254,9 @@ static void test_overlap(void **state)
 	fix_complete(1, 0);
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix.nr_queue, 4); /* now 2 and 4 */
-	assert_true(when(FIX_RESPONSE, WRITE) < when(FIX_SUBMIT, XD_DISCARD));
-	complete_all();
+	assert_true(fix_when(FIX_RESPONSE, WRITE) <
+		    fix_when(FIX_SUBMIT, XD_DISCARD));
+	fix_complete_all();
 	assert_int_equal(fix_count(FIX_RESPONSE), 5);
 }
 
@@ -302,7 +282,7 @@ static void test_order_of_arrival(void **state)
 	fix_complete(0, 0);
 	assert_int_equal(fix_status(2), 0);
 	assert_int_equal(fix.nr_queue, 1);
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(3), 0);
 }
 
@@ -327,7 +307,7 @@ static void test_barrier(void **state)
 	fix_complete(0, 0);
 	assert_int_equal(fix_status(2), 0);
 	assert_int_equal(fix.nr_queue, 1);
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(3), 0);
 }
 
@@ -343,7 +323,7 @@ static void test_bad_barrier(void **state)
 	fix_run();
 	assert_int_equal(fix_status(2), -1);
 	assert_int_equal(fix.nr_queue, 1); /* the first write alone */
-	complete_all();
+	fix_complete_all();
 	for (unsigned int id = 3; id <= 5; id++)
 		assert_int_equal(fix_status(id), 0);
 }
@@ -363,7 +343,7 @@ static void test_barrier_after_nonsense(void **state)
 		;
 	assert_false(io_arm(&fix.lane));
 	assert_int_not_equal(io_sleep_ns(&fix.lane), 0);
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(2), 0);
 }
 
@@ -398,7 +378,7 @@ static void test_no_flush_needed(void **state)
 	fix_rw(FLUSH, 1, 0, 0, 0);
 	fix_rw(FLUSH, 2, 0, 10, 1);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix_status(2), 0);
 	assert_int_equal(fix_count(FIX_SUBMIT), 1);
@@ -432,16 +412,16 @@ static void test_failed_flush(void **state)
 	assert_int_equal(fix_status(1), -3);
 	assert_int_equal(fix_status(2), -3);
 	assert_int_equal(fix_count(FIX_SUBMIT), 1); /* not tried again */
-	assert_true(when(FIX_MARK, 0) < when(FIX_RESPONSE, FLUSH));
-	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_POISONED)].offset,
-			 1);
+	assert_true(fix_when(FIX_MARK, 0) < fix_when(FIX_RESPONSE, FLUSH));
+	assert_int_equal(
+		fix.events[fix_when(FIX_CONDITION, MSG_POISONED)].offset, 1);
 	fix_rw(WRITE, 3, 0, 10, 1);
 	fix_discard(4, 0, 8);
 	fix_rw(FLUSH, 5, 0, 0, 0);
 	fix_rw(READ, 6, 0, 10, 1);
 	fix_rw(FLUSH, 7, 0, 10, 1);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(3), -1);
 	assert_int_equal(fix_status(4), -1);
 	assert_int_equal(fix_status(5), -3);
@@ -449,12 +429,12 @@ static void test_failed_flush(void **state)
 	assert_int_equal(fix_status(7), -3);
 	fix_forget_events();
 	flush_forgive(&fix.disk);
-	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_POISONED)].offset,
-			 0);
+	assert_int_equal(
+		fix.events[fix_when(FIX_CONDITION, MSG_POISONED)].offset, 0);
 	fix_rw(WRITE, 8, 0, 10, 1);
 	fix_rw(FLUSH, 9, 0, 0, 0);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(8), 0);
 	assert_int_equal(fix_status(9), 0);
 }
@@ -564,7 +544,7 @@ static void test_flush_error_hold(void **state)
 	flush_forgive(&fix.disk);
 	fix_run();
 	assert_int_equal(fix.nr_queue, 1); /* tried anew */
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix_status(2), 0);
 }
@@ -574,7 +554,7 @@ static void test_flush_error_hold(void **state)
 static void test_hold(void **state)
 {
 	(void)state;
-	fill(10, 1, 0x44);
+	fix_fill(10, 1, 0x44);
 	fix_rw(WRITE, 1, 0, 10, 1);
 	fix_rw(WRITE, 2, 80, 10, 1);
 	fix_run();
@@ -588,7 +568,7 @@ static void test_hold(void **state)
 	fix_rw(READ, 4, 0, 30, 1);
 	fix_run();
 	assert_int_equal(fix.nr_queue, 1); /* the read */
-	complete_all();
+	fix_complete_all();
 	fix_forget_events();
 
 	fix.lane.resume = true; /* as RESUME does */
@@ -599,11 +579,12 @@ static void test_hold(void **state)
 	fix_complete(0, 0);
 	assert_int_equal(fix_status(2), 0);
 	fix_run(); /* it works again: the other one at once */
-	complete_all();
+	fix_complete_all();
 	assert_int_equal(fix_status(1), 0);
 	assert_int_equal(fix_status(3), 0);
 	assert_int_equal(fix_count(FIX_CONDITION), 1);
-	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_PAUSED)].offset, 0);
+	assert_int_equal(fix.events[fix_when(FIX_CONDITION, MSG_PAUSED)].offset,
+			 0);
 }
 
 static void test_report(void **state)
@@ -645,7 +626,7 @@ static void test_idle(void **state)
 	assert_int_equal(io_sleep_ns(&fix.lane), 1);
 	while (fix.nr_queue == 0)
 		fix_run();
-	complete_all();
+	fix_complete_all();
 	fix.idle_ns = 30000000000;
 	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
 	io_idle(&fix.lane);
@@ -655,7 +636,7 @@ static void test_idle(void **state)
 	assert_int_equal(fix_count(FIX_IDLE), 1);
 	fix_rw(WRITE, 2, 0, 10, 1);
 	fix_run();
-	complete_all();
+	fix_complete_all();
 	fix.idle_ns = 1;
 	assert_int_equal(io_sleep_ns(&fix.lane), 1);
 	io_idle(&fix.lane);
@@ -664,110 +645,6 @@ static void test_idle(void **state)
 	assert_int_equal(io_sleep_ns(&fix.lane), 2000000000);
 	io_idle(&fix.lane);
 	assert_true(io_sleep_ns(&fix.lane) == UINT64_MAX);
-}
-
-/* --- After a death -------------------------------------------------------------------- */
-
-static void test_recovery(void **state)
-{
-	(void)state;
-	fill(10, 4, 0x21);
-	fix_rw(WRITE, 1, 0, 10, 1);
-	fix_rw(WRITE, 2, 80, 11, 1);
-	fix_rw(FLUSH, 3, 0, 0, 0);
-	fix_indirect(WRITE, 4, 160, 900, 12, 2);
-	fix_run();
-	fix_complete(1, 0); /* only 2 is answered */
-	fix_rw(READ, 5, 80, 50, 1); /* nobody has taken it yet */
-	fix_die_and_recover();
-	assert_int_equal(fix.nr_queue, 4); /* 1, 3, 4 again; 5 */
-	complete_all();
-	for (uint64_t id = 1; id <= 5; id++) {
-		assert_int_equal(fix_responses(id), 1);
-		assert_int_equal(fix_status(id), 0);
-	}
-	assert_int_equal(fix.guest[50 * 4096], 0x21);
-	assert_int_equal(fix.events[when(FIX_CONDITION, MSG_RECOVERING)].offset,
-			 0);
-}
-
-/* A request that kills each worker is answered in the end, a flush never as if
- * it were needless. */
-static void test_poison_request(void **state)
-{
-	(void)state;
-	fix_rw(WRITE, 1, 0, 10, 1);
-	fix_rw(FLUSH, 2, 0, 0, 0);
-	fix_run();
-	for (unsigned int i = 0; i < INFLIGHT_MAX_TRIES - 1; i++) {
-		fix_die_and_recover();
-		assert_int_equal(fix.nr_queue, 2);
-	}
-	fix_die_and_recover();
-	assert_int_equal(fix_status(1), -1);
-	assert_int_equal(fix_status(2), -3);
-	assert_int_equal(fix_count(FIX_RESPONSE), 2);
-}
-
-/* Workers that die before they have got to it are not its fault. */
-static void test_no_poison(void **state)
-{
-	(void)state;
-	fix_rw(WRITE, 1, 0, 10, 1);
-	fix_run();
-	for (unsigned int i = 0; i < 2 * INFLIGHT_MAX_TRIES; i++)
-		fix_die_and_adopt();
-	for (unsigned int i = 0; i < INFLIGHT_MAX_TRIES - 1; i++) {
-		fix_die_and_recover();
-		assert_int_equal(fix.nr_queue, 1);
-	}
-	complete_all();
-	assert_int_equal(fix_status(1), 0);
-}
-
-/* No worker says that of a request without a range: nobody waits for one. */
-static void test_begun_without_a_range(void **state)
-{
-	(void)state;
-	fix_rw(FLUSH, 1, 0, 0, 0);
-	fix_rw(READ, 2, 0, 10, 1);
-	fix_run();
-	inflight_ring(fix.log, 0).entries[0].begun = 1;
-	inflight_ring(fix.log, 0).entries[1].begun = 1;
-	fix_rw(WRITE, 3, 80, 11, 1); /* nobody has taken it yet */
-	fix_die_and_recover();
-	assert_int_equal(fix.nr_queue, 3);
-	complete_all();
-	for (uint64_t id = 1; id <= 3; id++)
-		assert_int_equal(fix_status(id), 0);
-}
-
-/* One with data, which has its range, and which the operator wants unanswered: it keeps
- * nobody else from being answered.  When the loss is accepted it is done as a whole. */
-static void test_poison_flush_held(void **state)
-{
-	(void)state;
-	fix.policy.flush_error = FLUSH_ERROR_HOLD;
-	fill(10, 1, 0x31);
-	fix_rw(FLUSH, 1, 0, 10, 1);
-	fix_run();
-	for (unsigned int i = 0; i < INFLIGHT_MAX_TRIES; i++)
-		fix_die_and_recover();
-	assert_int_equal(fix.nr_queue, 0);
-	assert_int_equal(fix_count(FIX_MARK), 1);
-	fix_rw(WRITE, 2, 80, 10, 1);
-	fix_run();
-	assert_int_equal(fix_status(2), -1);
-	assert_int_equal(fix_responses(1), 0);
-	flush_forgive(&fix.disk);
-	fill(11, 1, 0x32);
-	fix_rw(WRITE, 3, 0, 11, 1); /* where the flush is to write */
-	fix_run();
-	assert_int_equal(fix.nr_queue, 1);
-	complete_all();
-	assert_int_equal(fix_status(1), 0);
-	assert_int_equal(fix_status(3), 0);
-	assert_int_equal(fix.store[0], 0x32);
 }
 
 #define IO_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -806,11 +683,6 @@ int main(void)
 		IO_TEST(test_report),
 		IO_TEST(test_other_error),
 		IO_TEST(test_idle),
-		IO_TEST(test_recovery),
-		IO_TEST(test_poison_request),
-		IO_TEST(test_no_poison),
-		IO_TEST(test_begun_without_a_range),
-		IO_TEST(test_poison_flush_held),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
