@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
-#include "broker/keep.h"
+#include "broker/keep-private.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,14 +13,12 @@
 #include <uthash.h>
 
 #include "broker/broker.h"
-#include "common/stamp.h"
 #include "common/util.h"
 
 #define SHM_DIR	      "/dev/shm/xendiskd"
 #define ID_FILE	      "id"
-#define LEFT_PREFIX   "left."
-#define NAME_MAX_ID   40 /* "DOMID-DEVID.id" and more */
-#define FILE_NAME_MAX (40 + KEEP_NAME_MAX)
+#define ID_NAME_MAX   32 /* "DOMID-DEVID.id" */
+#define FILE_NAME_MAX (40 + KEEP_NAME_MAX) /* "DOMID-DEVID.LAYER.NAME" */
 #define TEXT_MAX      (MSG_EXPR_MAX + 256)
 
 /* The files of a disk, so that nobody has to look through all disks' folders
@@ -33,19 +31,6 @@ struct kept {
 	unsigned int files;
 	bool pages; /* some of them in the second folder */
 	UT_hash_handle hh;
-};
-
-struct keep {
-	struct kept *kept; /* by disk */
-	bool unsure; /* there was no memory for that: look */
-	/* Indexed by enum xd_keep_kind. */
-	int dirs[2];
-	char *pages_path; /* of the second */
-	uint64_t limit;
-	uint64_t charged;
-	void (*left)(void *ctx, const char *name, const char *text);
-	void *left_ctx;
-	unsigned int next_left; /* a name that may be free */
 };
 
 /* "5-51728.": how the names of a disk's files begin. */
@@ -200,9 +185,7 @@ void keep_free(struct keep *keep)
 
 /* --- Walking through the files ------------------------------------------- */
 
-typedef void (*file_fn)(void *ctx, int dir, const char *name);
-
-static int each_file(struct keep *keep, file_fn fn, void *ctx)
+int keep_each_file(struct keep *keep, keep_file_fn fn, void *ctx)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(keep->dirs); i++) {
 		int fd = openat(keep->dirs[i], ".",
@@ -225,7 +208,7 @@ static int each_file(struct keep *keep, file_fn fn, void *ctx)
 	return 0;
 }
 
-static char *read_text(int dir, const char *name)
+char *keep_read_text(int dir, const char *name)
 {
 	cleanup_close int fd =
 		openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -273,156 +256,7 @@ static void count_file(void *ctx, int dir, const char *name)
 	walk->bytes += (uint64_t)st.st_blocks * 512;
 }
 
-/* --- What is temporary ---------------------------------------------------- */
-
-static void print_note_name(char *buf, size_t len, uint32_t domid,
-			    uint32_t devid, unsigned int n)
-{
-	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".scratch.%u", domid, devid,
-		 n);
-}
-
-void keep_note_scratch(struct keep *keep, const struct msg_identity *id,
-		       unsigned int n, const char *line)
-{
-	cleanup_free char *text = xasprintf("%s\n", line);
-	cleanup_close int fd = -1;
-	char name[NAME_MAX_ID];
-
-	print_note_name(name, sizeof(name), id->domid, id->devid, n);
-	fd = openat(keep->dirs[XD_KEEP_STATE], name,
-		    O_WRONLY | O_TRUNC | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-		    0600);
-	if (text && fd >= 0)
-		(void)!write(fd, text, strlen(text));
-}
-
-bool keep_is_noted(struct keep *keep, uint32_t domid, uint32_t devid,
-		   unsigned int n)
-{
-	char name[NAME_MAX_ID];
-
-	print_note_name(name, sizeof(name), domid, devid, n);
-	return faccessat(keep->dirs[XD_KEEP_STATE], name, F_OK, 0) == 0;
-}
-
-/* What the worker has noted goes with the rest.  None: it has not written. */
-static int add_times(int dir, const char *note, uint32_t domid, uint32_t devid)
-{
-	cleanup_close int fd =
-		openat(dir, note, O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
-	cleanup_close int from = -1;
-	cleanup_free char *text = NULL;
-	struct stamp_file stamps = { 0 };
-	char name[FILE_NAME_MAX];
-	uint64_t begun, ended;
-
-	if (fd < 0)
-		return -errno;
-	snprintf(name, sizeof(name), "%" PRIu32 "-%" PRIu32 ".disk." STAMP_NAME,
-		 domid, devid);
-	from = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (from < 0 || pread(from, &stamps, sizeof(stamps), 0) < 0)
-		return 0;
-	stamp_last(&stamps, &begun, &ended);
-	text = xasprintf("%" PRIu64 " %" PRIu64 "\n", begun, ended);
-	return text && write(fd, text, strlen(text)) > 0 ? 0 : -EIO;
-}
-
-static char *leave(struct keep *keep, const char *note, uint32_t domid,
-		   uint32_t devid)
-{
-	int dir = keep->dirs[XD_KEEP_STATE];
-
-	if (add_times(dir, note, domid, devid) < 0)
-		return NULL;
-	for (;;) {
-		cleanup_free char *left =
-			xasprintf(LEFT_PREFIX "%u", keep->next_left++);
-
-		if (!left)
-			return NULL;
-		if (renameat2(dir, note, dir, left, RENAME_NOREPLACE) == 0)
-			return TAKE_PTR(left);
-		if (errno != EEXIST)
-			return NULL;
-	}
-}
-
-char *keep_leave(struct keep *keep, uint32_t domid, uint32_t devid,
-		 unsigned int n)
-{
-	char note[NAME_MAX_ID];
-
-	print_note_name(note, sizeof(note), domid, devid, n);
-	return leave(keep, note, domid, devid);
-}
-
-void keep_drop_left(struct keep *keep, const char *left)
-{
-	(void)unlinkat(keep->dirs[XD_KEEP_STATE], left, 0);
-}
-
-void keep_on_left(struct keep *keep,
-		  void (*left)(void *ctx, const char *name, const char *text),
-		  void *ctx)
-{
-	keep->left = left;
-	keep->left_ctx = ctx;
-}
-
-static bool is_left(const char *name)
-{
-	return strncmp(name, LEFT_PREFIX, strlen(LEFT_PREFIX)) == 0;
-}
-
-static void tell_left(struct keep *keep, const char *name)
-{
-	cleanup_free char *text = read_text(keep->dirs[XD_KEEP_STATE], name);
-
-	if (text && keep->left)
-		keep->left(keep->left_ctx, name, text);
-}
-
-struct sweep {
-	struct keep *keep;
-	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
-	void *ctx;
-};
-
-static void tell_file(void *ctx, int dir, const char *name)
-{
-	struct keep *keep = ctx;
-
-	if (dir == keep->dirs[XD_KEEP_STATE] && is_left(name))
-		tell_left(keep, name);
-}
-
-static void leave_file(void *ctx, int dir, const char *name)
-{
-	const struct sweep *sweep = ctx;
-	cleanup_free char *left = NULL;
-	unsigned int domid, devid;
-	int end = 0;
-
-	if (dir != sweep->keep->dirs[XD_KEEP_STATE] ||
-	    sscanf(name, "%u-%u.scratch.%n", &domid, &devid, &end) != 2 ||
-	    !end || sweep->exists(sweep->ctx, domid, devid))
-		return;
-	left = leave(sweep->keep, name, domid, devid);
-	if (left)
-		tell_left(sweep->keep, left);
-}
-
-/* Before the rest goes, and with it the times. */
-static void leave_all(struct keep *keep,
-		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
-		      void *ctx)
-{
-	struct sweep sweep = { keep, exists, ctx };
-
-	(void)each_file(keep, leave_file, &sweep);
-}
+/* --- What goes ------------------------------------------------------------ */
 
 static bool is_another(void *ctx, uint32_t domid, uint32_t devid)
 {
@@ -431,8 +265,6 @@ static bool is_another(void *ctx, uint32_t domid, uint32_t devid)
 	return domid != gone->disk.domid || devid != gone->disk.devid;
 }
 
-/* --- What goes ------------------------------------------------------------ */
-
 static void discard(struct keep *keep, uint32_t domid, uint32_t devid)
 {
 	struct kept *kept = find_kept(keep, domid, devid);
@@ -440,9 +272,10 @@ static void discard(struct keep *keep, uint32_t domid, uint32_t devid)
 
 	if (kept)
 		forget_kept(keep, kept);
-	leave_all(keep, is_another, &(struct kept){ .disk = { domid, devid } });
+	keep_leave_notes(keep, is_another,
+			 &(struct kept){ .disk = { domid, devid } });
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
-	(void)each_file(keep, remove_file, &walk);
+	(void)keep_each_file(keep, remove_file, &walk);
 }
 
 void keep_discard(struct keep *keep, uint32_t domid, uint32_t devid)
@@ -460,7 +293,7 @@ static unsigned int count_files(struct keep *keep, uint32_t domid,
 	if (!keep->unsure)
 		return kept ? kept->files : 0;
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
-	(void)each_file(keep, count_file, &walk);
+	(void)keep_each_file(keep, count_file, &walk);
 	return walk.files;
 }
 
@@ -472,7 +305,7 @@ uint64_t keep_pages(struct keep *keep, uint32_t domid, uint32_t devid)
 	if (!keep->unsure && (!kept || !kept->pages))
 		return 0;
 	print_prefix(walk.prefix, sizeof(walk.prefix), domid, devid);
-	(void)each_file(keep, count_file, &walk);
+	(void)keep_each_file(keep, count_file, &walk);
 	return walk.bytes;
 }
 
@@ -490,8 +323,14 @@ static void load_file(void *ctx, int dir, const char *name)
 static int load_kept(struct keep *keep)
 {
 	forget_all_kept(keep);
-	return each_file(keep, load_file, keep);
+	return keep_each_file(keep, load_file, keep);
 }
+
+struct sweep {
+	struct keep *keep;
+	bool (*exists)(void *ctx, uint32_t domid, uint32_t devid);
+	void *ctx;
+};
 
 static void sweep_file(void *ctx, int dir, const char *name)
 {
@@ -500,7 +339,7 @@ static void sweep_file(void *ctx, int dir, const char *name)
 	unsigned int devid;
 	int end = 0;
 
-	if (is_left(name) ||
+	if (keep_is_left(name) ||
 	    (sscanf(name, "%u-%u.%n", &domid, &devid, &end) == 2 && end > 0 &&
 	     sweep->exists(sweep->ctx, domid, devid)))
 		return;
@@ -513,9 +352,9 @@ void keep_sweep(struct keep *keep,
 {
 	struct sweep sweep = { keep, exists, ctx };
 
-	(void)each_file(keep, tell_file, keep);
-	leave_all(keep, exists, ctx);
-	(void)each_file(keep, sweep_file, &sweep);
+	keep_tell_left(keep);
+	keep_leave_notes(keep, exists, ctx);
+	(void)keep_each_file(keep, sweep_file, &sweep);
 	if (load_kept(keep) < 0)
 		keep->unsure = true;
 }
@@ -545,11 +384,11 @@ char *keep_expression(struct keep *keep, const struct msg_identity *id)
 {
 	cleanup_free char *guest = print_guest(id);
 	cleanup_free char *owner = NULL;
-	char name[NAME_MAX_ID];
+	char name[ID_NAME_MAX];
 	size_t length;
 
 	print_id_name(name, sizeof(name), id);
-	owner = read_text(keep->dirs[XD_KEEP_STATE], name);
+	owner = keep_read_text(keep->dirs[XD_KEEP_STATE], name);
 	if (!guest || !owner || strncmp(owner, guest, strlen(guest)) != 0)
 		return NULL;
 	length = strcspn(owner + strlen(guest), "\n");
@@ -573,13 +412,13 @@ int keep_claim(struct keep *keep, const struct msg_identity *id,
 	cleanup_free char *owner =
 		guest ? xasprintf("%s%s\n", guest, expression) : NULL;
 	cleanup_free char *found = NULL;
-	char name[NAME_MAX_ID];
+	char name[ID_NAME_MAX];
 	int r;
 
 	if (!owner)
 		return -ENOMEM;
 	print_id_name(name, sizeof(name), id);
-	found = read_text(dir, name);
+	found = keep_read_text(dir, name);
 	if (found && strcmp(found, owner) == 0) {
 		*ret_kept = count_files(keep, id->domid, id->devid) > 1;
 		return 0;
