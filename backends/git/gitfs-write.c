@@ -6,7 +6,9 @@
  * (overlay.h) of one layer, in the state folder of the branch.  When the guest has
  * gone, and when somebody asks for a snapshot, the companion (fat-commit.h) makes a
  * commit of both.  A FAT of which a commit can be made is one that nobody is
- * writing to, so writes wait meanwhile, and nothing has to be frozen.
+ * writing to, so writes wait meanwhile, and nothing has to be frozen.  What was
+ * written and not flushed is noted in kept state (live.h): the guest outlives its
+ * worker.
  *
  * The commit that the disk was laid out from stays its base until it is detached:
  * what comes later are further commits, each a child of the last.  When it
@@ -273,6 +275,8 @@ int write_back_new(struct write_back **ret, struct gitfs *gitfs, int dir)
 	w->gitfs = gitfs;
 	w->sock = -1;
 	w->state = -1;
+	w->live.fd = -1;
+	pthread_mutex_init(&w->live.lock, NULL);
 	r = get_options(w);
 	if (r == 0)
 		r = real_path(w, dir);
@@ -286,6 +290,8 @@ void write_back_free(struct write_back *w)
 	if (!w)
 		return;
 	overlay_close(w->overlay);
+	live_close(&w->live);
+	pthread_mutex_destroy(&w->live.lock);
 	if (w->sock >= 0)
 		(void)close(w->sock);
 	if (w->state >= 0)
@@ -400,6 +406,8 @@ int write_back_ready(struct write_back *w, const struct revision *base,
 	if (w->settled)
 		r = restart(w);
 	w->ready = true;
+	if (r == 0)
+		r = live_open(&w->live, w->gitfs->disk, w->facts.size);
 	return r < 0 ? r :
 		       xd_identify(w->gitfs->disk, "gitfs:%.300s branch %.190s",
 				   w->repo, w->open.branch);
@@ -414,7 +422,10 @@ int write_back_activate(struct write_back *w, bool recover)
 
 	if (r < 0)
 		return fails(w, r, reason);
-	r = stand(w, NULL);
+	/* What was written last and not flushed is known from kept state. */
+	r = live_recover(&w->live, overlay_active(w->overlay), w->facts.size);
+	r = r < 0 ? fails(w, r, "what was written last is not known") :
+		    stand(w, NULL);
 	if (r < 0) {
 		(void)overlay_unlock(w->overlay, reason);
 		return r;
@@ -550,7 +561,19 @@ int write_back_read(const struct write_back *w, uint64_t offset, void *buf,
 	return pread_all(layer_data_fd(w->layer), buf, n, offset);
 }
 
-static int write_data(const struct write_back *w, const struct xd_request *req)
+/* It is in the data file: for the next worker first, then for whoever reads. */
+static int mark(struct write_back *w, uint64_t first, uint64_t end)
+{
+	bool set;
+	int r;
+
+	if (layer_run(w->layer, first, end, &set) == end - first && set)
+		return 0;
+	r = live_mark(&w->live, first, end);
+	return r < 0 ? r : layer_mark(w->layer, first, end);
+}
+
+static int write_data(struct write_back *w, const struct xd_request *req)
 {
 	uint64_t offset = req->offset;
 	int r = 0;
@@ -560,13 +583,12 @@ static int write_data(const struct write_back *w, const struct xd_request *req)
 			       req->iov[i].iov_len, offset);
 		offset += req->iov[i].iov_len;
 	}
-	if (r == 0)
-		r = layer_mark(w->layer, req->offset / LAYER_SECTOR,
-			       offset / LAYER_SECTOR);
-	return r;
+	return r < 0 ? r :
+		       mark(w, req->offset / LAYER_SECTOR,
+			    offset / LAYER_SECTOR);
 }
 
-int write_back_change(const struct write_back *w, const struct xd_request *req)
+int write_back_change(struct write_back *w, const struct xd_request *req)
 {
 	int r = req->op == XD_WRITE ? write_data(w, req) : 0;
 

@@ -9,6 +9,7 @@
 
 #include "fat-commit.h"
 #include "gitfs.h"
+#include "live.h"
 #include "overlay.h"
 #include "repo.h"
 
@@ -18,6 +19,7 @@ struct write_back {
 	struct overlay_facts facts; /* what it stands on */
 	struct layer *layer; /* the active one, which is the only one; NULL: no
 			      * guest is there */
+	struct live live; /* what it has, for the next worker */
 	bool found; /* an overlay was there */
 	bool settled; /* while opening: all of it is in git, and it is locked */
 	int state; /* its folder */
@@ -64,7 +66,7 @@ uint64_t write_back_run(const struct write_back *w, uint64_t offset, uint64_t n,
 int write_back_read(const struct write_back *w, uint64_t offset, void *buf,
 		    size_t n);
 /* WRITE or FLUSH. */
-int write_back_change(const struct write_back *w, const struct xd_request *req);
+int write_back_change(struct write_back *w, const struct xd_request *req);
 
 /* --- gitfs-io.c ----------------------------------------------------------------------- */
 
