@@ -387,6 +387,20 @@ git -C "$own" update-ref -d refs/heads/r16K
 ok "gc --full" says '"packs"' xgit gc --full --json "$own"
 ok "... the same disk" is_model "$own" web
 ok "git fsck has nothing to say" fsck
+# A git that tells how often it has waited for the storage.
+cat > "$tmp/git" <<- EOF
+	#!/bin/sh
+	case "\$*" in *pack-refs*) export GIT_TRACE2_EVENT=$tmp/trace ;; esac
+	exec $(command -v git) "\$@"
+EOF
+chmod +x "$tmp/git"
+waits() { PATH=$tmp:$PATH xgit gc "$own" && grep -q 'fsync/hardware-flush","value":"[1-9]' "$tmp/trace"; }
+if git version | grep -qE ' 2\.([0-9]|[12][0-9]|3[0-5])\.'; then
+	skipped "gc: references are durable when they are packed" "git 2.36 tells of it"
+else
+	ok "gc: references are durable when they are packed" waits
+fi
+rm -f "$tmp/git"
 git -C "$own" config core.fsync all
 ok "doctor: all is well" says "all is well" xgit doctor "$own"
 exec 7< "$own/objects/pack"

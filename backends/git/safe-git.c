@@ -16,9 +16,12 @@
 #define ARGS_MAX  32
 #define WORDS_MAX 300 /* of its last words that are passed on */
 
-/* What a repository's own configuration could make git run, or reach. */
+/* What a repository's own configuration could make git run, or reach; or leave to
+ * chance: of references that it packs, git waits for the storage only when it is told
+ * to, and then removes what was durable. */
 static const char *const safely[] = {
 	"git", "--git-dir=.",
+	"-c",  "core.fsync=all",
 	"-c",  "core.hooksPath=/dev/null",
 	"-c",  "core.fsmonitor=false",
 	"-c",  "core.alternateRefsCommand=",
