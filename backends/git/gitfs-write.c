@@ -588,11 +588,23 @@ static int write_data(struct write_back *w, const struct xd_request *req)
 			    offset / LAYER_SECTOR);
 }
 
+/* No space for the map passes: the flush waits for it (-EAGAIN), as a write does.
+ * After a failed fdatasync() nothing is tried again. */
+static int flush(struct write_back *w, const struct xd_request *req)
+{
+	int r = layer_flush(w->layer);
+
+	if ((r == -ENOSPC || r == -EDQUOT || r == -ENOMEM) &&
+	    req->op == XD_FLUSH && layer_error(w->layer) == 0)
+		return -EAGAIN;
+	return r;
+}
+
 int write_back_change(struct write_back *w, const struct xd_request *req)
 {
 	int r = req->op == XD_WRITE ? write_data(w, req) : 0;
 
 	if (r == 0 && (req->op == XD_FLUSH || req->flags & XD_FUA))
-		r = layer_flush(w->layer);
+		r = flush(w, req);
 	return r;
 }

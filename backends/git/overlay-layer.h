@@ -94,8 +94,6 @@ uint64_t *layer_page(struct layer_table *table, uint32_t page);
 /* fdatasync() of something that it depends on has failed: all later flushes of it
  * fail with that error. */
 void layer_fail(struct layer *layer, int err);
-/* Since when that is so: the error, or 0. */
-int layer_error(struct layer *layer);
 /* It has room for more sectors from layer_grown() on, which cannot fail and must
  * not meet a layer_mark(). */
 int layer_grow(struct layer *layer, uint64_t sectors);

@@ -116,6 +116,8 @@ bool layer_flush_may_retry(const struct layer_flush *flush);
 void layer_flush_cancel(struct layer_flush *flush);
 /* All of it, blocking: for threads.  0 or -errno. */
 int layer_flush(struct layer *layer);
+/* Of the fdatasync() since which no flush of it succeeds; 0: another one may. */
+int layer_error(struct layer *layer);
 
 /* --- For those that only read a layer: the companions ---------------------- */
 

@@ -9,8 +9,10 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <cmocka.h>
 
 #include "common/util.h"
@@ -288,18 +290,23 @@ static bool is(struct rig *rig, uint64_t at, int byte)
 	return true;
 }
 
+static void open_writable(struct rig *rig, bool uring)
+{
+	rig_new(rig, uring);
+	shell(rig, "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
+		   " GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org;"
+		   "git init -q -b main w; echo 1 > w/one; git -C w add -A;"
+		   "git -C w commit -qm 1; git clone -q --bare w r.git");
+	if (rig_open(rig, 1, WRITABLE) < 0)
+		fail_msg("%s", rig->why);
+}
+
 /* It has been told that its writes are done, and flushes later, if at all. */
 static void a_guest_outlives_its_worker(void **state)
 {
 	struct rig rig;
 
-	rig_new(&rig, *(const bool *)*state);
-	shell(&rig, "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org"
-		    " GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org;"
-		    "git init -q -b main w; echo 1 > w/one; git -C w add -A;"
-		    "git -C w commit -qm 1; git clone -q --bare w r.git");
-	if (rig_open(&rig, 1, WRITABLE) < 0)
-		fail_msg("%s", rig.why);
+	open_writable(&rig, *(const bool *)*state);
 	assert_int_equal(put(&rig, XD_FUA, FREE_AT, 0x11), 0);
 	assert_int_equal(put(&rig, 0, FREE_AT + BLOCK, 0x22), 0);
 	for (unsigned int i = 0; i < 2; i++) {
@@ -326,6 +333,37 @@ static void a_guest_outlives_its_worker(void **state)
 	rig_free(&rig);
 }
 
+/* What the map of the layer is written by, in the backend, too. */
+static atomic_int map_error; /* of the next call */
+
+ssize_t pwritev(int fd, const struct iovec *iov, int nr, off_t at)
+{
+	int err = atomic_exchange(&map_error, 0);
+
+	if (err == 0)
+		return pwritev2(fd, iov, nr, at, 0);
+	errno = err;
+	return -1;
+}
+
+/* A disk is poisoned by a flush that fails, but by none that waits. */
+static void no_space_for_the_map(void **state)
+{
+	struct rig rig;
+
+	open_writable(&rig, *(const bool *)*state);
+	assert_int_equal(put(&rig, 0, FREE_AT, 0x11), 0);
+	map_error = ENOSPC;
+	assert_int_equal(rig_io(&rig, 0, XD_FLUSH, 0, 0, 0, NULL), -EAGAIN);
+	assert_int_equal(map_error, 0);
+	assert_int_equal(rig_io(&rig, 0, XD_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(put(&rig, 0, FREE_AT + BLOCK, 0x22), 0);
+	map_error = EIO;
+	assert_int_equal(rig_io(&rig, 0, XD_FLUSH, 0, 0, 0, NULL), -EIO);
+	assert_int_equal(rig_close(&rig), 0);
+	rig_free(&rig);
+}
+
 static bool with_uring[] = { true, false };
 
 int main(void)
@@ -341,6 +379,7 @@ int main(void)
 		ON(packs_may_be_cut, 1),
 		ON(loose_objects_are_charged, 0),
 		ON(a_guest_outlives_its_worker, 0),
+		ON(no_space_for_the_map, 0),
 	};
 
 	if (system("git --version > /dev/null 2>&1") != 0) {
