@@ -45,6 +45,8 @@ d=$(domain)
 ok "a missing file: the reason is told" fails 1 "$tmp/none.img.*No such file" \
 	toolstack attach "$d" xvdb "$tmp/none.img"
 ok "... and stands in xenstore" is "$(be "$d")/hotplug-status" error
+as_guest() { XENSTORED_PATH=$XENSIM_DIR/xenstore-$d "$@"; }
+ok "... where the guest cannot read it" fails 1 "" as_guest xenstore-read "$(be "$d")/hotplug-error"
 ok "... and xendisk list calls it failed" says failed xendisk list
 ok "... which resume does not mend" fails 1 'resume: .*has failed.*No such file' \
 	xendisk resume "$d" xvdb
@@ -59,7 +61,6 @@ toolstack detach "$d" xvdb
 # --- What the guest may see ---------------------------------------------------
 truncate -s 8M "$tmp/a.img"
 ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
-as_guest() { XENSTORED_PATH=$XENSIM_DIR/xenstore-$d "$@"; }
 ok "the guest reads mode" as_guest xenstore-read "$(be "$d")/mode"
 ok "the guest cannot read params" fails 1 "" as_guest xenstore-read "$(be "$d")/params"
 

@@ -95,11 +95,15 @@ static void check_rivals(struct vbd *vbd)
 	target_fail(vbd->target, -EBUSY, why);
 }
 
+/* The sentence may quote what the guest may not read: see params. */
 static int write_failed(struct vbd *vbd)
 {
 	int r = store_write(vbd->store, vbd->path, "hotplug-error", "%s",
 			    target_why(vbd->target));
 
+	if (r == 0)
+		r = store_hide(vbd->store, vbd->path, "hotplug-error",
+			       vbd->id.backend_domid);
 	return r < 0 ? r :
 		       store_write(vbd->store, vbd->path, "hotplug-status",
 				   "error");

@@ -194,6 +194,9 @@ static void a_target_that_cannot_be_opened(void **state)
 	assert_string_equal(world.done_why, "raw: /srv/a.img: No such file");
 	assert_key(disk, "hotplug-status", "error");
 	assert_key(disk, "hotplug-error", "raw: /srv/a.img: No such file");
+	assert_true(fake_is_hidden(world.store,
+				   "/local/domain/0/backend/vbd/5/51712/"
+				   "hotplug-error"));
 	assert_be(disk, 2);
 	assert_string_equal(world_view(disk), "failed");
 	world_detach(disk); /* works */
