@@ -11,6 +11,7 @@ enum vbd_action {
 	VBD_IGNORE, /* nothing that we know how to handle */
 	VBD_WAIT, /* it is the frontend's turn */
 	VBD_OFFER, /* say what we can do; InitWait.  Only while online */
+	VBD_FORGET, /* wait, for other rings than it may have had before */
 	VBD_CONNECT, /* read its keys, map its rings; Connected when done */
 	VBD_SERVE, /* connected; if the worker was lost, connect it again */
 	VBD_RESTART, /* disconnect; InitWait */

@@ -343,6 +343,14 @@ static bool is_to_be_taken_up(const struct vbd *vbd)
 	return link == TARGET_LOST || link == TARGET_HELD;
 }
 
+/* It has no rings any more, if it had some. */
+static void act_forget(struct vbd *vbd)
+{
+	if (vbd->connect.nr_rings > 0)
+		(void)vbd_disconnected(vbd);
+	vbd->connect.nr_rings = 0;
+}
+
 static void act_serve(struct vbd *vbd)
 {
 	if (vbd->refused[0]) {
@@ -391,10 +399,10 @@ static void act_hold(struct vbd *vbd)
 
 static void (*const actions[VBD_NR_ACTIONS])(struct vbd *vbd) = {
 	[VBD_IGNORE] = act_nothing,  [VBD_WAIT] = act_nothing,
-	[VBD_OFFER] = act_offer,     [VBD_CONNECT] = act_connect,
-	[VBD_SERVE] = act_serve,     [VBD_RESTART] = act_restart,
-	[VBD_CLOSING] = act_closing, [VBD_HOLD] = act_hold,
-	[VBD_CLOSE] = act_close,
+	[VBD_OFFER] = act_offer,     [VBD_FORGET] = act_forget,
+	[VBD_CONNECT] = act_connect, [VBD_SERVE] = act_serve,
+	[VBD_RESTART] = act_restart, [VBD_CLOSING] = act_closing,
+	[VBD_HOLD] = act_hold,	     [VBD_CLOSE] = act_close,
 };
 
 /* --- The look ------------------------------------------------------------- */

@@ -59,6 +59,48 @@ static void frontend_leaves_while_connecting(void **state)
 	assert_be(disk, 6);
 }
 
+static void frontend_begins_anew(struct disk *disk)
+{
+	world_frontend(disk, "state", "1");
+	world_frontend(disk, "ring-ref", "9");
+	world_frontend(disk, "state", "3");
+	if (disk->worker->ask == ASK_DISCONNECT)
+		world_answer(disk, 0);
+	world_wait_ask(disk, ASK_CONNECT);
+	assert_int_equal(disk->worker->connect.ring[0].ref[0], 9);
+	world_answer(disk, 0);
+	assert_be(disk, 4);
+}
+
+/* Without having said Closed: before it was Connected, nobody has to.  Its rings are
+ * others then. */
+static void frontend_begins_anew_while_connecting(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, 0);
+	world_frontend_rings(disk, 1);
+	world_frontend(disk, "state", "3");
+	assert_asked(disk, ASK_CONNECT);
+	frontend_begins_anew(disk);
+}
+
+static void frontend_begins_anew_while_it_waits(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "null");
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, 0);
+	world_frontend_rings(disk, 1);
+	world_frontend(disk, "state", "3");
+	world_answer(disk, -EBUSY); /* another guest has it */
+	assert_be(disk, 2);
+	frontend_begins_anew(disk);
+}
+
 static void nothing(void *ctx)
 {
 	(void)ctx;
@@ -454,6 +496,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(detach_while_connecting),
 		TEST(frontend_leaves_while_connecting),
+		TEST(frontend_begins_anew_while_connecting),
+		TEST(frontend_begins_anew_while_it_waits),
 		TEST(transactions_are_bounded),
 		TEST(worker_dies_while_connected),
 		TEST(conditions_of_a_worker),
