@@ -106,6 +106,11 @@ static void one_cleared(void *ctx, int err)
 		host->cleared(host->ctx, host->clear_err);
 }
 
+bool host_knows_storage(const struct host *host)
+{
+	return host->nr_identities > 0;
+}
+
 unsigned int host_clear_poison(struct host *host,
 			       void (*done)(void *ctx, int err))
 {

@@ -130,7 +130,6 @@ int host_begin(struct host *host, const struct layer *root,
 
 	host_end(host);
 	host->uid = uid;
-	host->nr_identities = 0;
 	r = keep_claim(host->broker->keep, &host->id, expression, &kept);
 	if (r == 0)
 		r = host_files_prepare(host, root);

@@ -56,6 +56,9 @@ void host_discard_kept(struct host *host);
 /* The first poison mark on its storage, or NULL. */
 const char *host_poisoned(const struct host *host);
 
+/* Has a process had it open?  Then marks on it are found without one, too. */
+bool host_knows_storage(const struct host *host);
+
 /* Clears all marks on its storage.  Returns how many there are; if not 0, then
  * done() is called later, with the first error; host_end() does not stop
  * it. */

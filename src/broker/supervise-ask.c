@@ -105,9 +105,11 @@ int worker_resume(struct worker *worker, bool accept_loss)
 	if (worker->resume.pending)
 		return -EALREADY;
 	worker->accepts_loss = accept_loss;
+	if (worker->state <= OPENING &&
+	    (!accept_loss || !host_knows_storage(worker->host)))
+		return -ENOTCONN;
 	if (!accept_loss)
-		r = worker->state > OPENING ? ask_resume(worker, false) :
-					      -ENOTCONN;
+		r = ask_resume(worker, false);
 	else
 		worker->unmarked =
 			host_clear_poison(worker->host, poison_cleared) == 0;
@@ -345,12 +347,18 @@ int worker_asks_init(struct worker *worker)
 
 void worker_asks_drop(struct worker *worker)
 {
-	struct question *questions[] = { &worker->resume, &worker->resize,
-					 &worker->control };
+	struct question *questions[] = { &worker->resize, &worker->control,
+					 &worker->resume };
+	size_t nr = ARRAY_SIZE(questions);
 
-	worker->unmarked = false;
+	/* One that had not opened has not been asked, and its end does not tell
+	 * the operator: the mark goes without it. */
+	if (worker->state <= OPENING)
+		nr--;
+	else
+		worker->unmarked = false;
 	worker->control_owed = false;
-	for (size_t i = 0; i < ARRAY_SIZE(questions); i++)
+	for (size_t i = 0; i < nr; i++)
 		if (questions[i]->timer)
 			end_question(questions[i]);
 }

@@ -113,7 +113,7 @@ int worker_connect(struct worker *worker, const struct msg_connect *connect);
  * or after an hour, the process is killed (died()). */
 int worker_disconnect(struct worker *worker);
 /* accept_loss: forgets the poison marks of its storage first, which works
- * without a process too.  Ends with resumed(). */
+ * without a process too, once one has had it open.  Ends with resumed(). */
 int worker_resume(struct worker *worker, bool accept_loss);
 
 /* size 0: looks how large the storage is by now; else makes it that large.  Ends

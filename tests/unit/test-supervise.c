@@ -219,7 +219,7 @@ static void fake_answer(const struct msg_header *header, const char *behaviour)
 
 	switch (header->type) {
 	case MSG_OPEN:
-		if (strcmp(behaviour, "fail") == 0)
+		if (strcmp(behaviour, "fail") == 0 || getenv("FAKE_FAILS"))
 			fake_say_text(MSG_FAILED, seq, -ENOENT,
 				      "no such thing");
 		else if (strcmp(behaviour, "crash") == 0)
@@ -384,6 +384,8 @@ static void test_failed_open(void **state)
 	expect(seen, "opened", -ENOENT);
 	assert_string_equal(seen->text, "no such thing");
 	assert_int_equal(worker_pid(seen->worker), 0);
+	/* Nobody knows which marks that would be. */
+	assert_int_equal(worker_resume(seen->worker, true), -ENOTCONN);
 	assert_int_equal(worker_open(seen->worker), 0);
 	expect(seen, "opened", -ENOENT);
 }
@@ -656,6 +658,35 @@ static void test_poison(void **state)
 	expect(seen, "connected", 0);
 }
 
+/* The storage is away, and the mark on it goes all the same. */
+static void test_poison_without_process(void **state)
+{
+	struct msg_connect connect = { .nr_rings = 1 };
+	struct seen *seen = start(state, "fake(good)");
+	struct broker *broker = &seen->fixture->broker;
+
+	expect(seen, "opened", 0);
+	assert_int_equal(worker_connect(seen->worker, &connect), 0);
+	expect(seen, "connected", 0);
+	assert_int_equal(kill(worker_pid(seen->worker), SIGKILL), 0);
+	expect(seen, "died", 0);
+	assert_int_equal(poison_mark(broker, STORAGE, "9/9", "fsync", on_marked,
+				     seen),
+			 0);
+	expect(seen, "marked", 0);
+	(void)setenv("FAKE_FAILS", "1", 1);
+	assert_int_equal(worker_open(seen->worker), 0);
+	expect(seen, "opened", -ENOENT);
+	assert_int_equal(worker_open(seen->worker), 0);
+	(void)unsetenv("FAKE_FAILS");
+	(void)usleep(
+		300000); /* that it fails is told before the mark has gone */
+	assert_int_equal(worker_resume(seen->worker, true), 0);
+	expect(seen, "opened", -ENOENT);
+	expect(seen, "resumed", 0);
+	assert_null(poison_find(broker->poison, STORAGE));
+}
+
 /* As the next broker would find it; this one may be writing it yet. */
 static bool mark_on_disk(const struct fixture *fixture)
 {
@@ -755,6 +786,7 @@ int main(int argc, char **argv)
 		TEST(test_open_refusals),
 		TEST(test_image_roots),
 		TEST(test_poison),
+		TEST(test_poison_without_process),
 		TEST(test_late_mark),
 		TEST(test_relapse),
 		TEST(test_orphan),
