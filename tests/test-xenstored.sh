@@ -68,6 +68,12 @@ toolstack attach 6 xvdb "$tmp/b.img" > "$tmp/attach" 2>&1 &
 attach=$!
 cleanup_pids+=("$attach")
 sleep 1 # it may try in vain
+written() { xendisk --json stats 5 xvdb | grep -m1 -A1 '"write"' | md5sum; }
+moved() { [ "$(written)" != "$1" ]; }
+kill -9 "$worker"
+ok "a worker that dies then is replaced" eventually 5 said "goes on after a worker died" 1
+ok "... and its guest served" eventually 5 moved "$(written)"
+worker=$(xendisk --json show 5 xvdb | sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p')
 relay_start
 ok "the daemon says so, too" eventually 5 said "connected to xenstored again" 1
 wait $attach && status=0 || status=$?
@@ -105,9 +111,7 @@ sleep 1
 ok "the guest's worker serves on" kill -0 "$worker"
 ok "its disk is listed" lists 5
 ok "as connected" connected
-moved() { [ "$(xendisk --json stats 5 xvdb | grep -m1 -A1 '"write"' | md5sum)" != "$1" ]; }
-ok "and its requests are answered" eventually 5 moved \
-	"$(xendisk --json stats 5 xvdb | grep -m1 -A1 '"write"' | md5sum)"
+ok "and its requests are answered" eventually 5 moved "$(written)"
 # Nobody tells of its end, now that xenstored does not know it.
 "$xensim" domain kill 5
 kill -9 "$worker"

@@ -357,7 +357,6 @@ static void on_reconnect(evutil_socket_t fd, short what, void *arg)
 		bus_each(bus, set_adrift, NULL);
 		write_marker(bus);
 	}
-	(void)event_add(bus->wake, NULL);
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
@@ -367,11 +366,11 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (r == 0)
+	/* Workers die without xenstored, too: marks are heeded while it is away. */
+	if (r == 0 || event_pending(bus->reconnect, EV_TIMEOUT, NULL))
 		return;
 	log_error("the connection to xenstored is lost: disks go on, but none "
 		  "can be attached or detached until it is back");
-	(void)event_del(bus->wake);
 	try_later(bus);
 }
 

@@ -507,6 +507,16 @@ static bool is_served_adrift(struct vbd *vbd)
 	return !refused;
 }
 
+/* xenstored is away, which a guest that had its rings before need not notice: what it
+ * may have said since is seen to when xenstored is back. */
+static void serve_blindly(struct vbd *vbd)
+{
+	if (target_link(vbd->target) == TARGET_LOST &&
+	    vbd->connect.nr_rings > 0 && !vbd->gone && !vbd->removed &&
+	    !vbd->refused[0])
+		connect_target(vbd);
+}
+
 void vbd_look(struct vbd *vbd)
 {
 	int r = read_states(vbd);
@@ -515,6 +525,7 @@ void vbd_look(struct vbd *vbd)
 	if (r < 0 && r != -ENOENT) {
 		log_guest(&vbd->who, LOG_LEVEL_ERROR,
 			  "xenstore cannot be read: %s", strerror(-r));
+		serve_blindly(vbd);
 		return;
 	}
 	if (r == -ENOENT && is_served_adrift(vbd))
