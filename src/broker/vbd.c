@@ -27,6 +27,7 @@
 #include "broker/blkback.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/exports.h"
 #include "broker/frontend.h"
 #include "broker/vbd-private.h"
 #include "broker/vbd-states.h"
@@ -638,8 +639,11 @@ void vbd_free(struct vbd *vbd)
 	if (!vbd)
 		return;
 	vbd_attach_cancel(vbd);
-	if (vbd->gone)
+	if (vbd->gone) {
 		vbd_remove_error(vbd);
+		exports_forget(vbd->broker->exports, vbd->at.domid,
+			       vbd->at.devid);
+	}
 	export_free(vbd->export);
 	target_free(vbd->target);
 	store_mark_free(vbd->mark);

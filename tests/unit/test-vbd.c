@@ -358,6 +358,24 @@ static void frontend_vanishes(void **state)
 	assert_be(disk, 6);
 }
 
+/* Its directory has gone, and a script adds the next disk of that number before the
+ * worker has let go: what was exported by name is not that one. */
+static void another_takes_its_number(void **state)
+{
+	struct disk *disk = world_connected(5);
+
+	(void)state;
+	fake_remove(world.store, disk->be);
+	world_settle();
+	assert_asked(disk, ASK_DISCONNECT);
+	assert_true(vbd_is_gone(disk->vbd));
+	assert_int_equal(world.forgotten, 0);
+	disk->worker->connected = false; /* it is killed */
+	bus_forget(NULL, disk->vbd);
+	assert_int_equal(world.forgotten, 1);
+	assert_int_equal(world.exports, 0);
+}
+
 static void domain_ends_and_leaves_its_keys(void **state)
 {
 	struct disk *disk = world_connected(5);
@@ -690,6 +708,7 @@ int main(void)
 		TEST(blkback_does_not_want_it),
 		TEST(detach_waits_while_mounted),
 		TEST(frontend_vanishes),
+		TEST(another_takes_its_number),
 		TEST(domain_ends_and_leaves_its_keys),
 		TEST(storage_of_an_ended_domain),
 		TEST(ended_before_the_daemon_starts),

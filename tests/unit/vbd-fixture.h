@@ -49,6 +49,7 @@ struct world {
 	unsigned int discards;
 	unsigned int swept; /* times that kept state went without a worker */
 	unsigned int exports; /* NBD sockets that there are */
+	unsigned int forgotten; /* times that a disk's named exports were */
 	bool comma; /* in their paths */
 	bool held; /* workers that are opened were found, and serve a guest */
 	struct xd_limits limits; /* of what workers open */
