@@ -169,7 +169,14 @@ static int send_object(struct client *client, const json_t *object)
 		       0;
 }
 
-static void read_calls(struct client *client);
+/* Reads what the client has sent meanwhile: from the event loop, since whoever
+ * answers is not to meet the next call in the middle of what it is doing. */
+static void read_later(struct client *client)
+{
+	bufferevent_trigger(client->bev, EV_WRITE,
+			    BEV_TRIG_IGNORE_WATERMARKS |
+				    BEV_TRIG_DEFER_CALLBACKS);
+}
 
 /* Ends the call; object may be NULL when there is no memory. */
 static void finish_call(struct call *call, json_t *object)
@@ -187,7 +194,7 @@ static void finish_call(struct call *call, json_t *object)
 	json_decref(object);
 	/* read_calls() itself goes on when the answer came from within. */
 	if (client && !client->dispatching)
-		read_calls(client);
+		read_later(client);
 }
 
 void call_reply(struct call *call, json_t *parameters)

@@ -459,6 +459,32 @@ static void test_deferred(void **state)
 	turn(fixture);
 }
 
+/* Who ends a call may still be at it: the next one waits until that is over, also
+ * behind one that has no answer to be sent. */
+static void test_next_call(void **state)
+{
+	const char add[] = "{\"method\":\"io.xendisk.HotplugAdd\",\"oneway\":"
+			   "true,\"parameters\":{\"path\":\"later\"}}";
+	struct fixture *fixture = *state;
+	int fd = connect_to(fixture);
+	vbd_done_fn done;
+
+	fake_pending_done = NULL;
+	send_text(fd, add, sizeof(add));
+	send_text(fd, add, sizeof(add));
+	turn(fixture);
+	done = fake_pending_done;
+	assert_non_null(done);
+	fake_pending_done = NULL;
+	done(fake_pending_ctx, 0, NULL);
+	assert_null(fake_pending_done);
+	turn(fixture);
+	assert_non_null(fake_pending_done);
+	fake_pending_done(fake_pending_ctx, 0, NULL);
+	turn(fixture);
+	(void)close(fd);
+}
+
 static bool answered(struct fixture *fixture, int fd)
 {
 	char byte;
@@ -576,21 +602,14 @@ static void test_interface_is_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_list),
-		TEST(test_show),
-		TEST(test_snapshot),
-		TEST(test_message_too_long),
-		TEST(test_errors),
-		TEST(test_malformed),
-		TEST(test_too_long),
-		TEST(test_byte_by_byte_and_pipelined),
-		TEST(test_slow_request),
-		TEST(test_slow_reader),
-		TEST(test_deferred),
-		TEST(test_many_clients),
-		TEST(test_silent_clients),
-		TEST(test_socket_mode),
-		TEST(test_interface_is_complete),
+		TEST(test_list),	 TEST(test_show),
+		TEST(test_snapshot),	 TEST(test_message_too_long),
+		TEST(test_errors),	 TEST(test_malformed),
+		TEST(test_too_long),	 TEST(test_byte_by_byte_and_pipelined),
+		TEST(test_slow_request), TEST(test_slow_reader),
+		TEST(test_deferred),	 TEST(test_next_call),
+		TEST(test_many_clients), TEST(test_silent_clients),
+		TEST(test_socket_mode),	 TEST(test_interface_is_complete),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN); /* as main() does */
