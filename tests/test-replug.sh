@@ -101,3 +101,30 @@ ok "an image that is not there when the daemon starts" eventually 10 failed
 mv "$tmp/away.img" "$tmp/one.img"
 ok "replug, when it is there again" xendisk replug web1 xvdb
 ok "opens it" is_size 1
+
+# --- A guest that says that its disk is somewhere else ---------------------------------
+
+# The directory that it can write to is its own: what stands there is no address.
+dom=$(domain)
+victim=$(domain)
+frontend=/local/domain/$dom/device/vbd/51728
+backend=/local/domain/0/backend/xendisk/$dom/51728
+theirs=/local/domain/0/backend/xendisk/$victim/51728
+as_guest() { XENSTORED_PATH=$XENSIM_DIR/xenstore-$dom "$@"; }
+lie() { as_guest xenstore-write "$frontend/backend" "$1"; }
+untouched() { [ "$(xenstore-read "$theirs/online" "$theirs/state" | xargs)" = "1 2" ]; }
+ok "attach" xendisk attach "$dom" mem:1M --vdev xvdb --direct
+ok "... a neighbour's" xendisk attach "$victim" mem:1M --vdev xvdb --direct
+truncate -s 1M "$tmp/secret.img"
+evil=$frontend/a/backend/xendisk/b
+as_guest xenstore-write "$evil/type" xendisk "$evil/mode" w "$evil/state" 6 \
+	"$evil/online" 1 "$evil/params" "$tmp/secret.img"
+lie "$evil"
+ok "replug" xendisk replug "$dom" xvdb
+ok "it is the expression that it was" test "$(key params)" = mem:1M
+lie "$theirs"
+ok "detach" xendisk detach "$dom" xvdb
+ok "that disk has gone" gone
+ok "the neighbour's is untouched" untouched
+ok "there is no other one" fails 4 "has no disk" xendisk detach "$dom" xvdb
+ok "detach the neighbour's" xendisk detach "$victim" xvdb

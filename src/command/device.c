@@ -28,9 +28,9 @@ uint32_t device_backend_domid(struct xs_handle *store)
 	return text && parse_u32(text, 0x7fef, &domid) == 0 ? domid : 0;
 }
 
-/* The backend directory when the frontend does not name it any more. */
-static char *search_backend(struct xs_handle *store, uint32_t domid,
-			    uint32_t devid)
+/* Where this domain would have it. */
+static char *search_backend(struct xs_handle *store,
+			    const struct device *device)
 {
 	static const char *const kinds[] = { "vbd", "vbd3", "xendisk" };
 	uint32_t own = device_backend_domid(store);
@@ -39,12 +39,22 @@ static char *search_backend(struct xs_handle *store, uint32_t domid,
 		cleanup_free char *path =
 			xasprintf("/local/domain/%" PRIu32
 				  "/backend/%s/%" PRIu32 "/%" PRIu32,
-				  own, kinds[i], domid, devid);
+				  own, kinds[i], device->domid, device->devid);
 
 		if (path && store_exists(store, "%s", path))
 			return TAKE_PTR(path);
 	}
 	return NULL;
+}
+
+/* The frontend's directory names it, too, but there the guest can write: it could
+ * have another guest's disk detached, or directories removed that are no disk's, or
+ * make up what is to be attached again. */
+static char *find_backend(struct xs_handle *store, const struct device *device)
+{
+	char *noted = store_read(store, XBT_NULL, "%s/backend", device->libxl);
+
+	return noted ? noted : search_backend(store, device);
 }
 
 enum status device_find(const struct invocation *call, struct xs_handle *store,
@@ -66,9 +76,7 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 			       ret->domid, ret->devid);
 	if (!ret->frontend || !ret->libxl)
 		return fail(STATUS_FAILED, "%s: no memory", call->verb->name);
-	ret->backend = store_read(store, XBT_NULL, "%s/backend", ret->frontend);
-	if (!ret->backend)
-		ret->backend = search_backend(store, ret->domid, ret->devid);
+	ret->backend = find_backend(store, ret);
 	if (!ret->backend)
 		return fail(STATUS_NOT_FOUND, "%s: %s has no disk %s",
 			    call->verb->name, dom, vdev);

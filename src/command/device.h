@@ -25,8 +25,8 @@ struct device {
 void device_release(struct device *device);
 
 /*
- * The device of DOM VDEV, as the frontend's own directory has it or, when that
- * is gone, as a backend directory has it.  Says itself what is wrong.
+ * The device of DOM VDEV, as libxl has noted it or, when xl does not know it, as
+ * this domain has it; never as the guest says.  Says itself what is wrong.
  */
 enum status device_find(const struct invocation *call, struct xs_handle *store,
 			const char *dom, const char *vdev, struct device *ret);
