@@ -61,6 +61,21 @@ static int on_answer(void *data, int *error)
 	return 1; /* libnbd may forget it */
 }
 
+/* libnbd takes a reply that says "that is all" for a good one whatever was in it,
+ * and what was in the memory before would pass for the server's data. */
+static int on_chunk(void *data, const void *chunk, size_t length,
+		    uint64_t offset, unsigned int status, int *error)
+{
+	struct nbd_io *io = data;
+
+	(void)chunk;
+	(void)offset;
+	(void)error;
+	if (status != LIBNBD_READ_ERROR)
+		io->missing -= length;
+	return 0;
+}
+
 /* What the server says of its blocks, from the first one on.  If the connection
  * breaks after it has said so, that has been said. */
 static int on_extents(void *data, const char *context, uint64_t offset,
@@ -109,6 +124,7 @@ static void command(struct nbd_io *io, enum xd_op op, void *data,
 	struct nbd_handle *h = io->link->h;
 	nbd_completion_callback done = { .callback = on_answer,
 					 .user_data = io };
+	nbd_chunk_callback chunk = { .callback = on_chunk, .user_data = io };
 	nbd_extent_callback extents = { .callback = on_extents,
 					.user_data = io };
 	int64_t cookie = -1;
@@ -116,7 +132,9 @@ static void command(struct nbd_io *io, enum xd_op op, void *data,
 	io->left++;
 	switch (op) {
 	case XD_READ:
-		cookie = nbd_aio_pread(h, data, length, offset, done, 0);
+		io->missing += length;
+		cookie = nbd_aio_pread_structured(h, data, length, offset,
+						  chunk, done, 0);
 		break;
 	case XD_WRITE:
 		cookie = nbd_aio_pwrite(h, data, length, offset, done, flags);

@@ -100,6 +100,8 @@ static void settle(struct nbd_link *link, struct nbd_io *io)
 {
 	struct xd_request *req = nbd_request_of(io);
 
+	if (io->missing && !io->err && !io->lost)
+		io->err = -EIO;
 	if (io->again && (io->lost || io->err || !io->filling)) {
 		io->again = false;
 		link->nr_again--;
@@ -305,6 +307,7 @@ static void issue(struct nbd_link *link, struct nbd_io *io)
 	io->err = 0;
 	io->lost = false;
 	io->filling = false;
+	io->missing = 0;
 	if (nbd_changes(nbd_request_of(io))) {
 		nbd_note_sent(io);
 		io->again = io->sent;

@@ -19,6 +19,7 @@ struct nbd_io {
 	uint64_t number; /* of the link's requests, as they came */
 	uint64_t written; /* FLUSH: what it covers */
 	uint64_t mark; /* ... of the writes that are kept */
+	uint64_t missing; /* bytes that reads have not brought yet */
 	uint32_t left; /* commands; and 1 while they are made */
 	int err; /* the first command's that failed */
 	bool lost; /* at least one was not answered */

@@ -27,14 +27,19 @@
 #define REPLY_MAGIC  0x0003e889045565a9ull
 #define REQUEST	     0x25609513u
 #define SIMPLE	     0x67446698u
+#define CHUNK	     0x668e33efu
 
-#define OPT_GO	    7u
-#define REP_ACK	    1u
-#define REP_INFO    3u
-#define ERR_UNSUP   0x80000001u
-#define ERR_UNKNOWN 0x80000006u
-#define ERR_INVALID 22u
-#define ERR_DOWN    108u
+#define OPT_GO	       7u
+#define OPT_STRUCTURED 8u
+#define REP_ACK	       1u
+#define REP_INFO       3u
+#define ERR_UNSUP      0x80000001u
+#define ERR_UNKNOWN    0x80000006u
+#define ERR_INVALID    22u
+#define ERR_DOWN       108u
+#define CHUNK_DONE     1u /* a flag; and the types: */
+#define CHUNK_NONE     0u
+#define CHUNK_DATA     1u
 
 struct connection {
 	struct mutant *mutant;
@@ -167,6 +172,13 @@ static bool go(struct connection *c, enum mutant_greeting how)
 	return reply(c, OPT_GO, REP_ACK, "", 0);
 }
 
+static bool answer_option(struct connection *c, uint32_t option)
+{
+	bool takes = option == OPT_STRUCTURED && c->mutant->chunks;
+
+	return reply(c, option, takes ? REP_ACK : ERR_UNSUP, "", 0);
+}
+
 /* True: an export was chosen. */
 static bool shake_hands(struct connection *c)
 {
@@ -190,7 +202,7 @@ static bool shake_hands(struct connection *c)
 			return false;
 		if (option == OPT_GO && how != GREET_REFUSED)
 			return true;
-		if (option != OPT_GO && !reply(c, option, ERR_UNSUP, "", 0))
+		if (option != OPT_GO && !answer_option(c, option))
 			return false;
 	}
 	return false;
@@ -298,6 +310,66 @@ static enum mutant_reply next_fault(struct mutant *mutant)
 	return REPLY_CUT_HEAD + private->turn++ % (MUTANT_NR_REPLIES - 1);
 }
 
+#define CHUNK_HEAD 28u
+
+/* Returns how many bytes it has.  length 0: no data. */
+static size_t make_chunk(const struct request *req, uint32_t at,
+			 uint32_t length, bool done, unsigned char *ret)
+{
+	unsigned char *p = put32(ret, CHUNK);
+
+	p = put16(p, done ? CHUNK_DONE : 0);
+	p = put16(p, length ? CHUNK_DATA : CHUNK_NONE);
+	p = (unsigned char *)memcpy(p, &req->cookie, 8) + 8;
+	p = put32(p, length ? 8 + length : 0);
+	if (length)
+		p = memcpy(put64(p, req->offset + at), req->data + at, length);
+	return (size_t)(p + length - ret);
+}
+
+static bool put_chunk(struct connection *c, const struct request *req,
+		      uint32_t at, uint32_t length, bool done)
+{
+	unsigned char *buf = malloc(CHUNK_HEAD + length);
+	bool more;
+
+	assert(buf);
+	more = put(c->fd, buf, make_chunk(req, at, length, done, buf));
+	free(buf);
+	return more;
+}
+
+/* Many at a time, and short, so that there is always another one. */
+static bool put_endless(struct connection *c, const struct request *req)
+{
+	static unsigned char buf[256u << 10];
+	unsigned int many = 0;
+	size_t n = 0;
+
+	for (; n + CHUNK_HEAD < sizeof(buf); many++)
+		n += make_chunk(req, 0, 1, false, buf + n);
+	while (c->mutant->chunks == CHUNKS_ENDLESS) {
+		if (!put(c->fd, buf, n))
+			return false;
+		c->mutant->endless += many;
+	}
+	return true;
+}
+
+static bool answer_in_chunks(struct connection *c, const struct request *req)
+{
+	enum mutant_chunks chunks = c->mutant->chunks;
+	uint32_t half = req->length / 2;
+
+	if (chunks == CHUNKS_NO_DATA)
+		return put_chunk(c, req, 0, 0, true);
+	if (chunks == CHUNKS_HALF)
+		return put_chunk(c, req, 0, half, true);
+	return (chunks == CHUNKS_ENDLESS ? put_endless(c, req) :
+					   put_chunk(c, req, 0, half, false)) &&
+	       put_chunk(c, req, half, req->length - half, true);
+}
+
 /* False: the connection is over. */
 static bool answer(struct connection *c, const struct request *req,
 		   uint32_t error, enum mutant_reply fault)
@@ -341,6 +413,8 @@ static bool handle(struct connection *c, struct request *req)
 		error = ERR_DOWN;
 	else if (fault != REPLY_NOT_DONE)
 		error = carry_out(c, req);
+	if (mutant->chunks && req->type == MUTANT_CMD_READ && !error && !fault)
+		return answer_in_chunks(c, req);
 	return answer(c, req, error, fault);
 }
 

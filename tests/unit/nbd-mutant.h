@@ -5,9 +5,9 @@
  *
  * It says of its export what the test likes, hangs or talks nonsense in the
  * handshake, breaks off in the middle of replies, and loses what was not flushed
- * (mutant_crash()).  What it was asked for is counted.  Nothing here is taken
+ * (mutant_restart()).  What it was asked for is counted.  Nothing here is taken
  * from the code under test: it speaks the protocol on its own, as NBD's
- * doc/proto.md has it, with simple replies.
+ * doc/proto.md has it, with simple replies, or reads in chunks.
  */
 #ifndef XENDISK_NBD_MUTANT_H
 #define XENDISK_NBD_MUTANT_H
@@ -65,12 +65,23 @@ enum mutant_reply {
 	MUTANT_NR_REPLIES,
 };
 
+/* Of what a reply to a read consists. */
+enum mutant_chunks {
+	CHUNKS_NOT, /* a simple one; the others are structured */
+	CHUNKS_WELL, /* two halves */
+	CHUNKS_NO_DATA, /* it says that this is all */
+	CHUNKS_HALF, /* the same after the first half */
+	CHUNKS_ENDLESS, /* the first byte, again and again, until the test has
+			 * it otherwise */
+};
+
 struct mutant {
 	/* What it says; the test changes it between two connections. */
 	uint64_t size; /* at most what it was made with */
 	uint32_t minimum, preferred, maximum; /* 0: no block sizes are said */
 	_Atomic(unsigned int) flags;
 	_Atomic(enum mutant_greeting) greeting;
+	_Atomic(enum mutant_chunks) chunks; /* another one at the handshake too */
 	/* Every so many replies another fault, in turn; 0: none. */
 	_Atomic(unsigned int) fault_every;
 	/* Errors of the protocol, by command; 0: none. */
@@ -83,6 +94,7 @@ struct mutant {
 	_Atomic(unsigned int) no_hole;
 	_Atomic(unsigned int) unaligned; /* not in whole blocks: an error */
 	_Atomic(unsigned int) faults;
+	_Atomic(unsigned int) endless; /* chunks that were sent */
 	_Atomic(unsigned int) greeted; /* handshakes that ended well */
 	_Atomic(unsigned int) connections; /* that are open now */
 

@@ -294,6 +294,36 @@ static void bad_replies_and_loss(void **state)
 	end(&t);
 }
 
+/* "That is all", without some of the data: of no use to the guest, and nothing that
+ * is written back. */
+static void reads_without_data(void **state)
+{
+	static const enum mutant_chunks kinds[] = { CHUNKS_NO_DATA,
+						    CHUNKS_HALF };
+	static unsigned char buf[8192];
+
+	(void)state;
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(kinds); i++) {
+		struct test t;
+
+		begin(&t);
+		t.mutant.chunks = CHUNKS_WELL;
+		t.mutant.minimum = t.mutant.preferred = i % 2 ? 4096 : 1;
+		t.mutant.maximum = 65536;
+		must_open(&t, 1, "nbd(" URI ")");
+		assert_int_equal(io(&t, XD_READ, 0, 512, 4096, buf), 0);
+		t.mutant.chunks = kinds[i / 2];
+		assert_int_equal(io(&t, XD_READ, 0, 512, 4096, buf), -EIO);
+		assert_int_equal(io(&t, XD_WRITE, 0, 512, 4096, buf),
+				 i % 2 ? -EIO : 0);
+		assert_int_equal(asked(&t, MUTANT_CMD_WRITE) > 0, !(i % 2));
+		t.mutant.chunks = CHUNKS_WELL;
+		assert_int_equal(io(&t, XD_WRITE, 0, 512, 4096, buf), 0);
+		assert_int_equal(io(&t, XD_READ, 0, 512, 4096, buf), 0);
+		end(&t);
+	}
+}
+
 static void errors(void **state)
 {
 	static const struct {
@@ -681,6 +711,7 @@ int main(void)
 		cmocka_unit_test(bad_handshake_later),
 		cmocka_unit_test(bad_replies),
 		cmocka_unit_test(bad_replies_and_loss),
+		cmocka_unit_test(reads_without_data),
 		cmocka_unit_test(errors),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(of_no_use),
