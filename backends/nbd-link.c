@@ -58,6 +58,10 @@
 /* Answers that may be in a socket, and more. */
 #define MAX_DRAIN 10000
 
+/* So many at a time: a reply may be of parts without end, and the lane has other
+ * things to do. */
+#define MAX_BURST 500
+
 static void on_in(struct xd_sys *sys, int64_t res);
 static void on_out(struct xd_sys *sys, int64_t res);
 static void on_again(struct xd_sys *sys, int64_t res);
@@ -407,6 +411,7 @@ static bool is_more(struct nbd_link *link, uint64_t *io_left)
 
 static void receive(struct nbd_link *link)
 {
+	unsigned int parts = 0;
 	uint64_t left = 0;
 
 	if (!(nbd_aio_get_direction(link->h) & LIBNBD_AIO_DIRECTION_READ))
@@ -419,7 +424,7 @@ static void receive(struct nbd_link *link)
 		}
 		if (!counts_bytes(link))
 			left = 0;
-	} while (is_more(link, &left));
+	} while (++parts < MAX_BURST && is_more(link, &left));
 }
 
 /* There is a handle that talks. */

@@ -324,6 +324,32 @@ static void reads_without_data(void **state)
 	}
 }
 
+/* A reply without end does not keep the disk's thread from all else.  (What a socket
+ * holds, and the mutant's buffer, are 20,000 chunks.) */
+static void reads_without_end(void **state)
+{
+	unsigned char buf[512];
+	struct rig_op op;
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	t.mutant.chunks = CHUNKS_ENDLESS;
+	must_open(&t, 1, "nbd(" URI ")");
+	rig_start(&t.rig, 0, &op, XD_READ, 0, 0, sizeof(buf), buf);
+	while (t.mutant.endless < 1000000) {
+		unsigned int before = t.mutant.endless;
+
+		assert_true(engine_run(t.rig.engine[0], 5000000) >= 0);
+		assert_true(t.mutant.endless - before < 50000);
+	}
+	assert_false(op.done);
+	t.mutant.chunks = CHUNKS_WELL;
+	rig_wait(&t.rig, 0, &op, 1);
+	assert_int_equal(op.err, -EIO); /* more than was asked for */
+	end(&t);
+}
+
 static void errors(void **state)
 {
 	static const struct {
@@ -712,6 +738,7 @@ int main(void)
 		cmocka_unit_test(bad_replies),
 		cmocka_unit_test(bad_replies_and_loss),
 		cmocka_unit_test(reads_without_data),
+		cmocka_unit_test(reads_without_end),
 		cmocka_unit_test(errors),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(of_no_use),
