@@ -7,7 +7,9 @@
  * the indexes are in memory, all of them, for they are searched as often as
  * there are files; after that (odb_settle) only the packs that were hit stay
  * open, and an index is searched in its file, which only the rare object needs
- * that is stored as changes to another one named by id.
+ * that is stored as changes to another one named by id.  Until then a repack may take
+ * packs away that were not opened: an object that is nowhere is looked for in those
+ * that have come since.
  *
  * Number 0 is no pack but the spool: a file in memory to which loose objects
  * are copied when they are found.
@@ -57,6 +59,7 @@ static unsigned int hash_oid(const void *oid)
 #define FANOUT	   8u /* where it is in an index */
 #define NAMES	   (FANOUT + 256 * 4)
 #define PACKS_SEEN 10000u /* more of them are refused */
+#define TRIES	   3u /* while packs come and go */
 
 struct pack {
 	char *name; /* "pack-...", without what follows the dot */
@@ -290,19 +293,13 @@ static int open_pack(struct odb *odb, struct pack *pack, char *ret_why)
 
 static int add_pack(struct odb *odb, const char *name, char *ret_why)
 {
+	struct pack *pack = &odb->packs[odb->nr];
 	cleanup_close int fd = -1;
-	struct pack *packs;
-	struct pack *pack;
 
 	if (odb->nr >= PACKS_SEEN)
 		return why(ret_why, -EMFILE,
 			   "there are more than %u packs: try git repack",
 			   PACKS_SEEN);
-	packs = realloc(odb->packs, (odb->nr + 1) * sizeof(*packs));
-	if (!packs)
-		return why(ret_why, -ENOMEM, "the packs: no memory");
-	odb->packs = packs;
-	pack = &packs[odb->nr];
 	*pack = (struct pack){ .fd = -1, .index = -1 };
 	pack->name = strndup(name, strlen(name) - 4);
 	odb->nr++;
@@ -324,7 +321,23 @@ static int by_name(const void *a, const void *b)
 	return strcmp(x->name ? x->name : "", y->name ? y->name : "");
 }
 
-static int list_packs(struct odb *odb, char *ret_why)
+/* One that was there and is gone is another when it comes back. */
+static bool is_known(const struct odb *odb, const char *name)
+{
+	size_t n = strlen(name) - 4;
+
+	for (uint32_t i = 1; i < odb->nr; i++) {
+		const struct pack *pack = &odb->packs[i];
+
+		if ((pack->map || pack->fd >= 0) &&
+		    strncmp(pack->name, name, n) == 0 && !pack->name[n])
+			return true;
+	}
+	return false;
+}
+
+/* All that are not known; again: later on, when some may be. */
+static int list_packs(struct odb *odb, bool again, char *ret_why)
 {
 	const struct dirent *entry;
 	DIR *dir;
@@ -340,14 +353,19 @@ static int list_packs(struct odb *odb, char *ret_why)
 			(void)close(fd);
 		return why(ret_why, r, "objects/pack: %s", strerror(-r));
 	}
+	rewinddir(dir);
 	while (r == 0 && (entry = readdir(dir))) {
 		size_t n = strlen(entry->d_name);
 
-		if (n > 4 && strcmp(entry->d_name + n - 4, ".idx") == 0)
+		if (n > 4 && strcmp(entry->d_name + n - 4, ".idx") == 0 &&
+		    !(again && is_known(odb, entry->d_name)))
 			r = add_pack(odb, entry->d_name, ret_why);
 	}
 	(void)closedir(dir);
-	qsort(odb->packs + 1, odb->nr - 1, sizeof(*odb->packs), by_name);
+	/* What has been found has a number by then. */
+	if (!again)
+		qsort(odb->packs + 1, odb->nr - 1, sizeof(*odb->packs),
+		      by_name);
 	return r;
 }
 
@@ -376,7 +394,7 @@ static int new_odb(struct odb **ret, uint32_t room, char *ret_why)
 int odb_open(struct odb **ret, int objects, char *ret_why)
 {
 	struct odb *odb;
-	int r = new_odb(&odb, 1, ret_why);
+	int r = new_odb(&odb, PACKS_SEEN + 1, ret_why);
 
 	if (r < 0)
 		return r;
@@ -385,7 +403,7 @@ int odb_open(struct odb **ret, int objects, char *ret_why)
 			  O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	r = odb->dir < 0 && errno != ENOENT ?
 		    why(ret_why, -errno, "objects/pack: %s", strerror(errno)) :
-		    list_packs(odb, ret_why);
+		    list_packs(odb, false, ret_why);
 	if (r < 0) {
 		odb_close(odb);
 		return r;
@@ -578,15 +596,18 @@ static int find_packed(struct odb *odb, uint32_t i,
 	uint64_t at;
 	int r = pack->map ? search(pack, oid, &at) : -ENOENT;
 
-	if (r == 0 && pack->fd < 0)
-		r = open_pack(odb, pack, ret_why);
-	else if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT)
 		return bad_index(pack, ret_why, "an offset is outside of it");
+	if (r == 0 && pack->fd < 0) {
+		r = open_pack(odb, pack, ret_why);
+		if (r == -ENOENT) /* a repack has replaced it */
+			drop_index(pack);
+	}
 	return r < 0 ? r : found_in(odb, i, at, ret, ret_why);
 }
 
-int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
-	     char *ret_why)
+static int find(struct odb *odb, const uint8_t oid[OID_BYTES],
+		struct place *ret, char *ret_why)
 {
 	int r = -ENOENT;
 
@@ -595,6 +616,26 @@ int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
 	for (uint32_t i = 1; i < odb->nr && r == -ENOENT; i++)
 		r = find_packed(odb, i, oid, ret, ret_why);
 	return r == -ENOENT ? find_loose(odb, oid, ret, ret_why) : r;
+}
+
+/* What is nowhere may be in a pack by now that was not there at the beginning: then
+ * that is where a repack has put it. */
+int odb_find(struct odb *odb, const uint8_t oid[OID_BYTES], struct place *ret,
+	     char *ret_why)
+{
+	int r = find(odb, oid, ret, ret_why);
+
+	for (unsigned int i = 0; i < TRIES && r == -ENOENT; i++) {
+		uint32_t before = odb->nr;
+		int listed = list_packs(odb, true, ret_why);
+
+		if (listed < 0)
+			return listed;
+		if (odb->nr == before)
+			break;
+		r = find(odb, oid, ret, ret_why);
+	}
+	return r;
 }
 
 /* In the index's file. */

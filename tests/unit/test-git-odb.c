@@ -300,13 +300,45 @@ static void added_to_a_settled_one(void **state)
 	cache_free(cache);
 }
 
+/* Git replaces packs while somebody goes through them. */
+static void replaced_meanwhile(void **state)
+{
+	static const char prepare[] =
+		"cd '%s'; mkdir -p objects/pack; for i in 0 1 2; do"
+		" for e in pack idx; do cp $i.$e objects/pack/pack-$i.$e; done;"
+		" done";
+	static const char replace[] =
+		"cd '%s'; export GIT_DIR=r.git;"
+		"git pack-objects -q objects/pack/pack < all > name;"
+		"rm -f objects/pack/pack-?.*";
+	struct fixture *f = *state;
+	cleanup_free char *before = xasprintf(prepare, f->dir);
+	cleanup_free char *behind = xasprintf(replace, f->dir);
+	cleanup_close int objects = -1;
+	char reason[WHY_MAX] = "";
+	struct place place;
+	uint8_t none[OID_BYTES] = { 1 };
+
+	assert_int_equal(system(before), 0);
+	objects = open(path_of(f, "objects"), O_RDONLY | O_DIRECTORY);
+	assert_int_equal(odb_open(&f->odb, objects, reason), 0);
+	assert_int_equal(odb_find(f->odb, f->oid[0], &place, reason), 0);
+	assert_int_equal(system(behind), 0);
+	for (unsigned int i = 0; i < 4 * OBJECTS; i++)
+		if (odb_find(f->odb, f->oid[i], &place, reason) < 0)
+			fail_msg("%u: %s", i, reason);
+	assert_int_equal(odb_find(f->odb, none, &place, reason), -ENOENT);
+	assert_non_null(strstr(reason, "is not in the repository"));
+	odb_settle(f->odb);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(added_while_others_read), TEST(what_is_nowhere),
 		TEST(what_is_no_pack),	       TEST(too_many),
-		TEST(added_to_a_settled_one),
+		TEST(added_to_a_settled_one),  TEST(replaced_meanwhile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
