@@ -9,7 +9,7 @@ if [ -z "${TMPDIR:-}" ] && [ "${room:-0}" -gt 1000000 ]; then
 fi
 . "$(dirname "$0")/functions.sh"
 [ -x "$top_builddir/xendisk-git" ] || skip_all "built without libgit2"
-requires git perl
+requires git perl pgrep
 
 # Nobody's settings.
 export HOME=$tmp GIT_CONFIG_NOSYSTEM=1 LC_ALL=C.UTF-8 TZ=UTC
@@ -485,6 +485,24 @@ ok "rollback: both are committed" rollback vm -m "as it was"
 ok "... in three commits" commits 8
 ok "... the last one of which is that from before" is_image vm "$tmp/three.img"
 ok "... below it there is all" is_image vm~1 "$tmp/vm.img"
+# A committer that comes to what it was asked for when that is done, and the layer empty.
+mkfifo "$tmp/late"
+(exec timeout 240 "$top_builddir/tests/git/commit-rig" "$top_builddir/xendisk-git" "$back" \
+	"$state" vm "$tmp/vm.img" write:6:20 freeze:branch:six wait send \
+	< "$tmp/late" > "$tmp/late.said" 2>&1) &
+late=$!
+cp "$tmp/three.img" "$tmp/vm.img"
+exec 8> "$tmp/late"
+eventually 30 grep -q frozen "$tmp/late.said"
+stopped=$(pgrep -P "$(pgrep -P "$(pgrep -P $late)")")
+kill -STOP "$stopped"
+exec 8>&-
+ok "rollback, while the committer stands still" eventually 30 rollback vm
+kill -CONT "$stopped"
+wait $late
+ok "... what was written is in one commit" commits 10
+ok "... that one" is_image vm~1 "$tmp/vm.img"
+ok "... and no other says so" no_pins
 if command -v nbdcopy > /dev/null; then
 	# The worker itself finds its overlay where rollback does, and the other way.
 	touch "$tmp/none.conf"

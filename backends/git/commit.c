@@ -99,6 +99,20 @@ static void set_facts(struct commit_run *run)
 		       run->c->chain.uuid, ask->generation);
 }
 
+/* Whoever has had the disk since may have committed the layer, and emptied it. */
+static int check_layer(const struct commit_run *run, const struct layer *layer,
+		       char *ret_why)
+{
+	uint64_t bytes = layer_sectors(layer) * LAYER_SECTOR;
+
+	if (bytes == run->ask->dirty)
+		return 0;
+	return why(ret_why, -ESTALE,
+		   "layer %" PRIu64 " has %" PRIu64 " bytes, and had %" PRIu64
+		   " when it was frozen",
+		   run->ask->generation, bytes, run->ask->dirty);
+}
+
 static int make_commit(struct commit_run *run, char *ret_why)
 {
 	const struct commit_chain *chain = &run->c->chain;
@@ -122,7 +136,9 @@ static int make_commit(struct commit_run *run, char *ret_why)
 	if (r < 0)
 		return r;
 	job.layer = layer;
-	r = layer_commit(&job, &run->result, ret_why);
+	r = check_layer(run, layer, ret_why);
+	if (r == 0)
+		r = layer_commit(&job, &run->result, ret_why);
 	layer_close(layer);
 	return r;
 }

@@ -175,7 +175,7 @@ struct cm_commit {
 	uint64_t after; /* the generation below it, as STAND or the COMMIT before
 			 * had it; else -ESTALE */
 	uint64_t size; /* of the disk, bytes: the base's, or more */
-	uint64_t dirty; /* bytes, for the record */
+	uint64_t dirty; /* bytes that the layer has; else -ESTALE */
 	int64_t time; /* of the freeze, Unix: the same whenever it is sent */
 	uint32_t kind; /* enum cm_kind */
 	uint32_t consistency; /* enum consistency, refs.h */

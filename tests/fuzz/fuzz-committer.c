@@ -222,6 +222,8 @@ static void make_commit(struct input *in, struct cm_commit *ask)
 	ask->after = is_right(in) ? 0 : input_u64(in);
 	ask->size = is_right(in) ? DISK : input_u64(in);
 	ask->dirty = input_u16(in);
+	if (!(ask->dirty & RIGHT))
+		ask->dirty = frozen.info.dirty;
 	ask->time = is_right(in) ? 1 : (int64_t)input_u64(in);
 	ask->kind = is_right(in) ? CM_BRANCH : input_u8(in);
 	ask->consistency = is_right(in) ? CONSISTENCY_CRASH : input_u32(in);
