@@ -193,6 +193,9 @@ ok "... and is detached" toolstack detach "$d" xvdb
 other=$(domain)
 ok "attach --direct" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
 ok "... works" says flushed guest "$other" xvdb flush
+ok "... and is detached" xendisk detach "$other" xvdb
+ok "... leaving no empty directory" gone "/local/domain/0/backend/xendisk/$other"
+ok "attach, again" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
 ok "... tells why it cannot" fails 1 "No such file" \
 	xendisk attach "$other" "$tmp/none.img" --vdev xvdc --direct
 ok "the domain is destroyed" "$xensim" domain destroy "$other"

@@ -115,12 +115,43 @@ int device_ask_to_close(struct xs_handle *store, const struct device *device,
 	return r;
 }
 
+/* One try; false: another transaction was quicker. */
+static bool try_to_remove(struct xs_handle *store, const char *path,
+			  const char *parent)
+{
+	xs_transaction_t t = xs_transaction_start(store);
+	cleanup_free char **others = NULL;
+	unsigned int nr = 0;
+
+	if (t == XBT_NULL)
+		return false;
+	xs_rm(store, t, path);
+	others = xs_directory(store, t, parent, &nr);
+	if (others && nr == 0)
+		xs_rm(store, t, parent);
+	return xs_transaction_end(store, t, false);
+}
+
+/* With the last disk of a domain goes its directory, as libxl has it: nobody else
+ * would remove that when the domain ends. */
+static void remove_backend(struct xs_handle *store, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	cleanup_free char *parent =
+		slash ? strndup(path, (size_t)(slash - path)) : NULL;
+
+	for (int i = 0; parent && i < TRANSACTION_TRIES; i++)
+		if (try_to_remove(store, path, parent))
+			return;
+	xs_rm(store, XBT_NULL, path);
+}
+
 void device_remove_nodes(struct xs_handle *store, const struct device *device)
 {
 	xs_rm(store, XBT_NULL, device->frontend);
 	if (device->libxl)
 		xs_rm(store, XBT_NULL, device->libxl);
-	xs_rm(store, XBT_NULL, device->backend);
+	remove_backend(store, device->backend);
 }
 
 enum status device_params(const struct invocation *call, json_t **ret)
