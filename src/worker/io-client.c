@@ -87,15 +87,13 @@ static const struct {
 	[NBD_CMD_BLOCK_STATUS] = { XD_EXTENTS, IO_STEP(IO_DATA) },
 };
 
-/* A client may ask for FUA with each command; the stack has it for some, if at
- * all, and the others are followed by a flush. */
-static void add_fua(struct io *io, const struct xd_limits *limits)
+/* A client may ask for FUA with each command.  It gets a flush, although the stack may
+ * have FUA: the kernel tells of a lost write once, and to a write that is durable at
+ * once as well as to a flush.  Who hears of it must be flush.c, which lets one sync
+ * run at a time and poisons the disk, since it may have been anybody's write. */
+static void add_fua(struct io *io)
 {
-	if (!(io->steps & IO_STEP(IO_LOCK)))
-		return;
-	if (limits->fua && io->op != XD_DISCARD)
-		io->flags |= XD_FUA;
-	else
+	if (io->steps & IO_STEP(IO_LOCK))
 		io->steps |= IO_STEP(IO_POSTFLUSH);
 }
 
@@ -139,7 +137,7 @@ static void prepare(struct client_io *cio)
 	if (command->flags & NBD_CMD_FLAG_NO_HOLE)
 		io->flags |= XD_NO_HOLE;
 	if (command->flags & NBD_CMD_FLAG_FUA)
-		add_fua(io, lane->disk->limits);
+		add_fua(io);
 	if (command->flags & NBD_CMD_FLAG_FAST_ZERO) {
 		io->flags |= XD_FAST;
 		if (!lane->disk->limits->fast_zero)

@@ -28,6 +28,7 @@ static unsigned int nr_conns;
 static uint64_t answered[CLIENT_IOS_MAX + 4]; /* offsets, in that order */
 static unsigned int nr_answered;
 static unsigned int nr_dropped; /* commands */
+static int answer; /* what each is to be answered */
 
 int conn_new(struct conn **ret, struct engine *engine, int fd,
 	     const struct nbd_credentials *credentials,
@@ -100,7 +101,7 @@ void nbd_command_done(struct nbd_command *command, int err, const char *why)
 	if (err == -ESHUTDOWN) {
 		nr_dropped++;
 	} else {
-		assert_int_equal(err, 0);
+		assert_int_equal(err, answer);
 		assert_true(nr_answered < ARRAY_SIZE(answered));
 		answered[nr_answered++] = command->offset;
 	}
@@ -111,6 +112,7 @@ void nbd_command_done(struct nbd_command *command, int err, const char *why)
 /* --- Two clients ---------------------------------------------------------- */
 
 static _Atomic(unsigned int) nr_clients;
+static uint16_t flags; /* of the commands that are sent */
 
 static int start(void **state)
 {
@@ -120,6 +122,8 @@ static int start(void **state)
 	nr_conns = 0;
 	nr_answered = 0;
 	nr_dropped = 0;
+	answer = 0;
+	flags = 0;
 	fix_start();
 	clients_init(&fix.lane);
 	for (unsigned int i = 0; i < ARRAY_SIZE(conns); i++) {
@@ -153,6 +157,7 @@ static void send_command(const struct conn *conn, enum nbd_cmd type,
 
 	assert_non_null(command);
 	command->type = type;
+	command->flags = flags;
 	command->offset = offset;
 	if (type == NBD_CMD_WRITE) {
 		command->length = 4096;
@@ -357,6 +362,31 @@ static void test_cut_before_begun(void **state)
 	assert_int_equal(fix.lane.clients.nr_begun, 0);
 }
 
+/* --- FUA ------------------------------------------------------------------ */
+
+/* The kernel tells of a lost write once, and it need not be the one that is being made
+ * durable: so it is a flush that fails, and the disk is poisoned. */
+static void test_fua(void **state)
+{
+	(void)state;
+	fix.limits.flush = true;
+	fix.limits.fua = true;
+	flags = NBD_CMD_FLAG_FUA;
+	send_write(&conns[0], 8192, 1);
+	assert_int_equal(fix.nr_queue, 1);
+	assert_int_equal(fix.queue[0]->op, XD_WRITE);
+	assert_int_equal(fix.queue[0]->flags, 0);
+	fix_complete(0, 0);
+	assert_int_equal(nr_answered, 0);
+	assert_int_equal(fix.nr_queue, 1);
+	assert_int_equal(fix.queue[0]->op, XD_FLUSH);
+	answer = -EIO;
+	fix_complete(0, -EIO);
+	assert_int_equal(nr_answered, 1);
+	assert_int_equal(fix_count(FIX_MARK), 1);
+	assert_int_equal(atomic_load(&fix.disk.poison), IO_POISONED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -367,6 +397,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cut_parked, start, stop),
 		cmocka_unit_test_setup_teardown(test_cut_before_begun, start,
 						stop),
+		cmocka_unit_test_setup_teardown(test_fua, start, stop),
 		cmocka_unit_test_setup_teardown(test_order, start, stop),
 		cmocka_unit_test_setup_teardown(test_order_twice, start, stop),
 	};
