@@ -331,7 +331,7 @@ static int lock(struct xd_disk *disk, int fd, bool recover)
 }
 
 /* A write that the kernel has lost, and has told nobody about, would be ours
- * to answer for at the first flush. */
+ * to answer for at the first flush.  To ask is to be the one who is told. */
 static int check_written_back(struct xd_disk *disk, const struct raw *raw,
 			      int fd)
 {
@@ -369,7 +369,9 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 		claimed = claim(disk, raw);
 		err = claimed < -1 ? claimed : 0;
 	}
-	if (err == 0 && !readonly)
+	/* After a worker's death it is: the guest had been promised that write, and
+	 * its first flush is to fail.  Nobody flushes what is durable at once. */
+	if (err == 0 && !readonly && (!recover || raw->sync))
 		err = check_written_back(disk, raw, fd);
 	if (err < 0)
 		return err;
@@ -378,20 +380,13 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	return 0;
 }
 
+/* Nothing is flushed: what a guest is owed when it goes the host has flushed, and
+ * when a guest stays, and another worker comes, that one's flush must be told of what
+ * was lost. */
 static int raw_deactivate(struct xd_disk *disk)
 {
-	struct raw *raw = disk->data;
-	int err = 0;
-
-	if (!xd_readonly(disk))
-		do
-			err = fdatasync(raw->fd) < 0 ? -errno : 0;
-		while (err == -EINTR);
-	if (err < 0)
-		xd_error(disk, "the last flush of %s failed: %s", raw->path,
-			 strerror(-err));
-	let_go(raw);
-	return err;
+	let_go(disk->data);
+	return 0;
 }
 
 /* --- Growing ------------------------------------------------------------- */

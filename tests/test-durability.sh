@@ -90,6 +90,32 @@ ok "leaves the flush unanswered" kill -0 "$script"
 ok "accepted" xendisk resume "$d" xvdb --accept-loss
 ended_well "it is answered when it has succeeded"
 
+# --- ... that nobody has asked for before its worker ends ------------------------
+# The kernel tells once: the guest's flush, and nobody else.
+is_written() { says "= $1" cat "$tmp/out"; }
+ok "attach" again "$image"
+meet "$d"
+tell "write 0 4096 0x45" "read 0 4096"
+ok "it writes" eventually 5 is_written 0x45
+fate fsync 5 1
+old=$(worker)
+ok "its worker is killed" kill -9 "$old"
+ok "... and replaced" eventually 5 another_worker
+tell "flush expect=-3"
+ended_well "its flush fails"
+ok "it is known" condition_is poisoned
+ok "the operator accepts it" xendisk resume "$d" xvdb --accept-loss
+meet "$d"
+tell "write 0 4096 0x46" "read 0 4096"
+ok "it writes" eventually 5 is_written 0x46
+fate fsync 5 1
+daemon_stop
+daemon_start 8>&-
+tell "flush expect=-3"
+ended_well "its flush fails after a stop of the daemon, too"
+ok "it is known" condition_is poisoned
+ok "the operator accepts it" xendisk resume "$d" xvdb --accept-loss
+
 # --- Errors that pass --------------------------------------------------------------
 ok "attach" again "$image"
 fate write 28

@@ -88,12 +88,6 @@ WRAP(int, fsync, (int fd))
 	return __real_fsync(fd);
 }
 
-WRAP(int, fdatasync, (int fd))
-{
-	FAIL_AS(fdatasync, -1);
-	return __real_fdatasync(fd);
-}
-
 WRAP(int, flock, (int fd, int how))
 {
 	FAIL_AS(flock, -1);
