@@ -35,6 +35,7 @@
 #include "worker/inflight.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -163,11 +164,19 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 {
 	struct inflight_header *head = header(log);
 	bool failed = inflight_left_failure(log, id);
+	struct inflight_id none = *id;
 
-	inflight_clear(log);
+	none.nr_rings = 0;
+	/* A worker that dies in here must not leave the failure forgotten.  Until the
+	 * end this is a log without a ring. */
+	if (failed)
+		STORE(head->id.nr_rings, 0);
+	else
+		inflight_clear(log);
+	atomic_signal_fence(memory_order_seq_cst);
 	head->version = INFLIGHT_VERSION;
 	head->entry_bytes = INFLIGHT_ENTRY_BYTES;
-	head->id = *id;
+	head->id = none;
 	head->notes = failed ? INFLIGHT_FLUSH_FAILED : 0;
 	for (unsigned int i = 0; i < id->nr_rings; i++) {
 		struct inflight_ring ring = inflight_ring(log, i);
@@ -177,6 +186,7 @@ void inflight_start(struct inflight *log, const struct inflight_id *id,
 		ring.cursor->req_cons = rsp_prod[i];
 		ring.cursor->rsp_prod = rsp_prod[i];
 	}
+	STORE(head->id.nr_rings, id->nr_rings);
 	STORE(head->magic, INFLIGHT_MAGIC);
 }
 

@@ -10,8 +10,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/util.h"
@@ -107,6 +109,43 @@ static void test_failure_outlives_connection(void **state)
 	inflight_note(log, INFLIGHT_FLUSH_FAILED, true);
 	inflight_clear(log);
 	assert_false(inflight_left_failure(log, &other));
+	inflight_free(log);
+	close(fd);
+}
+
+/* ... also if the worker is killed in the middle of that: as it gets to the entries,
+ * which cannot be written here. */
+static void test_failure_outlives_death(void **state)
+{
+	struct inflight_id id = an_id(), next = an_id();
+	struct inflight_image *image = NULL;
+	char why[MSG_TEXT_MAX];
+	uint32_t rsp_prod = 0;
+	int fd, status;
+	struct inflight *log = new_log(&fd);
+	pid_t pid;
+
+	(void)state;
+	next.ring[0].ref[0] = 9;
+	inflight_start(log, &id, &rsp_prod);
+	inflight_note(log, INFLIGHT_FLUSH_FAILED, true);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)signal(SIGSEGV, SIG_DFL);
+		(void)mprotect(inflight_ring(log, 0).entries, 4096, PROT_READ);
+		inflight_start(log, &next, &rsp_prod);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_true(inflight_left_failure(log, &next));
+	assert_false(inflight_has_rings(log));
+	assert_int_equal(inflight_load(log, &next, &image, why), -ESTALE);
+	inflight_start(log, &next, &rsp_prod);
+	assert_int_equal(inflight_load(log, &next, &image, why), 0);
+	assert_int_equal(image->notes, INFLIGHT_FLUSH_FAILED);
+	free(image);
 	inflight_free(log);
 	close(fd);
 }
@@ -453,6 +492,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_failure_outlives_connection),
+		cmocka_unit_test(test_failure_outlives_death),
 		cmocka_unit_test(test_other_version),
 		cmocka_unit_test(test_short_file),
 		cmocka_unit_test(test_every_death),
