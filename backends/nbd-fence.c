@@ -7,57 +7,82 @@
  * writes something else there, the old request must not come after it.  Nobody
  * can know when the old one has ended, so writes that overlap it wait until
  * `fence` has passed since the break.  What is sent again does not wait: it
- * writes the same.
+ * writes the same.  There is one fence for it however often the connection breaks,
+ * since a server may break it as often as it likes.
  */
 #include "config.h"
 
 #include "common/util.h"
 #include "nbd.h"
 
-void nbd_fence_add(struct nbd_disk *nbd, uint64_t begin, uint64_t end)
+/* Under the lock, as the next one. */
+static void drop_past(struct nbd_disk *nbd, uint64_t now)
 {
-	struct nbd_fence *fence;
+	for (struct nbd_fence **at = &nbd->fences; *at;) {
+		struct nbd_fence *fence = *at;
 
-	if (!nbd->fence_ns)
-		return;
+		if (fence->until > now) {
+			at = &fence->next;
+			continue;
+		}
+		*at = fence->next;
+		free(fence);
+		atomic_fetch_sub(&nbd->nr_fences, 1);
+	}
+}
+
+/* For these bytes: the one of a break before, or a new one; or without memory any
+ * other, which becomes so wide. */
+static struct nbd_fence *fence_for(struct nbd_disk *nbd, uint64_t begin,
+				   uint64_t end)
+{
+	struct nbd_fence *fence = nbd->fences;
+
+	while (fence && (fence->begin != begin || fence->end != end))
+		fence = fence->next;
+	if (fence)
+		return fence;
 	fence = malloc(sizeof(*fence));
-	(void)pthread_mutex_lock(&nbd->lock);
 	if (fence) {
 		*fence = (struct nbd_fence){ nbd->fences, begin, end, 0 };
 		nbd->fences = fence;
 		atomic_fetch_add(&nbd->nr_fences, 1);
-	} else if (nbd->fences) {
-		/* Without memory an older one becomes so wide. */
-		fence = nbd->fences;
+		return fence;
+	}
+	fence = nbd->fences;
+	if (fence) {
 		fence->begin = MIN(fence->begin, begin);
 		fence->end = MAX(fence->end, end);
 	}
+	return fence;
+}
+
+void nbd_fence_add(struct nbd_disk *nbd, uint64_t begin, uint64_t end)
+{
+	struct nbd_fence *fence;
+	uint64_t now = now_ns();
+
+	if (!nbd->fence_ns)
+		return;
+	(void)pthread_mutex_lock(&nbd->lock);
+	drop_past(nbd, now);
+	fence = fence_for(nbd, begin, end);
 	if (fence)
-		fence->until = now_ns() + nbd->fence_ns;
+		fence->until = now + nbd->fence_ns;
 	(void)pthread_mutex_unlock(&nbd->lock);
 }
 
 uint64_t nbd_fence_check(struct nbd_disk *nbd, uint64_t begin, uint64_t end)
 {
-	uint64_t until = 0, now;
+	uint64_t until = 0;
 
 	if (!atomic_load_explicit(&nbd->nr_fences, memory_order_acquire))
 		return 0;
-	now = now_ns();
 	(void)pthread_mutex_lock(&nbd->lock);
-	for (struct nbd_fence **at = &nbd->fences; *at;) {
-		struct nbd_fence *fence = *at;
-
-		if (fence->until <= now) {
-			*at = fence->next;
-			free(fence);
-			atomic_fetch_sub(&nbd->nr_fences, 1);
-			continue;
-		}
+	drop_past(nbd, now_ns());
+	for (struct nbd_fence *fence = nbd->fences; fence; fence = fence->next)
 		if (fence->begin < end && begin < fence->end)
 			until = MAX(until, fence->until);
-		at = &fence->next;
-	}
 	(void)pthread_mutex_unlock(&nbd->lock);
 	return until;
 }
