@@ -62,7 +62,7 @@ void nbd_copy_part(struct nbd_io *io, const struct xd_request *req);
 
 /* --- nbd-unflushed.c -------------------------------------------------------- */
 
-/* Is there something that no flush has covered? */
+/* Is there something that no flush has covered, or a loss that none has told? */
 bool nbd_is_dirty(const struct nbd_disk *nbd);
 /* A flush has succeeded that covers so many changes, and what was kept before
  * the mark. */

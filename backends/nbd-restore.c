@@ -161,6 +161,8 @@ static bool send_kept(struct nbd_link *link, struct piece *piece)
 	piece->begin = kept->offset;
 	piece->end = kept->offset + n;
 	piece->discards = kept->op == XD_DISCARD;
+	/* What was durable there, as this one or a later one, is so no more. */
+	atomic_fetch_add(&link->nbd->written, 1);
 	if (kept->op == XD_WRITE)
 		cookie = nbd_aio_pwrite(link->h, kept->data, n, kept->offset,
 					done, 0);

@@ -15,7 +15,8 @@ static bool is_durable(const struct nbd_io *io, const struct xd_request *req)
 
 bool nbd_is_dirty(const struct nbd_disk *nbd)
 {
-	return atomic_load(&nbd->flushed) < atomic_load(&nbd->written);
+	return atomic_load(&nbd->flushed) < atomic_load(&nbd->written) ||
+	       atomic_load(&nbd->forgot);
 }
 
 /* Of one lane after the other: the host has one flush at a time. */

@@ -419,6 +419,17 @@ static void damaged_state(void **state)
 
 /* --- Servers that do not take it back ------------------------------------------------------ */
 
+static void run_until_it_shows(struct test *t, const char *reason)
+{
+	for (unsigned int i = 0; i < 4000; i++) {
+		if (strstr(fake_broker_state(t->rig.broker)->condition, reason))
+			return;
+		assert_true(engine_run(t->rig.engine[0], 5000000) >= 0);
+		(void)stack_reap(t->rig.top[0]);
+	}
+	fail_msg("no \"%s\"", reason);
+}
+
 static void refused_again(void **state)
 {
 	struct rig_op op;
@@ -440,13 +451,7 @@ static void refused_again(void **state)
 	t.mutant.error[MUTANT_CMD_WRITE] = 28;
 	mutant_restart(&t.mutant, true);
 	rig_start(&t.rig, 0, &op, XD_READ, 0, 0, 512, buf);
-	for (unsigned int i = 0; i < 2000; i++) {
-		if (strstr(fake_broker_state(t.rig.broker)->condition,
-			   "take again"))
-			break;
-		assert_true(engine_run(t.rig.engine[0], 5000000) >= 0);
-		(void)stack_reap(t.rig.top[0]);
-	}
+	run_until_it_shows(&t, "take again");
 	assert_false(op.done);
 	t.mutant.error[MUTANT_CMD_WRITE] = 0;
 	rig_wait(&t.rig, 0, &op, 1);
@@ -491,6 +496,54 @@ static void forced_flush_fails_and_worker_dies(void **state)
 	assert_int_equal(flush(&t), -EREMOTEIO);
 	assert_int_equal(flush(&t), 0);
 	end(&t);
+}
+
+/* The server is away, and does not come back in time for the last flush. */
+static void leave_without_server(struct test *t)
+{
+	run_until_it_shows(t, "no export named");
+	stack_stop(t->rig.top[0]);
+	(void)stack_reap(t->rig.top[0]);
+	assert_int_equal(flush(t), -ENOTCONN);
+	end(t);
+}
+
+/* ... and the guest goes without another one, when all that it has written was in
+ * the one that failed: the server answers that, and dies of the next write. */
+static void forced_flush_fails_and_guest_goes(void **state)
+{
+	struct rig_op op;
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, KEEP);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(fill(&t, 0, i << 18, 256 << 10, 'A'), 0);
+	t.mutant.error[MUTANT_CMD_FLUSH] = 5;
+	t.mutant.fault_every = 2;
+	t.mutant.greeting = GREET_REFUSED;
+	rig_start(&t.rig, 0, &op, XD_WRITE, 0, 0, 256 << 10, buf);
+	leave_without_server(&t);
+	assert_int_equal(op.err, -ECANCELED);
+}
+
+/* An older write is sent again over a newer one, and that after it; both were
+ * durable, and neither is any more if the server dies in between. */
+static void sent_again_and_guest_goes(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, KEEP);
+	assert_int_equal(fill(&t, XD_FUA, 0, 4096, 'A'), 0);
+	assert_int_equal(fill(&t, XD_FUA, 0, 4096, 'B'), 0);
+	mutant_restart(&t.mutant, true);
+	assert_int_equal(first_byte(&t, 0), 'B');
+	t.mutant.greeting = GREET_REFUSED;
+	mutant_restart(&t.mutant, true);
+	leave_without_server(&t);
 }
 
 /* --- What is refused ------------------------------------------------------------------------- */
@@ -544,6 +597,8 @@ int main(void)
 		cmocka_unit_test(refused_again),
 		cmocka_unit_test(forced_flush_fails),
 		cmocka_unit_test(forced_flush_fails_and_worker_dies),
+		cmocka_unit_test(forced_flush_fails_and_guest_goes),
+		cmocka_unit_test(sent_again_and_guest_goes),
 		cmocka_unit_test(refusals),
 	};
 
