@@ -32,8 +32,8 @@ commit() { printf '%040x' "$1"; }
 # --- Where there are no snapshots ---------------------------------------------------
 
 ok "attach" attached 'mem(1M)' xvdb
-ok "a disk without snapshots" fails 5 'its backends have no snapshots' snapshot
-ok "and without a status" fails 5 'its backends have nothing to tell' status
+ok "a disk without snapshots" fails 5 'this disk cannot make snapshots; one of git can' snapshot
+ok "and without a status" fails 5 'this disk has no status, .*show' status
 ok "detach" detached xvdb
 ok "no such disk" fails 4 'no disk' xendisk snapshot web1 xvdq
 ok "no such domain" fails 4 'web9' xendisk snapshot web9 xvdb

@@ -142,7 +142,8 @@ static void snapshot_taken(void *ctx, int err, const char *text)
 	uint64_t id;
 
 	if (err == -EOPNOTSUPP && !*text)
-		text = "its backends have no snapshots, as those of git have";
+		text = "this disk cannot make snapshots; one of git can, see "
+		       "xendisk-git(7)";
 	if (err)
 		method_fail_errno(call, err, text);
 	else if (pairs_get(text, "id", number, sizeof(number)) < 0 ||
@@ -205,8 +206,8 @@ static void status_told(void *ctx, int err, const char *text)
 	json_t *status;
 
 	if (err == -EOPNOTSUPP && !*text)
-		text = "its backends have nothing to tell, as those of git "
-		       "have";
+		text = "this disk has no status, \"xendisk show\" tells what "
+		       "there is; one of git has, see xendisk-git(7)";
 	if (err) {
 		method_fail_errno(call, err, text);
 		return;

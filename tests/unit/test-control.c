@@ -281,10 +281,12 @@ static void test_errors(void **state)
 		  "io.xendisk.Failed", "message", "the last flush failed" },
 		{ SNAPSHOT "{\"domid\":7,\"devid\":51712}}",
 		  "io.xendisk.Refused", "message",
-		  "its backends have no snapshots, as those of git have" },
+		  "this disk cannot make snapshots; one of git can, see "
+		  "xendisk-git(7)" },
 		{ STATUS "{\"domid\":7,\"devid\":51712}}", "io.xendisk.Refused",
 		  "message",
-		  "its backends have nothing to tell, as those of git have" },
+		  "this disk has no status, \"xendisk show\" tells what there "
+		  "is; one of git has, see xendisk-git(7)" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"message\":\"refuse\"}}",
 		  "io.xendisk.Refused", "message",
 		  "git: 4 snapshots are pending" },
