@@ -131,6 +131,12 @@ ok "completion: the daemon that was named" \
 ok "what is empty is not shown" fails 1 '' \
 	grep -q conditions <(xendisk show web1 xvdb)
 ok "the guest uses it" guest "$dom" xvda verify --seconds 1
+ok "a wrong vdev: which there are" \
+	fails 4 "^xendisk: show: domain $dom (web1) has no disk xvdq of xendiskd's; it has xvda, xvdb\$" \
+	xendisk show web1 xvdq
+ok "... also where xenstore is asked" \
+	fails 4 "^xendisk: detach: domain $dom (web1) has no disk xvdq; it has xvd[ab], xvd[ab]\$" \
+	xendisk detach "$dom" xvdq
 ok "detach" xendisk detach web1 xvdb
 ok "detach the other" xendisk detach web1 xvda
 ok "nothing is left" eval 'no_keys 51712 && no_keys 51728'
@@ -155,7 +161,7 @@ ok "ill-typed, by the command" fails 1 'at byte 8: cow writes' \
 	xendisk attach web1 'cow(/a, readonly(/b))'
 ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
 ok "no such disk" fails 4 'no disk' xendisk detach web1 xvdq
-ok "... of the daemon's" fails 4 "$dom has no disk xvdq" xendisk show web1 xvdq
+ok "... of the daemon's" fails 4 "$dom (web1) has no disk xvdq" xendisk show web1 xvdq
 ok "no such option" fails 2 '^xendisk: list: --colour: there' xendisk list --colour
 ok "the daemon is not to be reached, and why" \
 	fails 3 'No such file or directory; is it running' \

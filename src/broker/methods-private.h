@@ -23,6 +23,8 @@ void method_wrong_parameter(struct call *call, const char *name);
 int method_u32(const json_t *params, const char *name, uint32_t *ret);
 /* NULL: it was not given. */
 const char *method_text(const json_t *params, const char *name);
+/* What xenstore calls it; NULL: nothing. */
+char *method_domain_name(struct call *call, uint32_t domid);
 /* The disk that domid and devid name; NULL when the call has been answered. */
 struct vbd *method_disk(struct call *call, const json_t *params);
 

@@ -8,14 +8,12 @@
  */
 #include "config.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/exports.h"
 #include "broker/methods-private.h"
-#include "broker/store.h"
 #include "common/pairs.h"
 #include "common/util.h"
 
@@ -90,12 +88,10 @@ static int add_domain(struct call *call, const struct vbd *vbd, char *text)
 {
 	cleanup_free char *name = NULL;
 	struct vbd_view view;
-	char dir[40];
 
 	vbd_view(vbd, &view);
-	(void)snprintf(dir, sizeof(dir), "/local/domain/%" PRIu32, view.domid);
-	if (store_read(bus_store(call_broker(call)->bus), dir, "name", &name) <
-	    0)
+	name = method_domain_name(call, view.domid);
+	if (!name)
 		return 0;
 	return pairs_add(text, MSG_CONTROL_MAX, "domain", name);
 }

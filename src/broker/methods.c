@@ -13,6 +13,7 @@
 #include "broker/io.xendisk.varlink.h"
 #include "broker/methods-private.h"
 #include "broker/stats.h"
+#include "broker/store.h"
 #include "broker/view.h"
 #include "common/util.h"
 #include "common/vdev.h"
@@ -64,13 +65,63 @@ const char *method_text(const json_t *params, const char *name)
 	return json_string_value(json_object_get(params, name));
 }
 
+char *method_domain_name(struct call *call, uint32_t domid)
+{
+	char *name = NULL;
+	char dir[40];
+
+	(void)snprintf(dir, sizeof(dir), "/local/domain/%" PRIu32, domid);
+	if (store_read(bus_store(call_broker(call)->bus), dir, "name", &name) <
+	    0)
+		return NULL;
+	return name;
+}
+
+struct names {
+	FILE *out;
+	uint32_t domid;
+	unsigned int nr;
+};
+
+static bool print_name(void *ctx, struct vbd *vbd)
+{
+	struct names *names = ctx;
+	struct vbd_view view;
+
+	vbd_view(vbd, &view);
+	if (view.domid == names->domid)
+		fprintf(names->out, "%s%s", names->nr++ ? ", " : "; it has ",
+			view.vdev);
+	return true;
+}
+
+/* Names the domain as it may have been typed, and what may have been meant. */
+static void fail_no_disk(struct call *call, uint32_t domid, uint32_t devid)
+{
+	cleanup_free char *name = method_domain_name(call, domid);
+	cleanup_free char *text = NULL;
+	struct names names = { .domid = domid };
+	char vdev[32];
+	size_t size;
+
+	vdev_print(vdev, sizeof(vdev), devid);
+	names.out = open_memstream(&text, &size);
+	if (names.out) {
+		fprintf(names.out, "domain %" PRIu32, domid);
+		if (name)
+			fprintf(names.out, " (%s)", name);
+		fprintf(names.out, " has no disk %s of xendiskd's", vdev);
+		bus_each(call_broker(call)->bus, print_name, &names);
+		(void)fclose(names.out);
+	}
+	method_fail(call, "io.xendisk.NoSuchDisk", text ? text : "no memory");
+}
+
 struct vbd *method_disk(struct call *call, const json_t *params)
 {
 	struct vbd *vbd = NULL;
 	uint32_t domid;
 	uint32_t devid;
-	char message[80];
-	char vdev[32];
 
 	if (method_u32(params, "domid", &domid) < 0) {
 		method_wrong_parameter(call, "domid");
@@ -81,13 +132,8 @@ struct vbd *method_disk(struct call *call, const json_t *params)
 		return NULL;
 	}
 	vbd = bus_find(call_broker(call)->bus, domid, devid);
-	if (!vbd) {
-		vdev_print(vdev, sizeof(vdev), devid);
-		snprintf(message, sizeof(message),
-			 "domain %" PRIu32 " has no disk %s of ours", domid,
-			 vdev);
-		method_fail(call, "io.xendisk.NoSuchDisk", message);
-	}
+	if (!vbd)
+		fail_no_disk(call, domid, devid);
 	return vbd;
 }
 

@@ -57,6 +57,40 @@ static char *find_backend(struct xs_handle *store, const struct device *device)
 	return noted ? noted : search_backend(store, device);
 }
 
+/* Names the domain, and what may have been meant. */
+static enum status no_disk(const struct invocation *call,
+			   struct xs_handle *store, uint32_t domid,
+			   const char *dom, const char *vdev)
+{
+	cleanup_free char *name = store_read(
+		store, XBT_NULL, "/local/domain/%" PRIu32 "/name", domid);
+	cleanup_free char *path =
+		xasprintf("/local/domain/%" PRIu32 "/device/vbd", domid);
+	cleanup_free char *disks = NULL;
+	cleanup_free char **ids = NULL;
+	unsigned int count = 0;
+	size_t size;
+	FILE *out = open_memstream(&disks, &size);
+
+	if (!path || !out)
+		return fail(STATUS_FAILED, "%s: no memory", call->verb->name);
+	ids = xs_directory(store, XBT_NULL, path, &count);
+	for (unsigned int i = 0; ids && i < count; i++) {
+		uint32_t devid;
+		char text[32];
+
+		if (parse_u32(ids[i], UINT32_MAX, &devid) < 0)
+			continue;
+		vdev_print(text, sizeof(text), devid);
+		fprintf(out, "%s%s", ftell(out) ? ", " : "; it has ", text);
+	}
+	if (fclose(out) != 0)
+		return fail(STATUS_FAILED, "%s: no memory", call->verb->name);
+	return fail(STATUS_NOT_FOUND,
+		    "%s: domain %" PRIu32 " (%s) has no disk %s%s",
+		    call->verb->name, domid, name ? name : dom, vdev, disks);
+}
+
 enum status device_find(const struct invocation *call, struct xs_handle *store,
 			const char *dom, const char *vdev, struct device *ret)
 {
@@ -78,8 +112,7 @@ enum status device_find(const struct invocation *call, struct xs_handle *store,
 		return fail(STATUS_FAILED, "%s: no memory", call->verb->name);
 	ret->backend = find_backend(store, ret);
 	if (!ret->backend)
-		return fail(STATUS_NOT_FOUND, "%s: %s has no disk %s",
-			    call->verb->name, dom, vdev);
+		return no_disk(call, store, ret->domid, dom, vdev);
 	return STATUS_DONE;
 }
 

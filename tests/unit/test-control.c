@@ -272,7 +272,12 @@ static void test_errors(void **state)
 		{ "{\"method\":\"io.xendisk.Show\","
 		  "\"parameters\":{\"domid\":9,\"devid\":1}}",
 		  "io.xendisk.NoSuchDisk", "message",
-		  "domain 9 has no disk 1 of ours" },
+		  "domain 9 (web1) has no disk 1 of xendiskd's" },
+		{ "{\"method\":\"io.xendisk.Show\","
+		  "\"parameters\":{\"domid\":5,\"devid\":51712}}",
+		  "io.xendisk.NoSuchDisk", "message",
+		  "domain 5 (web1) has no disk xvda of xendiskd's; it has "
+		  "xvdb" },
 		{ "{\"method\":\"io.xendisk.HotplugAdd\","
 		  "\"parameters\":{\"path\":\"now\"}}",
 		  "io.xendisk.Refused", "message", "in use" },
