@@ -29,6 +29,7 @@
 #include "broker/connector.h"
 #include "common/log.h"
 #include "common/program.h"
+#include "common/suggest.h"
 #include "common/util.h"
 #include "serve/serve.h"
 #include "worker/start.h"
@@ -115,6 +116,24 @@ static int take_option(struct invocation *inv, int id, const char *value)
 	return 0;
 }
 
+static int no_option(const char *word)
+{
+	cleanup_free char *typed = strdup(word);
+	struct suggest s = { .typed = typed && strlen(typed) > 2 ? typed + 2 :
+								   "" };
+	cleanup_free char *what = NULL;
+
+	if (typed)
+		typed[strcspn(typed, "=")] = '\0';
+	for (size_t i = 0; i < NR_OPTIONS; i++)
+		suggest_add(&s, options[i].name);
+	what = xasprintf("no such option%s%s%s%s",
+			 strchr(word, '=') ? ", or it takes no argument" : "",
+			 s.best[0] ? "; did you mean \"--" : "", s.best,
+			 s.best[0] ? "\"?" : "");
+	return usage_error(what ? what : "no such option", word);
+}
+
 /* What getopt_long() has answered id to; a letter may be one of several in a
  * word that it has not done with. */
 static int bad_option(int id, char **argv)
@@ -122,11 +141,9 @@ static int bad_option(int id, char **argv)
 	const char letter[] = { '-', (char)optopt, '\0' };
 	const char *word = optopt >= ' ' ? letter : argv[optind - 1];
 
-	return usage_error(id == ':'	     ? "an argument is needed" :
-			   strchr(word, '=') ? "no such option, or it takes no "
-					       "argument" :
-					       "no such option",
-			   word);
+	if (id == ':')
+		return usage_error("an argument is needed", word);
+	return no_option(word);
 }
 
 /* Returns -1 to go on, or the exit status. */

@@ -149,10 +149,10 @@ ok "no such file, by xl" fails 1 'No such file or directory' \
 ok "what is not open has no size and no mode" \
 	says '^ *[0-9]* web1  *xvdb failed  *-  *-  *raw(/nonexistent)$' xendisk list
 ok "detach works then" toolstack detach "$dom" xvdb
-ok "ill-typed, by xl" fails 1 'no backend "memm"' \
+ok "ill-typed, by xl" fails 1 'no backend "memm"; did you mean "mem"?' \
 	toolstack attach "$dom" xvdb 'memm(1M)'
 ok "detach works then, too" toolstack detach "$dom" xvdb
-ok "unknown name, by xl" fails 1 'no disk "nobody"' \
+ok "unknown name, by xl" fails 1 'no disk "nobody" is configured; known: web1, scratch' \
 	toolstack attach "$dom" xvdb @nobody
 ok "and again" toolstack detach "$dom" xvdb
 ok "no such file, by the command" fails 1 'No such file' \
@@ -160,6 +160,12 @@ ok "no such file, by the command" fails 1 'No such file' \
 ok "ill-typed, by the command" fails 1 'at byte 8: cow writes' \
 	xendisk attach web1 'cow(/a, readonly(/b))'
 ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
+ok "... one that is near" fails 4 'show: there is no domain "wbe1"; did you mean "web1"?' \
+	xendisk show wbe1 xvda
+ok "... by its number: which there are" fails 4 'no domain "999"; known: .*web1, web2' \
+	xendisk list 999
+ok "no such backend: which is near" fails 4 'no backend "rwa"; did you mean "raw"?' \
+	xendisk backends rwa
 ok "no such disk" fails 4 'no disk' xendisk detach web1 xvdq
 ok "... of the daemon's" fails 4 "$dom (web1) has no disk xvdq" xendisk show web1 xvdq
 ok "no such option" fails 2 '^xendisk: list: --colour: there' xendisk list --colour

@@ -32,9 +32,22 @@ ok "-h is --help" says '^usage: xendisk list \[DOM\]$' xendisk list -h
 ok "... before the verb, too" says '^  list ' xendisk -h
 ok "help is --help" same "$("$command" help)" "$("$command" --help)"
 ok "... of a verb, too" same "$("$command" help attach)" "$("$command" attach --help)"
-ok "a verb that is none: where they are" \
-	fails 2 'lst: there is no such verb; see xendisk --help' xendisk lst
+ok "a verb that is none: which is near" \
+	fails 2 'lst: there is no such verb; did you mean "list"?' xendisk lst
 ok "... also after help" fails 2 '^xendisk: lst: there is no such verb' xendisk help lst
+ok "... where none is near, where they are" \
+	fails 2 'frobnicate: there is no such verb; see xendisk --help' xendisk frobnicate
+ok "an option that is none: which is near" \
+	fails 2 'attach: --read-only: there is no such option; did you mean "--readonly"?' \
+	xendisk attach --read-only 1 /a
+ok "... before the verb" fails 2 '^xendisk: --rundir=/a: .* did you mean "--run-dir"?' \
+	xendisk --rundir=/a list
+ok "... where none is near, where they are" \
+	fails 2 'list: --colour: there is no such option; see xendisk list --help' \
+	xendisk list --colour
+ok "... before the verb, too" fails 2 '^xendisk: -q: .*; see xendisk --help' xendisk -q list
+ok "... of the daemon" fails 2 'xendiskd: --backend-dri: no such option; did you mean "--backend-dir"?' \
+	"$daemon" --backend-dri /a
 # The last column begins where it does in the line before, and ends in time.
 in_columns()
 {

@@ -67,13 +67,31 @@ static const char *env_named(void *ctx, const char *name)
 	return settings_disk(broker->settings, name);
 }
 
+static const char *env_nth_backend(void *ctx, size_t n)
+{
+	const struct broker *broker = ctx;
+	struct registry_entry entry;
+
+	return registry_entry(broker->registry, n, &entry) ? entry.name : NULL;
+}
+
+static const char *env_nth_named(void *ctx, size_t n)
+{
+	const struct broker *broker = ctx;
+	const struct settings *settings = broker->settings;
+
+	return n < settings->nr_disks ? settings->disks[n].name : NULL;
+}
+
 struct expr_env broker_expr_env(struct broker *broker)
 {
 	return (struct expr_env){ .ctx = broker,
 				  .backend = env_backend,
 				  .scheme = env_scheme,
 				  .why_not = env_why_not,
-				  .named = env_named };
+				  .named = env_named,
+				  .nth_backend = env_nth_backend,
+				  .nth_named = env_nth_named };
 }
 
 /* --- Signals -------------------------------------------------------------- */

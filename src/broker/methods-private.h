@@ -28,6 +28,10 @@ char *method_domain_name(struct call *call, uint32_t domid);
 /* The disk that domid and devid name; NULL when the call has been answered. */
 struct vbd *method_disk(struct call *call, const json_t *params);
 
+/* advice: more that may help, "; ..." or "". */
+void method_fail_no_export(struct call *call, const char *name,
+			   const char *advice);
+
 void method_snapshot(struct call *call, const json_t *params);
 void method_status(struct call *call, const json_t *params);
 

@@ -71,16 +71,10 @@ static struct vbd *named_disk(struct call *call, const char *name)
 static void ask_export(struct call *call, const char *name, const char *verb,
 		       const char *text, vbd_done_fn done)
 {
-	char message[MSG_TEXT_MAX];
-
 	if (exports_control(call_broker(call)->exports, name, verb, text, done,
-			    call) == 0)
-		return;
-	(void)snprintf(message, sizeof(message),
-		       "there is no export \"%.200s\"; a guest's disk is DOM "
-		       "VDEV, or @NAME",
-		       name);
-	method_fail(call, "io.xendisk.NoSuchExport", message);
+			    call) < 0)
+		method_fail_no_export(call, name,
+				      "; a guest's disk is DOM VDEV, or @NAME");
 }
 
 /* Of whoever has the disk, for whoever reads the commit. */

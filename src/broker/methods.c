@@ -15,6 +15,7 @@
 #include "broker/stats.h"
 #include "broker/store.h"
 #include "broker/view.h"
+#include "common/suggest.h"
 #include "common/util.h"
 #include "common/vdev.h"
 
@@ -466,18 +467,33 @@ static void run_exports(struct call *call, const json_t *params)
 	call_reply(call, json_pack("{s:o}", "exports", listing.exports));
 }
 
+static bool suggest_export(void *ctx, const struct exports_view *view)
+{
+	suggest_add(ctx, view->name);
+	return true;
+}
+
+void method_fail_no_export(struct call *call, const char *name,
+			   const char *advice)
+{
+	struct suggest s = { .typed = name };
+	char message[MSG_TEXT_MAX];
+
+	exports_each(call_broker(call)->exports, suggest_export, &s);
+	(void)snprintf(message, sizeof(message),
+		       "there is no export \"%.200s\"%s%s", name,
+		       suggest_text(&s, "; known: "), advice);
+	method_fail(call, "io.xendisk.NoSuchExport", message);
+}
+
 static void run_unexport(struct call *call, const json_t *params)
 {
 	const char *name = method_text(params, "name");
-	char message[MSG_TEXT_MAX];
 
-	if (exports_remove(call_broker(call)->exports, name) == 0) {
+	if (exports_remove(call_broker(call)->exports, name) == 0)
 		call_reply(call, json_object());
-		return;
-	}
-	(void)snprintf(message, sizeof(message),
-		       "there is no export \"%.200s\"", name);
-	method_fail(call, "io.xendisk.NoSuchExport", message);
+	else
+		method_fail_no_export(call, name, "");
 }
 
 static void run_hotplug_add(struct call *call, const json_t *params)

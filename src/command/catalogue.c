@@ -6,6 +6,7 @@
 
 #include "command/client.h"
 #include "command/tables.h"
+#include "common/suggest.h"
 
 #define TIMEOUT_S 10
 
@@ -139,6 +140,26 @@ static enum status print_one(json_t *backend)
 	return table_print(table);
 }
 
+static enum status no_backend(const struct invocation *call)
+{
+	struct suggest s = { .typed = call->args[0] };
+	json_t *reply = NULL;
+	json_t *backend;
+	size_t i;
+	enum status status =
+		client_call(call, "Backends", NULL, TIMEOUT_S, &reply);
+
+	if (status != STATUS_DONE)
+		return status;
+	json_array_foreach(json_object_get(reply, "backends"), i, backend)
+		suggest_add(&s, text_of(backend, "name"));
+	status = fail(STATUS_NOT_FOUND,
+		      "backends: there is no backend \"%s\"%s", call->args[0],
+		      suggest_text(&s, "; known: "));
+	json_decref(reply);
+	return status;
+}
+
 enum status verb_backends(const struct invocation *call)
 {
 	json_t *params = json_object();
@@ -161,9 +182,7 @@ enum status verb_backends(const struct invocation *call)
 	if (call->nr_args == 0)
 		status = print_names(backends);
 	else if (json_array_size(backends) == 0)
-		status = fail(STATUS_NOT_FOUND,
-			      "backends: there is no backend \"%s\"",
-			      call->args[0]);
+		status = no_backend(call);
 	else if (*text_of(json_array_get(backends, 0), "error"))
 		status = fail(STATUS_FAILED, "backends: %s: %s", call->args[0],
 			      text_of(json_array_get(backends, 0), "error"));

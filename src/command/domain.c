@@ -8,6 +8,7 @@
 #include <xenctrl.h>
 
 #include "command/store.h"
+#include "common/suggest.h"
 
 #define FIRST_RESERVED_DOMID 0x7ff0u /* DOMID_FIRST_RESERVED, xen.h */
 
@@ -41,6 +42,25 @@ static bool is_called(struct xs_handle *store, const char *domid,
 	       strcasecmp(vm + 4, text) == 0;
 }
 
+static enum status no_domain(const struct invocation *call,
+			     struct xs_handle *store, const char *text)
+{
+	struct suggest s = { .typed = text };
+	unsigned int count = 0;
+	cleanup_free char **ids =
+		xs_directory(store, XBT_NULL, "/local/domain", &count);
+
+	for (unsigned int i = 0; ids && i < count; i++) {
+		cleanup_free char *name = store_read(
+			store, XBT_NULL, "/local/domain/%s/name", ids[i]);
+
+		if (name)
+			suggest_add(&s, name);
+	}
+	return fail(STATUS_NOT_FOUND, "%s: there is no domain \"%s\"%s",
+		    call->verb->name, text, suggest_text(&s, "; known: "));
+}
+
 enum status domain_find(const struct invocation *call, struct xs_handle *store,
 			const char *text, uint32_t *ret_domid)
 {
@@ -65,6 +85,5 @@ enum status domain_find(const struct invocation *call, struct xs_handle *store,
 		return STATUS_DONE;
 	}
 none:
-	return fail(STATUS_NOT_FOUND, "%s: there is no domain \"%s\"",
-		    call->verb->name, text);
+	return no_domain(call, store, text);
 }

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "common/suggest.h"
+
 enum status fail(enum status status, const char *fmt, ...)
 {
 	va_list ap;
@@ -165,19 +167,54 @@ static void fill_long_options(const struct verb *v, struct option *opts)
 	opts[n] = (struct option){ NULL, 0, NULL, 0 };
 }
 
+/* Of the verb, or before it. */
+static const char *suggest_option(struct suggest *s, const struct verb *v)
+{
+	for (int i = 0; v && i < MAX_OPTIONS && v->options[i].name; i++)
+		suggest_add(s, v->options[i].name);
+	suggest_add(s, "json");
+	suggest_add(s, "help");
+	if (program.run_dir)
+		suggest_add(s, "run-dir");
+	if (!v)
+		suggest_add(s, "version");
+	return s->best[0] ? s->best : NULL;
+}
+
+static enum status no_option(const struct verb *v, const char *word)
+{
+	cleanup_free char *typed = strndup(word + 2, strcspn(word + 2, "="));
+	struct suggest s = { .typed = typed ? typed : "" };
+	const char *meant = suggest_option(&s, v);
+	const char *verb = v ? v->name : "";
+
+	if (meant)
+		return fail(STATUS_USAGE,
+			    "%s%s%s%s: there is no such option; did you mean "
+			    "\"--%s\"?",
+			    v ? program.prefix : program.alone, verb,
+			    v ? ": " : "", word, meant);
+	return fail(STATUS_USAGE,
+		    "%s%s%s%s: there is no such option; see %s %s%s--help",
+		    v ? program.prefix : program.alone, verb, v ? ": " : "",
+		    word, program.name, verb, v ? " " : "");
+}
+
 /* What getopt_long() has answered c to; a letter may be one of several in a
  * word that it has not done with. */
-static enum status bad_option(int c, char **argv, const char *verb)
+static enum status bad_option(int c, char **argv, const struct verb *v)
 {
 	const char letter[] = { '-', (char)optopt, '\0' };
 	bool is_letter = optopt > 0 && optopt < FIRST_LONG;
+	const char *word = is_letter ? letter : argv[optind - 1];
 
+	if (c != ':' && optopt < FIRST_LONG)
+		return no_option(v, word);
 	return fail(STATUS_USAGE, "%s%s%s%s: %s",
-		    verb ? program.prefix : program.alone, verb ? verb : "",
-		    verb ? ": " : "", is_letter ? letter : argv[optind - 1],
-		    c == ':'		 ? "an argument is missing" :
-		    optopt >= FIRST_LONG ? "it takes no argument" :
-					   "there is no such option");
+		    v ? program.prefix : program.alone, v ? v->name : "",
+		    v ? ": " : "", word,
+		    c == ':' ? "an argument is missing" :
+			       "it takes no argument");
 }
 
 /* 0, or the status with which all is over in *ret_status.  argv[0] is the verb. */
@@ -196,7 +233,7 @@ static int verb_options(struct invocation *call, int argc, char **argv,
 	*ret_status = STATUS_DONE;
 	while ((c = getopt_long(argc, argv, letters, opts, NULL)) != -1) {
 		if (c == '?' || c == ':') {
-			*ret_status = bad_option(c, argv, v->name);
+			*ret_status = bad_option(c, argv, v);
 			return -EINVAL;
 		}
 		c = option_number(v, c);
@@ -291,15 +328,29 @@ static const struct verb *find_verb(const char *name)
 	return NULL;
 }
 
+static enum status no_verb(const char *name)
+{
+	struct suggest s = { .typed = name };
+	const char *text;
+
+	for (const struct verb *v = verbs; v->name; v++)
+		if (!v->hidden)
+			suggest_add(&s, v->name);
+	text = suggest_text(&s, NULL);
+	if (*text)
+		return fail(STATUS_USAGE, "%s%s: there is no such verb%s",
+			    program.alone, name, text);
+	return fail(STATUS_USAGE, "%s%s: there is no such verb; see %s --help",
+		    program.alone, name, program.name);
+}
+
 /* "help" and "help VERB", as many programs have it. */
 static enum status print_help(const char *name)
 {
 	const struct verb *v = name ? find_verb(name) : NULL;
 
 	if (name && !v)
-		return fail(STATUS_USAGE,
-			    "%s%s: there is no such verb; see %s --help",
-			    program.alone, name, program.name);
+		return no_verb(name);
 	if (v)
 		print_verb(v);
 	else

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common/expr-check.h"
+#include "common/suggest.h"
 #include "common/util.h"
 
 struct parser {
@@ -248,6 +249,24 @@ static bool takes_words(const struct backend_info *info)
 	return false;
 }
 
+static int no_option(struct parser *p, const struct backend_info *info,
+		     const char *name, size_t name_len)
+{
+	int len = (int)MIN(name_len, (size_t)60);
+	char typed[SUGGEST_WORD_MAX];
+	struct suggest s = { .typed = typed };
+
+	(void)snprintf(typed, sizeof(typed), "%.*s", len, name);
+	for (unsigned int i = 0; i < info->nr_params; i++)
+		if (info->params[i].type != XD_DISK)
+			suggest_add(&s, info->params[i].name);
+	return expr_fail(
+		p->error, p->at, "%s has no option \"%s\"%s%s", info->name,
+		typed, suggest_text(&s, takes_words(info) ? NULL : "; it has "),
+		takes_words(info) ? "; what is no option stands in quotes" :
+				    "");
+}
+
 static int option(struct parser *p, struct layer *layer, size_t name_len,
 		  enum stop stop)
 {
@@ -267,11 +286,7 @@ static int option(struct parser *p, struct layer *layer, size_t name_len,
 		p->at += name_len + 1;
 		return literal(p, layer, i, stop);
 	}
-	return expr_fail(p->error, position, "%s has no option \"%.*s\"%s",
-			 info->name, (int)MIN(name_len, (size_t)60), name,
-			 takes_words(info) ?
-				 "; what is no option stands in quotes" :
-				 "");
+	return no_option(p, info, name, name_len);
 }
 
 /* The next positional parameter that has not been given; -ENOENT: none. */
@@ -390,8 +405,29 @@ static const char *hint(const char *name, const char *rest)
 	return "";
 }
 
+/* All backends, or all schemes of theirs. */
+static void suggest_backends(struct suggest *s, const struct expr_env *env,
+			     bool schemes)
+{
+	const char *name;
+
+	for (size_t i = 0;
+	     env->nth_backend && (name = env->nth_backend(env->ctx, i)); i++) {
+		const struct backend_info *info =
+			schemes ? env->backend(env->ctx, name) : NULL;
+		const char *scheme = info ? info->schemes : NULL;
+
+		if (!schemes)
+			suggest_add(s, name);
+		for (; scheme && *scheme; scheme += strlen(scheme) + 1)
+			suggest_add(s, scheme);
+	}
+}
+
 static int no_backend(struct parser *p, const char *name, size_t n)
 {
+	struct suggest s = { .typed = name };
+	const char *what;
 	const char *why = p->env->why_not ? p->env->why_not(p->env->ctx, name) :
 					    NULL;
 
@@ -400,8 +436,12 @@ static int no_backend(struct parser *p, const char *name, size_t n)
 			p->error, p->at,
 			"the backend \"%.60s\" cannot be loaded: %.160s", name,
 			why);
+	suggest_backends(&s, p->env, false);
+	what = hint(name, p->text + p->at + n);
+	if (!*what)
+		what = suggest_text(&s, "; known: ");
 	return expr_fail(p->error, p->at, "there is no backend \"%.60s\"%s",
-			 name, hint(name, p->text + p->at + n));
+			 name, what);
 }
 
 static int by_name(struct parser *p, size_t n, struct layer **ret)
@@ -468,6 +508,15 @@ static int by_path(struct parser *p, struct layer **ret)
 	return layer_of_word(p, raw, position, path, ret);
 }
 
+static int no_scheme(struct parser *p, const char *scheme)
+{
+	struct suggest s = { .typed = scheme };
+
+	suggest_backends(&s, p->env, true);
+	return expr_fail(p->error, p->at, "no backend takes \"%.60s://\"%s",
+			 scheme, suggest_text(&s, "; known: "));
+}
+
 static int by_uri(struct parser *p, size_t n, struct layer **ret)
 {
 	cleanup_free char *scheme = strndup(p->text + p->at, n);
@@ -480,10 +529,7 @@ static int by_uri(struct parser *p, size_t n, struct layer **ret)
 		return -ENOMEM;
 	info = p->env->scheme(p->env->ctx, scheme);
 	if (!info)
-		return expr_fail(p->error, position,
-				 "no backend takes \"%.60s://\"; \"xendisk "
-				 "backends\" lists them",
-				 scheme);
+		return no_scheme(p, scheme);
 	r = plain_word(p, p->level ? STOP_AT_ARG : STOP_AT_END, true, &uri);
 	if (r < 0)
 		return r;
@@ -574,6 +620,20 @@ static int named_text(struct parser *p, const char *name, const char *text,
 	return 0;
 }
 
+static int no_name(struct parser *p, const char *name, size_t position)
+{
+	const struct expr_env *env = p->env;
+	struct suggest s = { .typed = name };
+	const char *other;
+
+	for (size_t i = 0;
+	     env->nth_named && (other = env->nth_named(env->ctx, i)); i++)
+		suggest_add(&s, other);
+	return expr_fail(p->error, position,
+			 "no disk \"%.60s\" is configured%s", name,
+			 suggest_text(&s, "; known: "));
+}
+
 static int by_at(struct parser *p, struct layer **ret)
 {
 	size_t position = p->at++;
@@ -587,8 +647,7 @@ static int by_at(struct parser *p, struct layer **ret)
 		return unexpected(p, "the name of a configured disk");
 	text = p->env->named ? p->env->named(p->env->ctx, name) : NULL;
 	if (!text)
-		return expr_fail(p->error, position,
-				 "no disk \"%.60s\" is configured", name);
+		return no_name(p, name, position);
 	p->at += n;
 	return named_text(p, name, text, position, ret);
 }

@@ -47,6 +47,10 @@ struct expr_env {
 	const char *(*why_not)(void *ctx, const char *name);
 	/* The text behind "@name"; NULL when there is none.  May be unset. */
 	const char *(*named)(void *ctx, const char *name);
+	/* What there is, for whoever typed another name: the nth backend and the nth
+	 * "@name"; NULL past the last.  Valid until the next call.  May be unset. */
+	const char *(*nth_backend)(void *ctx, size_t n);
+	const char *(*nth_named)(void *ctx, size_t n);
 };
 
 struct expr_value {

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/suggest.h"
 #include "common/util.h"
 
 static char *first_error; /* SETTINGS_TEXT_MAX bytes, of the load going on */
@@ -37,11 +38,19 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap) PRINTF(2, 0);
 
 static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
+	struct suggest s = { 0 };
 	char text[256];
+	char word[64];
 
 	vsnprintf(text, sizeof(text), fmt, ap);
-	keep_error("%s:%d: %s", cfg && cfg->filename ? cfg->filename : "?",
-		   cfg ? cfg->line : 0, text);
+	if (cfg && sscanf(text, "no such option '%63[^']'", word) == 1) {
+		s.typed = word;
+		for (unsigned int i = 0; i < cfg_num(cfg); i++)
+			suggest_add(&s, cfg_getnopt(cfg, i)->name);
+	}
+	keep_error("%s:%d: %s%s", cfg && cfg->filename ? cfg->filename : "?",
+		   cfg ? cfg->line : 0, text,
+		   s.typed ? suggest_text(&s, "; known: ") : "");
 }
 
 /* Validators run while the file is read, so that the line is known. */
@@ -558,6 +567,8 @@ settings_credentials(const struct settings *settings, const char *name)
 int settings_credential(const struct settings *settings, const char *name,
 			const char *setting, const char **ret, char *ret_why)
 {
+	struct suggest s = { .typed = name };
+
 	for (size_t i = 0; i < settings->nr_credentials; i++) {
 		struct settings_credentials *found = &settings->credentials[i];
 
@@ -573,8 +584,10 @@ int settings_credential(const struct settings *settings, const char *name,
 			       setting);
 		return -ENODATA;
 	}
+	for (size_t i = 0; i < settings->nr_credentials; i++)
+		suggest_add(&s, settings->credentials[i].name);
 	(void)snprintf(ret_why, SETTINGS_TEXT_MAX,
-		       "there are no credentials \"%s\" in the configuration",
-		       name);
+		       "there are no credentials \"%s\" in the configuration%s",
+		       name, suggest_text(&s, "; known: "));
 	return -ENOENT;
 }

@@ -10,6 +10,7 @@
 #include "serve/disk.h"
 
 #include <dirent.h>
+#include <limits.h>
 #include <string.h>
 
 #include "common/expr.h"
@@ -25,6 +26,7 @@ struct reading {
 	const struct serve_context *context;
 	struct modules *modules;
 	struct settings *settings;
+	char name[NAME_MAX + 1]; /* of nth_backend() */
 };
 
 static const struct backend_info *find_backend(void *ctx, const char *name)
@@ -73,6 +75,42 @@ static const char *find_named(void *ctx, const char *name)
 	return settings_disk(reading->settings, name);
 }
 
+static int is_module(const struct dirent *entry)
+{
+	const char *dot = strrchr(entry->d_name, '.');
+
+	return dot && dot > entry->d_name && strcmp(dot, ".so") == 0;
+}
+
+static const char *nth_backend(void *ctx, size_t n)
+{
+	struct reading *reading = ctx;
+	struct dirent **files;
+	int nr = scandir(reading->context->backend_dir, &files, is_module,
+			 alphasort);
+
+	reading->name[0] = '\0';
+	for (int i = 0; i < nr; i++) {
+		if ((size_t)i == n)
+			(void)snprintf(reading->name, sizeof(reading->name),
+				       "%.*s",
+				       (int)strlen(files[i]->d_name) - 3,
+				       files[i]->d_name);
+		free(files[i]);
+	}
+	if (nr >= 0)
+		free(files);
+	return reading->name[0] ? reading->name : NULL;
+}
+
+static const char *nth_named(void *ctx, size_t n)
+{
+	const struct reading *reading = ctx;
+	const struct settings *settings = reading->settings;
+
+	return n < settings->nr_disks ? settings->disks[n].name : NULL;
+}
+
 static int begin_reading(struct reading *reading,
 			 const struct serve_context *context)
 {
@@ -112,7 +150,9 @@ static int understand(struct serve_disk *disk,
 	const struct expr_env env = { .ctx = &reading,
 				      .backend = find_backend,
 				      .scheme = find_scheme,
-				      .named = find_named };
+				      .named = find_named,
+				      .nth_backend = nth_backend,
+				      .nth_named = nth_named };
 	struct expr_error error;
 	struct layer *root = NULL;
 	int r = begin_reading(&reading, context);

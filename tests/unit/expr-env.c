@@ -130,6 +130,22 @@ static const char *find_named(void *ctx, const char *name)
 	return NULL;
 }
 
+static const char *nth_backend(void *ctx, size_t n)
+{
+	(void)ctx;
+	return n < ARRAY_SIZE(backends) ? backends[n].name : NULL;
+}
+
+static const char *nth_named(void *ctx, size_t n)
+{
+	static const char *const names[] = { "web1", "loop", "bad" };
+
+	(void)ctx;
+	return n < ARRAY_SIZE(names) ? names[n] : NULL;
+}
+
 const struct expr_env expr_env = { .backend = find_backend,
 				   .scheme = find_scheme,
-				   .named = find_named };
+				   .named = find_named,
+				   .nth_backend = nth_backend,
+				   .nth_named = nth_named };

@@ -238,6 +238,22 @@ static void test_message_too_long(void **state)
 		     "the message is too long");
 }
 
+/* What may have been meant is named. */
+static void test_wrong_names(void **state)
+{
+	expect_error(*state,
+		     "{\"method\":\"io.xendisk.Show\","
+		     "\"parameters\":{\"domid\":5,\"devid\":51712}}",
+		     "io.xendisk.NoSuchDisk", "message",
+		     "domain 5 (web1) has no disk xvda of xendiskd's; it has "
+		     "xvdb");
+	expect_error(*state,
+		     "{\"method\":\"io.xendisk.Unexport\","
+		     "\"parameters\":{\"name\":\"wbe1\"}}",
+		     "io.xendisk.NoSuchExport", "message",
+		     "there is no export \"wbe1\"; did you mean \"web1\"?");
+}
+
 static void test_errors(void **state)
 {
 #define SERVICE	 "org.varlink.service."
@@ -273,11 +289,6 @@ static void test_errors(void **state)
 		  "\"parameters\":{\"domid\":9,\"devid\":1}}",
 		  "io.xendisk.NoSuchDisk", "message",
 		  "domain 9 (web1) has no disk 1 of xendiskd's" },
-		{ "{\"method\":\"io.xendisk.Show\","
-		  "\"parameters\":{\"domid\":5,\"devid\":51712}}",
-		  "io.xendisk.NoSuchDisk", "message",
-		  "domain 5 (web1) has no disk xvda of xendiskd's; it has "
-		  "xvdb" },
 		{ "{\"method\":\"io.xendisk.HotplugAdd\","
 		  "\"parameters\":{\"path\":\"now\"}}",
 		  "io.xendisk.Refused", "message", "in use" },
@@ -302,8 +313,8 @@ static void test_errors(void **state)
 		  "message", "no domain has a disk \"@wob\"" },
 		{ SNAPSHOT "{\"name\":\"wob\"}}", "io.xendisk.NoSuchExport",
 		  "message",
-		  "there is no export \"wob\"; a guest's disk is DOM VDEV, or "
-		  "@NAME" },
+		  "there is no export \"wob\"; known: web1; a guest's disk is "
+		  "DOM VDEV, or @NAME" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"domid\":5}}",
 		  SERVICE "InvalidParameter", "parameter", "name" },
 		{ SNAPSHOT "{\"name\":\"@web\",\"consistency\":\"good\"}}",
@@ -609,14 +620,23 @@ static void test_interface_is_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_list),	 TEST(test_show),
-		TEST(test_snapshot),	 TEST(test_message_too_long),
-		TEST(test_errors),	 TEST(test_malformed),
-		TEST(test_too_long),	 TEST(test_byte_by_byte_and_pipelined),
-		TEST(test_slow_request), TEST(test_slow_reader),
-		TEST(test_deferred),	 TEST(test_next_call),
-		TEST(test_many_clients), TEST(test_silent_clients),
-		TEST(test_socket_mode),	 TEST(test_interface_is_complete),
+		TEST(test_list),
+		TEST(test_show),
+		TEST(test_snapshot),
+		TEST(test_message_too_long),
+		TEST(test_errors),
+		TEST(test_wrong_names),
+		TEST(test_malformed),
+		TEST(test_too_long),
+		TEST(test_byte_by_byte_and_pipelined),
+		TEST(test_slow_request),
+		TEST(test_slow_reader),
+		TEST(test_deferred),
+		TEST(test_next_call),
+		TEST(test_many_clients),
+		TEST(test_silent_clients),
+		TEST(test_socket_mode),
+		TEST(test_interface_is_complete),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN); /* as main() does */

@@ -106,7 +106,13 @@ static void test_good(void **state)
 	assert_int_equal(settings_credential(settings, "web1", "psk", &value,
 					     why),
 			 -ENOENT);
-	assert_non_null(strstr(why, "no credentials \"web1\""));
+	assert_non_null(strstr(why,
+			       "no credentials \"web1\" in the configuration; "
+			       "known: "));
+	assert_int_equal(settings_credential(settings, "clod", "psk", &value,
+					     why),
+			 -ENOENT);
+	assert_non_null(strstr(why, "; did you mean \"cloud\"?"));
 	assert_int_equal(settings->nr_image_roots, 2);
 	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
 	assert_int_equal(settings->mem_limit, 4ull << 30);
@@ -126,7 +132,11 @@ static const struct {
 	  ":1: invalid boolean value for option 'persistent-grants'" },
 	{ "disk \"a\" {\n expr = \"/a\"\n poll-max-us = 1ms\n}\n",
 	  ":3: invalid integer value for option" },
-	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'" },
+	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'; known: " },
+	{ "image-root = {\"/srv\"}\n",
+	  ":1: no such option 'image-root'; did you mean \"image-roots\"?" },
+	{ "disk \"a\" {\n exrp = \"/a\" }\n",
+	  ":2: no such option 'exrp'; did you mean \"expr\"?" },
 	{ "disk \"a\" { expr = \"/a\" on-error = \"explode\" }\n",
 	  "\"explode\" is neither hold nor report" },
 	{ "credentials \"a\" {\n  psk = \"keys\"\n}\n",
