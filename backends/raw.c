@@ -80,14 +80,17 @@ static int check_size(struct xd_disk *disk, uint64_t size)
 	return 0;
 }
 
-/* What a guest knows already counts; else the image has to be fit. */
-static int settle_size(struct xd_disk *disk, struct raw *raw, uint64_t *io_size)
+/* What a guest knows already counts; else the image has to be fit.  ret_before: the
+ * size that it knows, 0: none. */
+static int settle_size(struct xd_disk *disk, struct raw *raw, uint64_t *io_size,
+		       uint64_t *ret_before)
 {
 	uint64_t before;
 	int err = open_kept_size(disk, raw, &before);
 
 	if (err < 0)
 		return err;
+	*ret_before = before;
 	if (before == 0) {
 		err = check_size(disk, *io_size);
 		return err < 0 ? err : keep_size(raw, *io_size);
@@ -173,11 +176,15 @@ static struct xd_limits make_limits(const struct xd_disk *disk,
 	};
 }
 
+static bool keeps_others_off(const struct xd_disk *disk)
+{
+	return xd_arg_bool(disk, "lock") && !xd_arg_bool(disk, "shared");
+}
+
 /* Does it want the image for itself? */
 static bool is_sole_writer(const struct xd_disk *disk)
 {
-	return !xd_readonly(disk) && xd_arg_bool(disk, "lock") &&
-	       !xd_arg_bool(disk, "shared");
+	return !xd_readonly(disk) && keeps_others_off(disk);
 }
 
 /*
@@ -217,7 +224,7 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	int flags = (xd_readonly(disk) ? O_RDONLY : O_RDWR) | O_NONBLOCK;
 	cleanup_close int fd = xd_open(disk, "path", flags);
 	struct raw_facts facts = { 0 };
-	uint64_t size;
+	uint64_t size, before;
 	int err;
 
 	if (fd < 0)
@@ -226,7 +233,7 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	if (err < 0)
 		return err;
 	size = facts.size;
-	err = settle_size(disk, raw, &facts.size);
+	err = settle_size(disk, raw, &facts.size, &before);
 	if (err < 0)
 		return err;
 
@@ -240,6 +247,9 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw_set_end(raw, size);
 	raw->keep_space = !xd_arg_bool(disk, "discard");
 	err = check_claim(disk, raw, fd);
+	/* A guest that has the disk already is not to be kept waiting for good. */
+	if (err == 0 && before == 0 && keeps_others_off(disk))
+		err = raw_check_loops(disk, fd, &facts.st);
 	if (err == 0)
 		err = choose_cache(disk, raw, &facts);
 	if (err < 0)

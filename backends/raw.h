@@ -2,7 +2,7 @@
 /*
  * raw.h - one image file or block device: raw-facts.c finds out what it is,
  * raw.c opens it, raw-io.c moves the data, raw-extents.c knows where there is
- * some, raw-lock.c keeps others out.
+ * some, raw-lock.c keeps others out, raw-loop.c finds those that no lock knows.
  */
 #ifndef XENDISK_RAW_H
 #define XENDISK_RAW_H
@@ -73,6 +73,10 @@ enum raw_sharing {
  * On failure xd_error() has said why.
  */
 int raw_lock(struct xd_disk *disk, int fd, enum raw_sharing sharing, bool wait);
+
+/* Main thread, in open().  -EBUSY: the image (open, and what fstat() said) is behind a
+ * loop device; xd_error() has said which.  Both may be there for reading. */
+int raw_check_loops(struct xd_disk *disk, int fd, const struct stat *st);
 
 /* Members of struct xd_backend. */
 int raw_channel_open(struct xd_channel *ch);

@@ -155,6 +155,43 @@ ok "detach works then, too" toolstack detach "$dom" xvdb
 ok "unknown name, by xl" fails 1 'no disk "nobody" is configured; known: web1, scratch' \
 	toolstack attach "$dom" xvdb @nobody
 ok "and again" toolstack detach "$dom" xvdb
+# An image that is behind a loop device, which takes no lock.
+truncate -s 1M "$tmp/behind.img"
+ln -s "$tmp/behind.img" "$tmp/link.img"
+loop=$(losetup -f --show "$tmp/behind.img" 2> /dev/null)
+if [ -n "$loop" ]; then
+	ok "behind a loop device" fails 5 "behind.img is in use: .* loop device $loop" \
+		xendisk attach web1 "$tmp/behind.img"
+	ok "... by another name" fails 5 "link.img is in use: .* loop device $loop" \
+		xendisk attach web1 "$tmp/link.img"
+	ok "... that may write, and we not" fails 5 "loop device $loop" \
+		xendisk attach web1 "readonly($tmp/behind.img)"
+	ok "... who wants it without locks" xendisk attach web1 "raw($tmp/behind.img, lock=no)"
+	ok "detach" xendisk detach web1 xvda
+	mv "$tmp/behind.img" "$tmp/moved.img"
+	ok "... and was moved" fails 5 "moved.img is in use: .* loop device $loop" \
+		xendisk attach web1 "$tmp/moved.img"
+	losetup -d "$loop"
+	losetup -r "$loop" "$tmp/moved.img"
+	ok "... that only reads, and we write" fails 5 "loop device $loop" \
+		xendisk attach web1 "$tmp/moved.img"
+	ok "... both only read" xendisk attach web1 "readonly($tmp/moved.img)"
+	ok "detach" xendisk detach web1 xvda
+	losetup -d "$loop"
+	ok "behind none any more" xendisk attach web1 "$tmp/moved.img"
+	# Whoever has the disk is not stopped by one that comes later.
+	losetup "$loop" "$tmp/moved.img"
+	pid_of() { xendisk --json show web1 xvda | sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p'; }
+	pid=$(pid_of)
+	kill -9 "$pid"
+	another_worker() { local now; now=$(pid_of); [ "${now:-0}" != 0 ] && [ "$now" != "$pid" ]; }
+	ok "one that comes later: the next worker comes" eventually 10 another_worker
+	ok "... and opens it" says 'waiting' xendisk show web1 xvda
+	losetup -d "$loop"
+	ok "detach" xendisk detach web1 xvda
+else
+	skipped "behind a loop device" "no loop device"
+fi
 ok "no such file, by the command" fails 1 'No such file' \
 	xendisk attach web1 /nonexistent
 ok "ill-typed, by the command" fails 1 'at byte 8: cow writes' \
