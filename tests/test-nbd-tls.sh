@@ -27,6 +27,8 @@ credentials "bad" { psk = "$tmp/other.psk" user = "alice" }
 credentials "gone" { psk = "$tmp/no.psk" user = "alice" }
 credentials "full" { psk = "$tmp/full.psk" user = "alice" }
 credentials "large" { psk = "$tmp/large.psk" user = "alice" }
+credentials "cert" { certs = "/nonexistent" }
+disk "lost" { expr = "nbd(\"nbds://host/export\", credentials=lost)" }
 disk "secret" { expr = "nbd(\"nbds+unix:///?socket=$sock\", credentials=good, fence=0s)" }
 END
 
@@ -73,6 +75,18 @@ ok "... and one that is not" attach "$(tls full)"
 detach
 ok "credentials that are not there" \
 	refused 'no credentials "none" in the configuration' "$(tls none)"
+ok "... which check says, too" fails 1 'at byte 4: nbd: there are no credentials "goof" .*; did you mean "good"?' \
+	xendisk check "cow($(tls goof), mem(1G))"
+ok "... and the daemon, of a disk of the configuration" grep -q \
+	'xendiskd.conf:7: disk "lost" cannot be attached: .* no credentials "lost"' "$tmp/log"
+ok "check: those that are there" says '^nbd(' xendisk check "$(tls good)"
+ok "check: TLS without credentials" fails 1 'at byte 0: nbd: TLS needs credentials=NAME' \
+	xendisk check nbds://host/export
+ok "check: credentials in clear" fails 1 'are for TLS' \
+	xendisk check 'nbd("nbd://host/export", credentials=good)'
+ok "check: in clear without" says '^nbd(' xendisk check nbd://host/export
+ok "check: a certificate that is made out to nobody" fails 1 'need a hostname here' \
+	xendisk check "$(tls cert)"
 ok "TLS without credentials" refused "needs credentials" \
 	"nbds+unix:///?socket=$sock"
 ok "a server that demands TLS, in clear" refused "TLS\|require\|policy" "$uri"

@@ -34,6 +34,7 @@
 #include "broker/scratch.h"
 #include "broker/store.h"
 #include "broker/supervise.h"
+#include "common/expr-credentials.h"
 #include "common/log.h"
 #include "common/util.h"
 
@@ -230,11 +231,13 @@ static void check_named_disks(struct broker *broker)
 	for (size_t i = 0; i < settings->nr_disks; i++) {
 		const struct settings_disk *disk = &settings->disks[i];
 		struct expr_error error = { 0 };
-		struct layer *root;
+		struct layer *root = NULL;
+		int r = expr_parse(disk->expr, false, &env, &root, &error);
 
-		if (expr_parse(disk->expr, false, &env, &root, &error) == 0)
-			expr_free(root);
-		else
+		if (r == 0)
+			r = expr_check_credentials(root, settings, &error);
+		expr_free(root);
+		if (r < 0)
 			log_warning("%s: disk \"%s\" cannot be attached: %s "
 				    "(at byte %zu of \"%s\")",
 				    disk->where, disk->name, error.message,

@@ -15,6 +15,7 @@
 #include "broker/stats.h"
 #include "broker/store.h"
 #include "broker/view.h"
+#include "common/expr-credentials.h"
 #include "common/suggest.h"
 #include "common/util.h"
 #include "common/vdev.h"
@@ -287,26 +288,27 @@ static void run_check(struct call *call, const json_t *params)
 {
 	struct expr_env env = broker_expr_env(call_broker(call));
 	struct expr_error error;
-	struct layer *root;
+	struct layer *root = NULL;
 	cleanup_free char *canonical = NULL;
 	int r = expr_parse(method_text(params, "expression"),
 			   json_is_true(json_object_get(params, "readonly")),
 			   &env, &root, &error);
 
-	if (r == -EINVAL) {
+	if (r == 0)
+		r = expr_check_credentials(root, call_broker(call)->settings,
+					   &error);
+	canonical = r == 0 ? expr_print(root) : NULL;
+	if (r == -EINVAL)
 		call_reply(call,
 			   json_pack("{s:b, s:I, s:s}", "ok", 0, "position",
 				     (json_int_t)error.position, "message",
 				     error.message));
-		return;
-	}
-	if (r < 0) {
+	else if (r < 0)
 		method_fail_errno(call, r, NULL);
-		return;
-	}
-	canonical = expr_print(root);
-	call_reply(call, json_pack("{s:b, s:s*, s:o}", "ok", 1, "canonical",
-				   canonical, "tree", view_layer(root, "")));
+	else
+		call_reply(call,
+			   json_pack("{s:b, s:s*, s:o}", "ok", 1, "canonical",
+				     canonical, "tree", view_layer(root, "")));
 	expr_free(root);
 }
 
