@@ -70,11 +70,17 @@ ok "no xenstore" no_xenstore
 
 # --- Two daemons ---------------------------------------------------------------
 
+printf 'image-roots = {\n"%s",\n"%s",\n"%s"}\n' "$tmp" "$tmp/none" "$tmp/xendiskd.conf" > "$tmp/xendiskd.conf"
 daemon_start --log-level info
 ok "a second daemon in the run directory is refused" \
 	start_fails "another xendiskd runs there (pid $daemon_pid)" \
 	--run-dir "$tmp/run"
 ok "the first one does not mind" xendisk version
+ok "an image root that is not there is said where it stands" eventually 10 grep -q \
+	"warning: $tmp/xendiskd.conf:3: image-roots: $tmp/none: No such file or directory; no image" "$tmp/log"
+ok "... one that is no folder, too" \
+	grep -q "xendiskd.conf:4: image-roots: $tmp/xendiskd.conf: Not a directory" "$tmp/log"
+ok "... and not one that is" fails 1 '' grep -q "image-roots: $tmp: " "$tmp/log"
 
 # --- The socket -----------------------------------------------------------------
 

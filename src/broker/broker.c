@@ -24,6 +24,7 @@
 #include "broker/control.h"
 #include "broker/export.h"
 #include "broker/exports.h"
+#include "broker/image-roots.h"
 #include "broker/keep.h"
 #include "broker/node.h"
 #include "broker/nursery.h"
@@ -418,6 +419,7 @@ static const struct step {
 	{ "exports", start_exports, stop_exports },
 	{ "xenstore", start_bus, stop_bus },
 	{ "control socket", start_control, stop_control },
+	{ "image roots", image_roots_look, image_roots_stop },
 };
 
 /* --- Ready ---------------------------------------------------------------- */

@@ -34,6 +34,8 @@ struct broker_options {
 	int ready_fd; /* a byte goes here when all is up; -1: nobody waits */
 };
 
+struct errand;
+
 struct broker {
 	struct broker_options options;
 	struct event_base *base;
@@ -42,6 +44,7 @@ struct broker {
 	struct event *signals[2];
 	int lock; /* of the run directory */
 	struct settings *settings;
+	struct errand *looking; /* image-roots.h; NULL: nobody is */
 	struct registry *registry; /* the backends' tables */
 	struct keep *keep; /* what outlives workers */
 	struct poison *poison; /* storage whose flush has failed */

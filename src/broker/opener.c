@@ -37,7 +37,7 @@ int opener_check_flags(int flags, bool read_only)
 struct resolve {
 	const char *const *paths;
 	size_t nr_paths;
-	char *const *roots;
+	const struct settings_root *roots;
 	size_t nr_roots;
 };
 
@@ -82,10 +82,10 @@ static int open_path(const struct resolve *job, const char *path)
 		return fd < 0 ? -errno : fd;
 	}
 	for (size_t i = 0; i < job->nr_roots && fd < 0; i++) {
-		const char *rest = below(job->roots[i], path);
+		const char *rest = below(job->roots[i].path, path);
 
 		if (rest)
-			fd = open_below(job->roots[i], rest);
+			fd = open_below(job->roots[i].path, rest);
 	}
 	return fd;
 }

@@ -23,6 +23,9 @@
 
 static char *first_error; /* SETTINGS_TEXT_MAX bytes, of the load going on */
 
+/* The lines of the image roots of the file that is being read. */
+static int *root_lines;
+
 static void PRINTF(1, 2) keep_error(const char *fmt, ...)
 {
 	va_list ap;
@@ -68,13 +71,21 @@ static int check_size(cfg_t *cfg, cfg_opt_t *opt)
 
 static int check_root(cfg_t *cfg, cfg_opt_t *opt)
 {
-	const char *text = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+	unsigned int nr = cfg_opt_size(opt);
+	const char *text = cfg_opt_getnstr(opt, nr - 1);
+	int *lines;
 
-	if (text && text[0] == '/')
-		return 0;
-	cfg_error(cfg, "%s: \"%s\" is not an absolute folder", opt->name,
-		  text ? text : "");
-	return -1;
+	if (!text || text[0] != '/') {
+		cfg_error(cfg, "%s: \"%s\" is not an absolute folder",
+			  opt->name, text ? text : "");
+		return -1;
+	}
+	lines = reallocarray(root_lines, nr, sizeof(*lines));
+	if (!lines)
+		return -1;
+	lines[nr - 1] = cfg->line;
+	root_lines = lines;
+	return 0;
 }
 
 static int check_choice(cfg_t *cfg, cfg_opt_t *opt)
@@ -248,17 +259,21 @@ static int add_credentials(struct settings *settings, const char *path,
 	return complete ? 0 : -ENOMEM;
 }
 
-static int add_root(struct settings *settings, const char *root)
+static int add_root(struct settings *settings, const char *root,
+		    const char *path, int line)
 {
-	char **roots = reallocarray(settings->image_roots,
-				    settings->nr_image_roots + 1,
-				    sizeof(*roots));
+	struct settings_root *roots = reallocarray(settings->image_roots,
+						   settings->nr_image_roots + 1,
+						   sizeof(*roots));
+	struct settings_root new = { 0 };
 
 	if (!roots)
 		return -ENOMEM;
 	settings->image_roots = roots;
-	roots[settings->nr_image_roots] = strdup(root);
-	return roots[settings->nr_image_roots++] ? 0 : -ENOMEM;
+	new.path = strdup(root);
+	new.where = xasprintf("%s:%d", path, line);
+	roots[settings->nr_image_roots++] = new;
+	return new.path &&new.where ? 0 : -ENOMEM;
 }
 
 static int merge(struct settings *settings, const char *path, cfg_t *cfg)
@@ -274,7 +289,8 @@ static int merge(struct settings *settings, const char *path, cfg_t *cfg)
 				    cfg_getnsec(cfg, "credentials", i));
 	for (unsigned int i = 0; r == 0 && i < cfg_size(cfg, "image-roots");
 	     i++)
-		r = add_root(settings, cfg_getnstr(cfg, "image-roots", i));
+		r = add_root(settings, cfg_getnstr(cfg, "image-roots", i), path,
+			     root_lines[i]);
 	if (r == 0 && limit)
 		r = parse_size(limit, &settings->mem_limit);
 	if (cfg_size(cfg, "persistent-grants") > 0)
@@ -458,6 +474,7 @@ static int load_file(struct settings *settings, const char *path)
 		keep_error("%s:%d: is not understood", path, cfg->line);
 	}
 	cfg_free(cfg);
+	free(TAKE_PTR(root_lines));
 	return r;
 }
 
@@ -534,8 +551,10 @@ void settings_free(struct settings *settings)
 		free(settings->disks[i].expr);
 		free(settings->disks[i].where);
 	}
-	for (size_t i = 0; i < settings->nr_image_roots; i++)
-		free(settings->image_roots[i]);
+	for (size_t i = 0; i < settings->nr_image_roots; i++) {
+		free(settings->image_roots[i].path);
+		free(settings->image_roots[i].where);
+	}
 	for (size_t i = 0; i < settings->nr_credentials; i++) {
 		free(settings->credentials[i].name);
 		for (size_t k = 0; k < ARRAY_SIZE(credential_settings); k++)

@@ -29,12 +29,17 @@ struct settings_credentials {
 	char *hostname; /* whom they must be made out to; NULL: see the URI */
 };
 
+struct settings_root {
+	char *path; /* absolute */
+	char *where; /* FILE:LINE */
+};
+
 struct settings {
 	struct settings_disk *disks;
 	size_t nr_disks;
 	struct settings_credentials *credentials;
 	size_t nr_credentials;
-	char **image_roots; /* absolute folders; none: any path may be opened */
+	struct settings_root *image_roots; /* none: any path may be opened */
 	size_t nr_image_roots;
 	uint64_t mem_limit; /* bytes for all mem disks; 0: no limit */
 	bool persistent_grants; /* offered to guests that connect */

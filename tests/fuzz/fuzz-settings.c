@@ -96,8 +96,8 @@ static void check_settings(const struct settings *settings)
 	for (size_t i = 0; i < settings->nr_disks; i++)
 		check_disk(settings, &settings->disks[i]);
 	for (size_t i = 0; i < settings->nr_image_roots; i++)
-		HOLDS(settings->image_roots[i][0] == '/', "%s",
-		      settings->image_roots[i]);
+		HOLDS(settings->image_roots[i].path[0] == '/', "%s",
+		      settings->image_roots[i].path);
 	HOLDS(!settings_disk(settings, ""), "no disk without a name");
 }
 

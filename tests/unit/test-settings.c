@@ -67,12 +67,13 @@ static void test_good(void **state)
 	assert_false(settings->persistent_grants);
 	settings_free(settings);
 
-	put(main_file, "# disks\n"
+	put(main_file, "\n"
 		       "disk \"web1\" {\n"
 		       "  expr = \"/srv/web 1.img\"\n"
 		       "  on-error = \"report\"\n"
 		       "}\n"
-		       "image-roots = {\"/srv\", \"/var/lib/xen/images\"}\n"
+		       "image-roots = {\"/srv\",\n"
+		       "  \"/var/lib/xen/images\"}\n"
 		       "credentials \"store\" {\n"
 		       "  psk = \"/etc/keys\" user = \"alice\"\n"
 		       "}\n"
@@ -114,7 +115,10 @@ static void test_good(void **state)
 			 -ENOENT);
 	assert_non_null(strstr(why, "; did you mean \"cloud\"?"));
 	assert_int_equal(settings->nr_image_roots, 2);
-	assert_string_equal(settings->image_roots[1], "/var/lib/xen/images");
+	assert_string_equal(settings->image_roots[1].path,
+			    "/var/lib/xen/images");
+	if (!strstr(settings->image_roots[1].where, "/main.conf:7"))
+		fail_msg("%s", settings->image_roots[1].where);
 	assert_int_equal(settings->mem_limit, 4ull << 30);
 	assert_true(settings->persistent_grants); /* the last one counts */
 	settings_free(settings);

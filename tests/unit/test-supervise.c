@@ -605,7 +605,7 @@ static void test_image_roots(void **state)
 	struct seen *seen = *state;
 	struct fixture *fixture = seen->fixture;
 	char root[80];
-	char *roots[] = { root };
+	struct settings_root roots[] = { { .path = root } };
 
 	snprintf(root, sizeof(root), "%s/root/", fixture->dir);
 	assert_int_equal(mkdir(root, 0755), 0);
