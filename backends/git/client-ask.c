@@ -233,9 +233,11 @@ int client_own_ask(void *ctx, const uint8_t oid[OID_BYTES],
 {
 	struct client *client = ctx;
 
-	if (client->running)
-		return why(ret_why, -ENOENT, "it is in no pack");
-	return ask_object(client, oid, ret_type, ret_size, ret_fd, ret_why);
+	return client->running ?
+		       client_ask_meanwhile(client, oid, ret_type, ret_size,
+					    ret_fd, ret_why) :
+		       ask_object(client, oid, ret_type, ret_size, ret_fd,
+				  ret_why);
 }
 
 void client_send_asks(struct client *client)

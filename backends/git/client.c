@@ -128,6 +128,39 @@ static int receive_packs(struct client *client, struct store *store,
 	return 0;
 }
 
+int client_ask_meanwhile(struct client *client, const uint8_t oid[OID_BYTES],
+			 enum object_type *ret_type, uint64_t *ret_size,
+			 int *ret_fd, char *ret_why)
+{
+	struct cm_object ask = { .h.seq = client_seq(client) };
+	union cm_any msg;
+	int fds[CM_MAX_FDS];
+	unsigned int nr;
+	int r;
+
+	memcpy(ask.oid, oid, OID_BYTES);
+	r = cm_send(client->sock, &ask.h, CM_OBJECT, NULL, 0, true);
+	if (r < 0)
+		return why(ret_why, r, "the committer: %s", strerror(-r));
+	do {
+		r = client_receive(client, &msg, fds, &nr, ret_why);
+		if (r < 0)
+			return r;
+		if (msg.h.type == CM_OBJECT_IS && msg.h.seq == ask.h.seq) {
+			*ret_type = msg.object_is.type;
+			*ret_size = msg.object_is.size;
+			*ret_fd = fds[0];
+			return 0;
+		}
+		/* All else goes on meanwhile. */
+		take_message(client, &msg, fds, nr);
+	} while (msg.h.type != CM_BEGIN && msg.h.seq != ask.h.seq);
+	if (msg.h.type == CM_FAILED)
+		return why(ret_why, msg.h.result < 0 ? msg.h.result : -EIO,
+			   "%s", msg.failed.text);
+	return why(ret_why, -EAGAIN, "the committer has died");
+}
+
 /*
  * Each snapshot brings a pack, and each pack takes two descriptors.  Before there
  * are too many, those are asked for that the repository has now, in which git gc

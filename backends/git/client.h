@@ -148,6 +148,10 @@ int client_open_base(struct client *client, const struct cm_opened *opened,
 void client_wake(struct client *client); /* any thread */
 /* Other packs, so that there is room for more; it may take a while. */
 int client_renew_store(struct client *client, char *ret_why);
+/* As client_own_ask(), once the thread is there; the others' answers are heard. */
+int client_ask_meanwhile(struct client *client, const uint8_t oid[OID_BYTES],
+			 enum object_type *ret_type, uint64_t *ret_size,
+			 int *ret_fd, char *ret_why);
 
 /* --- client-use.c; main thread, isolated, with the mutex ------------------------------ */
 

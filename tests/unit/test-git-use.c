@@ -444,6 +444,33 @@ static void a_name_means_what_it_did(void **state)
 	rig_free(&rig);
 }
 
+/* --- Many packs ------------------------------------------------------------------------- */
+
+/* Where nothing combines them there are more than a worker can have open, and the one
+ * that a snapshot makes may be any of them. */
+static void too_many_packs(void **state)
+{
+	cleanup_free char *path = strdup(getenv("PATH"));
+	struct rig rig;
+
+	(void)state;
+	begin(&rig, "1M");
+	git_shell(&rig, "cd r.git/objects/pack; o=$(ls *.pack);"
+			"for n in $(seq -f pack-%040g 2000); do"
+			" ln ${o%.*}.idx $n.idx; ln $o $n.pack; done");
+	(void)setenv("PATH", "/nonexistent", 1);
+	opens(&rig, NO_CACHE, LARGE);
+	(void)setenv("PATH", path, 1);
+	for (int i = 1; i <= 4; i++) {
+		put(&rig, 0, i);
+		git_snapshot(&rig);
+		says(&rig, "pending", "0");
+		assert_true(is(&rig, 0, i));
+	}
+	ends(&rig);
+	rig_free(&rig);
+}
+
 /* --- Files that are none --------------------------------------------------------------- */
 
 /* Each would keep libgit2 for ever, or take all memory, or lead elsewhere. */
@@ -511,6 +538,7 @@ static void a_trap_is_laid_later(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(too_many_packs),
 		cmocka_unit_test(a_disk_grows),
 		cmocka_unit_test(only_the_size),
 		cmocka_unit_test(not_any_size),
