@@ -238,3 +238,20 @@ if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	ok "... not at once" test $((EPOCHSECONDS - began)) -ge 9
 	end_process "$server"
 fi
+
+# --- A write that is lost --------------------------------------------------------------
+# The kernel tells once; who heard of it, with FUA, need not be who wrote it.
+failfs=$top_builddir/tests/fuse-failfs
+if command -v fusermount3 > /dev/null && [ -x "$failfs" ] && [ -w /dev/fuse ]; then
+	mkdir "$tmp/fs"
+	truncate -s 16M "$tmp/backing"
+	background "$failfs" "$tmp/backing" "$tmp/fs"
+	ok "a file system that fails" eventually 5 [ -e "$tmp/fs/control" ]
+	ok "FUA that fails is a flush that has failed: nothing is written any more" \
+		fails 1 'Input/output error' with 'echo fsync 5 1 > $tmp/fs/control
+		qemu-io -f raw -c "write -f 0 4k" "$uri" > $tmp/qemu-io && exit 9
+		exec qemu-io -f raw -c "write 8k 4k" "$uri"' \
+		"raw($tmp/fs/image, cache=writeback)"
+else
+	skipped "a write that is lost" "FUSE is not there"
+fi

@@ -5,8 +5,8 @@
  * Theory of operation
  *
  * A command is one request of the stack, or several one after the other where
- * the stack limits their length; with FUA on a stack that has none, a flush
- * follows.  A flush covers what was answered before on any connection, since
+ * the stack limits their length; with FUA a flush follows, also on a stack that has
+ * FUA (see below).  A flush covers what was answered before on any connection, since
  * all of them are on the same stack: so clients may use several
  * (NBD_FLAG_CAN_MULTI_CONN).
  *
@@ -26,9 +26,11 @@
  * Those that have begun are done to their end, in the table of ranges, where the
  * client's new writes wait for them.
  *
- * The kernel tells of lost writes once.  After a flush that failed, writes and
- * flushes fail until the server is started anew: what the storage holds then
- * is for a person to judge.
+ * The kernel tells of lost writes once, to whoever makes something durable first: so
+ * that is a flush, and one at a time.  Of two, one could be answered before it is known
+ * that the other has failed.  All commands that come meanwhile share the next one.
+ * After a flush that failed, writes and flushes fail until the server is started
+ * anew: what the storage holds then is for a person to judge.
  */
 #include "config.h"
 
@@ -53,7 +55,6 @@ struct op {
 	/* In the channel; a read is in no list and in no table. */
 	enum { READS, FRESH, OUTSIDE, WAITS, WRITES } place;
 	uint64_t done; /* bytes */
-	bool flushing;
 	struct iovec iov;
 	struct xd_extents extents;
 	struct xd_request req;
@@ -139,25 +140,10 @@ static void finish(struct op *op, int err)
 			NULL);
 }
 
-static void flushed(struct op *op, int err)
-{
-	struct serve_disk *disk = op->channel->disk;
-
-	if (err && !atomic_exchange(&disk->failed, true))
-		log_error("%s: a flush failed (%s): what was written since the "
-			  "last one may be lost",
-			  disk->name, strerror(-err));
-	finish(op, err ? -EIO : 0);
-}
-
 static void on_done(struct xd_request *req, int err)
 {
 	struct op *op = req->owner;
 
-	if (op->flushing) {
-		flushed(op, err);
-		return;
-	}
 	op->done += req->length;
 	if (err)
 		finish(op, err);
@@ -172,7 +158,7 @@ static void submit(struct op *op, enum xd_op kind, uint32_t flags,
 
 	req->op = kind;
 	req->flags = flags;
-	req->offset = kind == XD_FLUSH ? 0 : op->command.offset + op->done;
+	req->offset = op->command.offset + op->done;
 	req->length = length;
 	req->iov = NULL;
 	req->iovcnt = 0;
@@ -187,10 +173,74 @@ static void submit(struct op *op, enum xd_op kind, uint32_t flags,
 	xd_submit(op->channel->top, req);
 }
 
+/* --- Flushes --------------------------------------------------------------- */
+
+/* False: another lane's runs, which will tell this one of its end. */
+static bool gate_enter(struct serve_channel *channel)
+{
+	_Atomic(uint32_t) *gate = &channel->disk->gate;
+	uint32_t before = atomic_load(gate), after;
+
+	do
+		after = before & SERVE_FLUSHES ? before | 1u << channel->lane :
+						 SERVE_FLUSHES;
+	while (!atomic_compare_exchange_weak(gate, &before, after));
+	return !(before & SERVE_FLUSHES);
+}
+
+static void gate_leave(struct serve_channel *channel)
+{
+	uint32_t lanes = atomic_exchange(&channel->disk->gate, 0);
+
+	tell(channel, lanes & ~SERVE_FLUSHES);
+}
+
+static void finish_all(struct op **list, int err)
+{
+	struct op *op;
+
+	while ((op = *list)) {
+		DL_DELETE(*list, op);
+		finish(op, err);
+	}
+}
+
 static void flush(struct op *op)
 {
-	op->flushing = true;
-	submit(op, XD_FLUSH, 0, 0);
+	DL_APPEND(op->channel->unflushed, op);
+}
+
+static void flushed(struct xd_request *req, int err)
+{
+	struct serve_channel *channel = req->owner;
+	struct serve_disk *disk = channel->disk;
+
+	if (err && !atomic_exchange(&disk->failed, true))
+		log_error("%s: a flush failed (%s): what was written since the "
+			  "last one may be lost",
+			  disk->name, strerror(-err));
+	gate_leave(channel);
+	finish_all(&channel->flushing, err ? -EIO : 0);
+}
+
+/* For all that wait for one.  True: some have ended. */
+static bool begin_flush(struct serve_channel *channel)
+{
+	struct xd_request *req = &channel->flush;
+
+	if (!channel->unflushed || channel->flushing || !gate_enter(channel))
+		return false;
+	if (atomic_load(&channel->disk->failed)) {
+		gate_leave(channel);
+		finish_all(&channel->unflushed, -EIO);
+		return true;
+	}
+	channel->flushing = TAKE_PTR(channel->unflushed);
+	req->op = XD_FLUSH;
+	req->done = flushed;
+	req->owner = channel;
+	xd_submit(channel->top, req);
+	return false;
 }
 
 /* --- BLOCK_STATUS --------------------------------------------------------- */
@@ -254,18 +304,11 @@ static uint64_t piece(const struct op *op)
 	}
 }
 
-/* A client may ask for FUA with every command, if it is offered at all; the
- * stack has it for writes and zeroes. */
 static uint32_t flags_of(const struct op *op)
 {
 	const struct nbd_command *c = &op->command;
-	bool writes = c->type == NBD_CMD_WRITE ||
-		      c->type == NBD_CMD_WRITE_ZEROES;
 	uint32_t flags = 0;
 
-	if (c->flags & NBD_CMD_FLAG_FUA && op->channel->disk->limits->fua &&
-	    writes)
-		flags |= XD_FUA;
 	if (c->flags & NBD_CMD_FLAG_NO_HOLE)
 		flags |= XD_NO_HOLE;
 	if (c->flags & NBD_CMD_FLAG_FAST_ZERO)
@@ -273,15 +316,12 @@ static uint32_t flags_of(const struct op *op)
 	return flags;
 }
 
-/* All is transferred: is it durable, if it was to be? */
+/* All is transferred.  A client may ask for FUA with every command. */
 static void transferred(struct op *op)
 {
-	const struct xd_limits *limits = op->channel->disk->limits;
-	bool wanted = op->command.flags & NBD_CMD_FLAG_FUA &&
-		      op->command.type != NBD_CMD_READ;
-	bool have = limits->fua && op->command.type != NBD_CMD_TRIM;
-
-	if (wanted && !have && limits->flush)
+	if (op->command.flags & NBD_CMD_FLAG_FUA &&
+	    op->command.type != NBD_CMD_READ &&
+	    op->channel->disk->limits->flush)
 		flush(op);
 	else
 		finish(op, 0);
@@ -353,6 +393,8 @@ void serve_end_waiting(struct serve_channel *channel)
 		finish(channel->outside, -ESHUTDOWN);
 	while (channel->waiting)
 		finish(channel->waiting, -ESHUTDOWN);
+	finish_all(&channel->unflushed, -ESHUTDOWN);
+	atomic_fetch_and(&channel->disk->gate, ~(1u << channel->lane));
 }
 
 static void forget(struct op *list, const struct nbd_session *session)
@@ -416,6 +458,7 @@ bool serve_work(struct serve_channel *channel)
 		begin_fresh(channel->fresh);
 	do {
 		moved = begin_waiting(channel);
+		moved |= begin_flush(channel);
 		stack_kick(channel->top);
 		moved |= stack_reap(channel->top) > 0;
 		any |= moved;

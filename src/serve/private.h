@@ -16,6 +16,10 @@
 #define SERVE_MAX_WRITES 256u
 _Static_assert(SERVE_MAX_WRITES >= NBD_MAX_COMMANDS, "one client's fit");
 
+/* A flush runs: one at a time. */
+#define SERVE_FLUSHES (1u << 31)
+_Static_assert(SERVE_MAX_LANES < 31, "a bit for each lane");
+
 struct op;
 
 struct serve_disk {
@@ -28,6 +32,7 @@ struct serve_disk {
 	const struct xd_limits *limits;
 	struct nbd_export export;
 	_Atomic(bool) failed; /* a flush has */
+	_Atomic(uint32_t) gate; /* SERVE_FLUSHES, and a mask of lanes that wait */
 	struct range_table *ranges; /* what is being written, by all channels */
 	struct serve_channel *channels[SERVE_MAX_LANES];
 };
@@ -42,6 +47,9 @@ struct serve_channel {
 	unsigned int nr_entered; /* in the table of ranges */
 	struct op *waiting; /* in it, for their range */
 	struct op *outside; /* for room in it */
+	struct op *unflushed; /* wait for a flush that begins from now on */
+	struct op *flushing; /* ... for the one that runs */
+	struct xd_request flush;
 	_Atomic(bool) granted; /* some have theirs: said by any lane */
 };
 
