@@ -193,7 +193,13 @@ ok "... and is detached" toolstack detach "$d" xvdb
 other=$(domain)
 ok "attach --direct" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
 ok "... works" says flushed guest "$other" xvdb flush
-ok "... and is detached" xendisk detach "$other" xvdb
+ok "xl's in the same place is refused" fails 1 "another disk there .*xendisk/$other/$devid" \
+	toolstack attach "$other" xvdb 'mem(2M)'
+ok "... and detached" toolstack detach "$other" xvdb --force
+ok "the first one is still there" says '1M.*mem(1M)' xendisk list "$other"
+ok "... with its socket" test -S "$tmp/run/nbd/$other-$devid.sock"
+ok "... and what it has kept" test -e "$tmp/run/keep/$other-$devid.id"
+ok "... is detached" xendisk detach "$other" xvdb
 ok "... leaving no empty directory" gone "/local/domain/0/backend/xendisk/$other"
 ok "attach, again" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
 ok "... tells why it cannot" fails 1 "No such file" \

@@ -24,6 +24,55 @@ static void keep_promise(struct promise *promise, int err, const char *why)
 		done(promise->ctx, err, err < 0 ? why : NULL);
 }
 
+struct rival {
+	const struct vbd *vbd;
+	const struct vbd *found;
+};
+
+/* Its worker may still be letting go; a directory without one harms nobody. */
+static bool is_of_other_number(void *ctx, struct vbd *other)
+{
+	struct rival *rival = ctx;
+
+	if (other == rival->vbd || other->at.domid != rival->vbd->at.domid ||
+	    other->at.devid != rival->vbd->at.devid ||
+	    target_state(other->target) == TARGET_NONE ||
+	    target_state(other->target) == TARGET_FAILED)
+		return true;
+	rival->found = other;
+	return false;
+}
+
+/* libxl does not know our own kind, and makes another disk in the same place.  But
+ * kept state, socket and exports are those of a number, and there is one of each. */
+static const struct vbd *same_number(const struct vbd *vbd)
+{
+	struct rival rival = { .vbd = vbd };
+
+	bus_each(vbd->broker->bus, is_of_other_number, &rival);
+	return rival.found;
+}
+
+static int check_number(const struct vbd *vbd, char *why)
+{
+	const struct vbd *other = same_number(vbd);
+
+	if (!other)
+		return 0;
+	(void)snprintf(why, MSG_TEXT_MAX,
+		       "the domain has another disk there (%s), which is to be "
+		       "detached first",
+		       other->path);
+	return -EBUSY;
+}
+
+void vbd_forget_exports(const struct vbd *vbd)
+{
+	if (!same_number(vbd))
+		exports_forget(vbd->broker->exports, vbd->at.domid,
+			       vbd->at.devid);
+}
+
 static void attach(struct vbd *vbd, bool fresh)
 {
 	char why[MSG_TEXT_MAX] = "";
@@ -31,6 +80,8 @@ static void attach(struct vbd *vbd, bool fresh)
 
 	node_clear(&vbd->node);
 	r = node_read(vbd->store, &vbd->at, vbd->path, &vbd->node, why);
+	if (r == 0)
+		r = check_number(vbd, why);
 	vbd->removed = false;
 	vbd->attaching = true;
 	if (r < 0)
@@ -57,11 +108,6 @@ void vbd_attach_unasked(struct vbd *vbd)
 		target_inherit(vbd->target);
 	attach(vbd, !vbd->attached_before);
 }
-
-struct rival {
-	const struct vbd *vbd;
-	const struct vbd *found;
-};
 
 /* The two halves of a guest that migrates to its own host are one guest. */
 static bool is_same_guest(const struct vbd *a, const struct vbd *b)
@@ -215,8 +261,8 @@ bool vbd_attach_end(struct vbd *vbd)
 		return false;
 	keep_promise(&vbd->end, 0, NULL);
 	export_free(TAKE_PTR(vbd->export));
-	exports_forget(vbd->broker->exports, vbd->at.domid, vbd->at.devid);
-	target_close(vbd->target, true);
+	vbd_forget_exports(vbd);
+	target_close(vbd->target, !same_number(vbd));
 	vbd->attaching = false;
 	vbd_attach_cancel(vbd);
 	return true;

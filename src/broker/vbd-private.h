@@ -105,6 +105,8 @@ void vbd_attach_unasked(struct vbd *vbd);
 void vbd_attach_settle(struct vbd *vbd);
 /* Closes the target for good.  False: later. */
 bool vbd_attach_end(struct vbd *vbd);
+/* What was exported of it by name is no more. */
+void vbd_forget_exports(const struct vbd *vbd);
 /* Nobody is left waiting. */
 void vbd_attach_cancel(struct vbd *vbd);
 

@@ -27,7 +27,6 @@
 #include "broker/blkback.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
-#include "broker/exports.h"
 #include "broker/frontend.h"
 #include "broker/vbd-private.h"
 #include "broker/vbd-states.h"
@@ -641,8 +640,7 @@ void vbd_free(struct vbd *vbd)
 	vbd_attach_cancel(vbd);
 	if (vbd->gone) {
 		vbd_remove_error(vbd);
-		exports_forget(vbd->broker->exports, vbd->at.domid,
-			       vbd->at.devid);
+		vbd_forget_exports(vbd);
 	}
 	export_free(vbd->export);
 	target_free(vbd->target);
