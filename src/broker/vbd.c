@@ -574,13 +574,27 @@ static int watch_states(struct vbd *vbd)
 	return r < 0 ? r : store_watch(vbd->mark, state, is_frontend_news);
 }
 
-static bool was_attached(struct vbd *vbd)
+static bool has_status(struct vbd *vbd, const char *wanted)
 {
 	cleanup_free char *status = NULL;
 
 	return store_read(vbd->store, vbd->path, "hotplug-status", &status) ==
 		       0 &&
-	       strcmp(status, "connected") == 0;
+	       strcmp(status, wanted) == 0;
+}
+
+/* A script has been told so before, and nobody opens it until one asks again; our own
+ * kind is removed then. */
+static void recall_failure(struct vbd *vbd)
+{
+	cleanup_free char *error = NULL;
+	char why[MSG_TEXT_MAX];
+
+	if (vbd->at.kind == NODE_XENDISK || !has_status(vbd, "error"))
+		return;
+	(void)store_read(vbd->store, vbd->path, "hotplug-error", &error);
+	(void)node_read(vbd->store, &vbd->at, vbd->path, &vbd->node, why);
+	target_fail(vbd->target, -EIO, error ? error : "it was not attached");
 }
 
 static int make(struct vbd *vbd)
@@ -598,9 +612,11 @@ static int make(struct vbd *vbd)
 		log_disk(&vbd->who, LOG_LEVEL_WARNING,
 			 "the guest can read params: %s", strerror(-r));
 	node_vm(vbd->store, &vbd->at, vbd->id.vm, sizeof(vbd->id.vm));
-	vbd->attached_before = was_attached(vbd);
+	vbd->attached_before = has_status(vbd, "connected");
 	r = target_new(&vbd->target, vbd->broker, &vbd->id, on_target_change,
 		       vbd);
+	if (r == 0)
+		recall_failure(vbd);
 	if (r == 0)
 		r = store_mark_new(&vbd->mark, vbd->store, on_change, vbd);
 	return r < 0 ? r : watch_states(vbd);

@@ -286,6 +286,28 @@ static void broker_finds_it_with_blkback(void **state)
 	assert_be(disk, 4);
 }
 
+/* It was not attached, and is not being opened either. */
+static void broker_finds_it_failed(void **state)
+{
+	struct disk *disk = world_attach(NODE_VBD, 5, "/srv/a.img");
+	struct vbd_view view;
+
+	(void)state;
+	world_add(disk);
+	world_answer(disk, -ENOENT);
+	vbd_free(disk->vbd);
+	world_adopt(disk);
+	assert_null(disk->worker);
+	vbd_view(disk->vbd, &view);
+	assert_string_equal(view.state, "failed");
+	assert_string_equal(view.failure, "raw: /srv/a.img: No such file");
+	assert_string_equal(view.vdev, "xvda");
+	world_add(disk);
+	world_answer(disk, 0);
+	assert_int_equal(world.done_err, 0);
+	assert_string_equal(world_view(disk), "waiting");
+}
+
 /* --- Kind xendisk --------------------------------------------------------- */
 
 static void direct(void **state)
@@ -507,6 +529,7 @@ int main(void)
 		TEST(broker_finds_it_connected),
 		TEST(broker_finds_it_closing_but_mounted),
 		TEST(broker_finds_it_with_blkback),
+		TEST(broker_finds_it_failed),
 		TEST(direct),
 		TEST(direct_that_fails),
 		TEST(an_image_in_use),
