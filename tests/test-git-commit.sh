@@ -264,6 +264,46 @@ each_is()
 ok "... each of them is what was written" each_is
 ok "... all there" commits 7
 
+# Of what is in a pack with a mark a repack keeps no other copy, and there always is
+# something that was there before: the description of the disk.
+marked() { ls "$repo"/objects/pack/*.keep; }
+pin_lock() { echo "$(dirname "$(find "$repo/refs/xendisk/base/web" -name 0)")/1.lock"; }
+# repacked_at COMMAND...: the pin of the first commit is locked, and git repack runs when
+# its pack is there; COMMAND... are the worker's, from the commit on.
+repacked_at()
+{
+	local waits
+	begin && rm -f "$tmp/go" "$tmp/said" && mkfifo "$tmp/go" || return
+	(exec timeout 240 "$rig" "$git_tool" "$repo" "$state" web "$model" write:1:9 \
+		freeze:branch wait "$@" < "$tmp/go" > "$tmp/said" 2>&1) &
+	waits=$!
+	exec 8> "$tmp/go"
+	eventually 30 grep -q frozen "$tmp/said"
+	touch "$(pin_lock)"
+	exec 8>&-
+	eventually 30 marked || return
+	stat -c %i "$(marked | sed 's/keep$/pack/')" > "$tmp/pack"
+	git -C "$repo" repack -adq && eventually 30 grep -q failed "$tmp/said" ||
+		return
+	[ $# = 1 ] || rm "$(pin_lock)"
+	wait $waits
+}
+ok "a commit that finds its pin locked" repacked_at commit
+ok "... fails" said 'failed 16 .*locked by another'
+ok "... git repack meanwhile has lost nothing" git -C "$repo" fsck --full
+rm -f "$(pin_lock)"
+ok "... the next committer makes it" worker commit release
+ok "... git fsck" sound
+ok "... nothing that is not used" fails 1 '' unused
+ok "one whose pin is let go of" repacked_at commit commit
+ok "... is made the second time" said '^committed 1 .* refs/heads/web 0 '
+same_pack() { find "$repo/objects/pack" -inum "$(cat "$tmp/pack")" | grep .; }
+ok "... of what is there" same_pack
+ok "... released" worker release
+ok "... git fsck" sound
+ok "... what was written" is web "$model"
+ok "... nothing that is not used" fails 1 '' unused
+
 # --- Somebody else's repository -------------------------------------------------------------
 if [ "$(id -u)" != 0 ]; then
 	skipped "a repository of another user" "this is not root"

@@ -22,6 +22,11 @@
  *
  * A layer that failed is the worker's to send again; those behind it are refused
  * until then, since they are nothing without it.
+ *
+ * No pack is ever removed that git has seen, unless all that is in it is in another
+ * one of ours: while it has a ".keep", a repack leaves out whatever is in it, and
+ * deletes the packs that had that before.  So when step 2 or 3 fails the packs stay,
+ * and the same commit is taken from them when it is asked for again.
  */
 #include "config.h"
 
@@ -113,7 +118,7 @@ static int check_layer(const struct commit_run *run, const struct layer *layer,
 		   run->ask->generation, bytes, run->ask->dirty);
 }
 
-static int make_commit(struct commit_run *run, char *ret_why)
+static int make_anew(struct commit_run *run, char *ret_why)
 {
 	const struct commit_chain *chain = &run->c->chain;
 	struct layer *layer;
@@ -141,6 +146,44 @@ static int make_commit(struct commit_run *run, char *ret_why)
 		r = layer_commit(&job, &run->result, ret_why);
 	layer_close(layer);
 	return r;
+}
+
+/* The packs stay; who asks for that layer again makes them once more, and drops these
+ * (pack-twins.h). */
+static void forget_made(struct commit_made *made)
+{
+	pack_names_free(&made->result.packs);
+	made->is = false;
+}
+
+static bool is_made(const struct commit_run *run)
+{
+	const struct commit_made *made = &run->c->made;
+	struct cm_commit ask = *run->ask;
+
+	ask.h = made->ask.h;
+	return made->is && memcmp(&made->ask, &ask, sizeof(ask)) == 0 &&
+	       memcmp(&made->chain, &run->c->chain, sizeof(made->chain)) == 0;
+}
+
+static int make_commit(struct commit_run *run, char *ret_why)
+{
+	struct commit_made *made = &run->c->made;
+	int r = 0;
+
+	if (is_made(run)) {
+		run->result = made->result;
+		return 0;
+	}
+	forget_made(made);
+	r = make_anew(run, ret_why);
+	if (r < 0)
+		return r;
+	*made = (struct commit_made){ .is = true,
+				      .ask = *run->ask,
+				      .chain = run->c->chain,
+				      .result = run->result };
+	return 0;
 }
 
 /* Has it been committed before?  1: run->result is that commit. */
@@ -267,12 +310,13 @@ static void answer_committed(struct commit_run *run)
 /* The commit stands, whatever becomes of this. */
 static void tidy(struct commit_run *run)
 {
+	struct pack_names *packs = &run->c->made.result.packs;
 	char reason[WHY_MAX];
 	unsigned int removed;
 
-	(void)pack_drop_twins(run->c->pack_dir, &run->result.packs, reason);
-	(void)pack_unkeep(run->c->pack_dir, &run->result.packs, reason);
-	pack_names_free(&run->result.packs);
+	(void)pack_drop_twins(run->c->pack_dir, packs, reason);
+	(void)pack_unkeep(run->c->pack_dir, packs, reason);
+	forget_made(&run->c->made);
 	if (run->ask->kind == CM_AUTO)
 		(void)retention_thin(run->repo, run->c->branch, &run->c->keep,
 				     &removed, reason);
@@ -280,17 +324,11 @@ static void tidy(struct commit_run *run)
 	committer_consolidate(run->c);
 }
 
-/* What it has left takes the space that the next one may need.  Packs that nothing
- * leads to would stay for ever, those that a pin leads to are found by it. */
+/* What was not finished takes the space that the next one may need. */
 static void give_up(struct commit_run *run)
 {
 	char reason[WHY_MAX];
-	uint8_t id[OID_BYTES];
 
-	if (pin_get(run->repo, run->c->chain.pins, run->ask->generation, id,
-		    reason) == -ENOENT)
-		pack_remove(run->c->pack_dir, &run->result.packs);
-	pack_names_free(&run->result.packs);
 	(void)pack_clean(run->c->pack_dir, NULL, reason);
 }
 
@@ -503,6 +541,7 @@ void commit_end(struct committer *c)
 	(void)pthread_mutex_unlock(&c->lock);
 	(void)pthread_join(c->thread, NULL);
 	c->running = false;
+	forget_made(&c->made);
 }
 
 /* --- STAND -------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "committer.h"
+#include "layer-commit.h"
 #include "retention.h"
 
 /* COMMIT and RELEASE that wait: more than there are layers. */
@@ -31,6 +32,15 @@ struct commit_chain {
 	uint8_t head[OID_BYTES];
 };
 
+/* A commit that is in packs, which have a ".keep", while it is not known whether a
+ * reference leads to it. */
+struct commit_made {
+	bool is; /* there is one */
+	struct cm_commit ask; /* what it is the answer to, */
+	struct commit_chain chain; /* on top of that */
+	struct layer_result result; /* its packs are to be freed */
+};
+
 struct committer {
 	int sock;
 	int repo_dir;
@@ -50,6 +60,7 @@ struct committer {
 	bool running;
 	pthread_t thread;
 	struct commit_chain chain; /* its own; STAND sets it while it is idle */
+	struct commit_made made; /* its own */
 	bool locked; /* it has lock_file */
 	bool no_git; /* there is no `git` to run */
 	unsigned int packs_again; /* combining them has failed: when to again */

@@ -48,12 +48,6 @@ static void remove_pack(int dir, const char *name)
 	}
 }
 
-void pack_remove(int dir, const struct pack_names *names)
-{
-	for (unsigned int i = 0; i < names->nr; i++)
-		remove_pack(dir, names->packs[i].name);
-}
-
 /* False: it cannot be told, and so is nobody's twin. */
 static bool read_ids(int dir, const char *name, struct ids *ret)
 {

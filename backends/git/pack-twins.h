@@ -16,7 +16,4 @@
  */
 int pack_drop_twins(int dir, const struct pack_names *fresh, char *ret_why);
 
-/* Removes packs that have just been published, and that nothing leads to. */
-void pack_remove(int dir, const struct pack_names *names);
-
 #endif
