@@ -45,6 +45,9 @@
 #define MAX_DELAY_NS   2000000000ull
 /* Connections in a row that came to nothing: the network may be bad. */
 #define MAX_USELESS 8u
+/* ... and that lasted less than FIRST_DELAY_NS, though something was answered: each
+ * costs the host a process. */
+#define MAX_BRIEF 20u
 /* For a server that is away when the guest goes, to take the last flush: longer
  * than MAX_DELAY_NS, so that it is tried again. */
 #define PATIENCE_NS 5000000000ull
@@ -165,8 +168,8 @@ static void lose_patience(struct nbd_link *link)
 			    PATIENCE_NS, on_patience);
 }
 
-/* A server that was of use, or there for a while, is tried again at once.  One that
- * shakes hands and hangs up at the first request, again and again, is away. */
+/* A server that was of use, or there for a while, is tried again at once, unless it
+ * hangs up soon each time.  One that does so at the first request is away. */
 static void forgive(struct nbd_link *link, uint64_t now)
 {
 	uint64_t lasted = now - link->up_since;
@@ -179,8 +182,9 @@ static void forgive(struct nbd_link *link, uint64_t now)
 		link->useless = 0;
 	else
 		link->useless++;
+	link->brief = lasted < FIRST_DELAY_NS ? link->brief + 1 : 0;
 	if (link->useless <= MAX_USELESS)
-		link->delay_ns = 0;
+		link->delay_ns = link->brief > MAX_BRIEF ? FIRST_DELAY_NS : 0;
 	link->up_since = 0;
 }
 

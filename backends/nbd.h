@@ -222,6 +222,7 @@ struct nbd_link {
 	bool given_up; /* requests fail until it is UP again */
 	bool answered; /* since then: a request */
 	unsigned int useless; /* connections in a row that answered nothing */
+	unsigned int brief; /* ... that did not last */
 	uint64_t up_since; /* 0: it has not been UP since it was DOWN */
 	uint64_t delay_ns; /* before the next attempt */
 	uint64_t greet_until;

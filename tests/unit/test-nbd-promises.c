@@ -448,6 +448,30 @@ static void of_no_use(void **state)
 	end(&t);
 }
 
+/* It answers one request, and hangs up at the next: the guest gets on, and the host
+ * does not make connections as fast as it can. */
+static void of_little_use(void **state)
+{
+	unsigned char buf[512];
+	unsigned int greeted, brief;
+	struct test t;
+	uint64_t begun;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, "nbd(" URI ")");
+	t.mutant.fault_every = 2;
+	greeted = t.mutant.greeted;
+	begun = now_ns();
+	while (now_ns() - begun < 1500000000ull)
+		assert_int_equal(io(&t, XD_READ, 0, 0, 512, buf), 0);
+	brief = t.mutant.greeted - greeted;
+	assert_true(brief > 20);
+	/* About 50, without pauses hundreds. */
+	assert_true(brief < 50 + (now_ns() - begun) / 50000000);
+	end(&t);
+}
+
 /* --- A server that comes back different -------------------------------------------------- */
 
 static void set_read_only(struct mutant *mutant)
@@ -742,6 +766,7 @@ int main(void)
 		cmocka_unit_test(errors),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(of_no_use),
+		cmocka_unit_test(of_little_use),
 		cmocka_unit_test(another_is_refused),
 		cmocka_unit_test(other_blocks),
 		cmocka_unit_test(no_trim_any_more),
