@@ -36,8 +36,8 @@ struct layer_result {
 /*
  * The objects are durable and in packs with a ".keep" on return; no reference leads
  * to them yet.  The same layer on the same base with the same facts makes the same
- * commit.  An error leaves nothing behind: -ENOSPC and the like may pass; -EBADMSG:
- * the repository, -EINVAL, -EIO: the layer is wrong.
+ * commit.  An error leaves nothing unfinished behind: -ENOSPC and the like may pass;
+ * -EBADMSG: the repository, -EINVAL, -EIO: the layer is wrong.
  */
 int layer_commit(const struct layer_commit *job, struct layer_result *ret,
 		 char *ret_why);

@@ -148,7 +148,7 @@ void tmp_discard(int dir, struct tmp_file *file);
 /* -errno of a file, said as all here say it. */
 int file_error(char *ret_why, int err, const char *name, const char *what);
 
-/* All of them, or none; they have been sealed. */
+/* They have been sealed.  After an error some may be there, with a ".keep". */
 int packs_publish(struct pack_file *const *files, unsigned int nr,
 		  const char *keep_text, struct pack_names *ret, char *ret_why);
 

@@ -266,15 +266,17 @@ static int publish(struct pack_file *file, const char *name, char *ret_why)
 	return 0;
 }
 
-/* In the reverse order.  No reference leads to it yet. */
+/*
+ * In the reverse order; but what git may have seen stays, for a repack may have left
+ * out what is in it, and be about to delete the packs that had that before.  Its
+ * ".keep" is that of a dead one then, and pack_clean() makes it a pack like others.
+ */
 static void unpublish(struct pack_file *file, const char *name)
 {
 	char path[PATH_MAX_];
 
-	if (file->index.fd >= 0 && !file->index.name[0]) {
-		path_of(path, name, "idx");
-		(void)unlinkat(file->dir, path, 0);
-	}
+	if (!file->index.name[0])
+		return;
 	if (!file->pack.name[0]) {
 		path_of(path, name, "pack");
 		(void)unlinkat(file->dir, path, 0);

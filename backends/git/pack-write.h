@@ -115,7 +115,7 @@ int pack_chunks_drain(struct pack_writer *writer, char *ret_why);
  * All is durable, visible, and kept; the chunks have been drained.  The packs'
  * names: none, if there was nothing that was not there already.  The last call
  * but pack_totals() and free.  After an error nothing is visible, or whole packs
- * whose ".keep" is left for pack_clean(), if it could not be removed either.
+ * whose ".keep" is left for pack_clean().
  */
 int pack_writer_finish(struct pack_writer *writer, struct pack_names *ret,
 		       char *ret_why);
