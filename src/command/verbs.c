@@ -82,9 +82,9 @@ static void print_verbs(void)
 		printf("  --run-dir DIR  of the daemon (%s, or "
 		       "XENDISK_RUN_DIR)\n",
 		       program.run_dir);
-	printf("  --json         on every verb that reads: JSON\n"
-	       "  --help         of a verb: its options\n"
-	       "  --version\n\n"
+	printf("  --json         print JSON (verbs that read)\n"
+	       "  --help         print the verbs; after a verb, its options\n"
+	       "  --version      print the version\n\n"
 	       "%s\n",
 	       program.about);
 }
