@@ -43,7 +43,8 @@ ok "one that cannot be loaded says why" fails 1 'junk: .*too short' \
 	xendisk backends junk
 ok "... also where it is used" \
 	fails 1 'backend "junk" cannot be loaded: .*too short' xendisk check 'cow(junk(1), mem)'
-ok "none of that scheme" fails 1 'xendisk backends" lists' xendisk check ftp://a
+ok "none of that scheme: which there are" fails 1 'no backend takes "ftp://"; known: .*\bnbd\b' \
+	xendisk check ftp://a
 
 # --- Data ----------------------------------------------------------------------
 
