@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include "common/util.h"
 
@@ -53,8 +54,11 @@ int store_new(struct store **ret, uint64_t cache, char *ret_why)
 	struct store *store = calloc(1, sizeof(*store));
 	int r = store ? cache_new(&store->cache, cache) : -ENOMEM;
 
+	if (r == 0 &&
+	    getrandom(&store->key, sizeof(store->key), 0) != sizeof(store->key))
+		r = -EIO;
 	if (r < 0)
-		(void)why(ret_why, r, "the objects: no memory");
+		(void)why(ret_why, r, "the objects: %s", strerror(-r));
 	else
 		r = odb_new(&store->odb, ret_why);
 	if (r < 0) {
@@ -123,11 +127,19 @@ static int enter_store(struct base_reader *reader, struct store *store)
 	return r;
 }
 
-static struct place asked_place(const uint8_t oid[OID_BYTES])
+/* Of all of the id, and by a key that nobody knows: a guest can make chunks whose ids
+ * begin with the same eight bytes. */
+static struct place asked_place(const struct store *store,
+				const uint8_t oid[OID_BYTES])
 {
-	struct place place = { .pack = ASKED };
+	struct place place = { .pack = ASKED, .at = store->key };
+	uint32_t word;
 
-	memcpy(&place.at, oid, sizeof(place.at));
+	for (unsigned int i = 0; i < OID_BYTES; i += sizeof(word)) {
+		memcpy(&word, oid + i, sizeof(word));
+		place.at = (place.at ^ word) * 0x9e3779b97f4a7c15u;
+		place.at ^= place.at >> 29;
+	}
 	return place;
 }
 
@@ -135,8 +147,8 @@ static struct place asked_place(const uint8_t oid[OID_BYTES])
 static int ask(struct base_reader *reader, const uint8_t oid[OID_BYTES],
 	       size_t max, const struct object **ret, char *ret_why)
 {
-	const struct object *known =
-		cache_get(reader->store->cache, asked_place(oid));
+	const struct object *known = cache_get(reader->store->cache,
+					       asked_place(reader->store, oid));
 	cleanup_close int fd = -1;
 	enum object_type type;
 	struct object *object;
@@ -153,7 +165,7 @@ static int ask(struct base_reader *reader, const uint8_t oid[OID_BYTES],
 		return r;
 	if (size > max)
 		return why(ret_why, -EBADMSG, "it is too large");
-	object = object_new(type, size, asked_place(oid));
+	object = object_new(type, size, asked_place(reader->store, oid));
 	r = object ? pread_all(fd, object_bytes(object), size, 0) : -ENOMEM;
 	if (r < 0) {
 		free(object);

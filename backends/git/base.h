@@ -27,6 +27,7 @@ struct store {
 	atomic_uint users;
 	struct odb *odb;
 	struct cache *cache;
+	uint64_t key; /* of the places of what was asked for */
 };
 
 /* cache: bytes of inflated chunks. */
