@@ -96,7 +96,12 @@ int nbd_facts_read(struct nbd_handle *h, struct nbd_facts *ret, char *ret_why)
 	int64_t size = nbd_get_size(h);
 
 	if (size < 0) {
-		(void)snprintf(ret_why, NBD_WHY_MAX, "%s", nbd_get_error());
+		const char *error = nbd_get_error();
+
+		/* Of a size that is negative here libnbd says nothing. */
+		(void)snprintf(ret_why, NBD_WHY_MAX, "%s",
+			       error ? error :
+				       "the export has 2^63 bytes or more");
 		return -EINVAL;
 	}
 	*ret = (struct nbd_facts){

@@ -221,6 +221,18 @@ static void bad_handshake(void **state)
 	}
 }
 
+static void too_large(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	t.mutant.size = 1ull << 63;
+	assert_true(rig_open(&t.rig, 1, BRIEF) < 0);
+	assert_non_null(strstr(t.rig.why, "2^63 bytes or more"));
+	end(&t);
+}
+
 /* A server that comes back so: the guest waits, with the reason. */
 static void bad_handshake_later(void **state)
 {
@@ -758,6 +770,7 @@ int main(void)
 		cmocka_unit_test(connections),
 		cmocka_unit_test(no_time_for_handshakes),
 		cmocka_unit_test(bad_handshake),
+		cmocka_unit_test(too_large),
 		cmocka_unit_test(bad_handshake_later),
 		cmocka_unit_test(bad_replies),
 		cmocka_unit_test(bad_replies_and_loss),
