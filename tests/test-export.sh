@@ -180,7 +180,10 @@ covers() { timeout 60 qemu-img map -f raw "$uri" && timeout 60 qemu-img map -f r
 ok "qemu-img map: what was added is a hole" covers
 ok "qemu-img convert" timeout 60 qemu-img convert -f raw -O raw "$uri" "$tmp/converted"
 ok "qemu-img compare" says identical timeout 60 qemu-img compare -f raw -F raw "$uri" "$tmp/converted"
-printf x | dd of="$tmp/converted" bs=1 seek=5000000 conv=notrunc status=none
+# The opposite of what is there, which may be any byte.
+byte=$(od -An -tu1 -j 5000000 -N 1 "$tmp/converted")
+printf '%b' "\\x$(printf %02x $((byte ^ 255)))" |
+	dd of="$tmp/converted" bs=1 seek=5000000 conv=notrunc status=none
 ok "... of another one" fails 1 'mismatch at offset' timeout 60 qemu-img compare -f raw -F raw "$uri" "$tmp/converted"
 
 # --- The guest goes, and the client stays ------------------------------------------------
