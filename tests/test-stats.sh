@@ -50,10 +50,14 @@ is()
 }
 
 ok "no disk: nothing" says '"disks": \[\]' xendisk --json stats
+ok "... but the titles" says '^ID VDEV RING OPERATION' xendisk stats
+ok "... nor in the list" says '^ID DOMAIN VDEV STATE SIZE MODE EXPRESSION$' xendisk list
 ok "attach" xendisk attach web1 'mem(32M)' --vdev xvdb --direct
 ok "not connected: no rings" is 0 'scalar @q'
 
-ok "and no histograms" test "$(xendisk stats web1 xvdb)" = \
+unused='^ *[0-9]* xvdb  *-  *-  *0  *0  *0  *-  *-  *-$'
+ok "which has a line of its own" says "$unused" xendisk stats
+ok "no histograms" test "$(xendisk stats web1 xvdb | grep -v "$unused" | tail -n +2)" = \
 	'requests 0, OK 0, errors 0'
 
 # --- One ring, each request known -------------------------------------------------

@@ -48,9 +48,23 @@ static int add_operation(struct table *table, json_t *disk, json_t *queue,
 	return table_add(table, pointers);
 }
 
-/* A line for each ring and kind of request that came. */
+/* So that nobody wonders where the disk is. */
+static int add_unused(struct table *table, json_t *disk)
+{
+	char domid[24], vdev[32];
+	const char *const cells[] = { domid, vdev, "-", "-", "0",
+				      "0",   "0",  "-", "-", "-" };
+
+	snprintf(domid, sizeof(domid), "%lld", number_at(disk, "domid"));
+	vdev_print(vdev, sizeof(vdev), (uint32_t)number_at(disk, "devid"));
+	return table_add(table, cells);
+}
+
+/* A line for each ring and kind of request that came; one for a disk that no request
+ * has come for. */
 static int add_disk(struct table *table, json_t *disk)
 {
+	bool used = false;
 	json_t *queue;
 	size_t i;
 
@@ -58,16 +72,17 @@ static int add_disk(struct table *table, json_t *disk)
 	{
 		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
 			json_t *op = json_object_get(queue, operations[k]);
-			int r = 0;
+			int r;
 
-			if (number_at(op, "requests") > 0)
-				r = add_operation(table, disk, queue,
-						  operations[k]);
+			if (number_at(op, "requests") == 0)
+				continue;
+			used = true;
+			r = add_operation(table, disk, queue, operations[k]);
 			if (r < 0)
 				return r;
 		}
 	}
-	return 0;
+	return used ? 0 : add_unused(table, disk);
 }
 
 static enum status print_stats(json_t *disks)

@@ -120,15 +120,25 @@ static void fold_column(struct table *table, unsigned int nth)
 					scols_wrapnl_nextchunk, NULL);
 }
 
+/* libsmartcols prints nothing at all of a table without lines. */
+static void print_titles(const struct table *table)
+{
+	for (unsigned int n = 0; n < table->count; n++)
+		printf("%s%s", n ? " " : "", table->columns[n].title);
+	putchar('\n');
+}
+
 enum status table_print(struct table *table)
 {
 	int r;
+
+	if (scols_table_get_nlines(table->scols) == 0)
+		print_titles(table);
 
 	for (unsigned int n = 0; n < table->count; n++)
 		if (table->columns[n].wrap)
 			fold_column(table, n);
 	r = scols_print_table(table->scols);
-
 	scols_unref_table(table->scols);
 	free(table);
 	return r == 0 ? STATUS_DONE : fail(STATUS_FAILED, "stdout: %m");
