@@ -196,6 +196,13 @@ ok "no such file, by the command" fails 1 'No such file' \
 	xendisk attach web1 /nonexistent
 ok "ill-typed, by the command" fails 1 'at byte 8: cow writes' \
 	xendisk attach web1 'cow(/a, readonly(/b))'
+for verb in attach connect; do
+	ok "$verb: the arguments exchanged" \
+		fails 2 "^xendisk: $verb: \"/srv/a\" is no domain; it is xendisk $verb DOM " \
+		xendisk $verb /srv/a web1
+done
+ok "resize: no size" fails 2 '"2MB" is no size (digits with K, M, G or T)' \
+	xendisk resize web1 xvda 2MB
 ok "no such domain" fails 4 'no domain "nobody"' xendisk attach nobody 'mem(1M)'
 ok "... one that is near" fails 4 'show: there is no domain "wbe1"; did you mean "web1"?' \
 	xendisk show wbe1 xvda

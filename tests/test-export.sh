@@ -308,7 +308,7 @@ ok "it is written again" timeout 20 qemu-io -f raw -c "write -P 7 1M 4k" "$scrat
 # Wrong use.
 ok "no name" fails 2 'export: --name: "a/b" is no name of an export' \
 	xendisk export 'null' --name a/b
-ok "a domain without its disk" fails 1 "no backend \"web1\".*; a guest's disk is DOM VDEV" \
+ok "a domain without its disk" fails 1 "export: there is no backend \"web1\"; a guest's disk is DOM VDEV\$" \
 	xendisk export web1
 ok "no text" fails 2 'unexport: EXPORT: not UTF-8 text' xendisk unexport $'\xff'
 ok "a number's name" fails 2 'export: --name: "5-1" is no name' \

@@ -307,6 +307,19 @@ enum status attach_check(const struct attach *a)
 	return status;
 }
 
+/* The two are easily exchanged, and no domain has such a name. */
+static enum status check_order(const struct attach *a)
+{
+	const struct invocation *call = a->call;
+	const char *dom = call->args[0];
+
+	if (dom[0] != '@' && !strchr(dom, '/'))
+		return STATUS_DONE;
+	return fail(STATUS_USAGE,
+		    "%s: \"%s\" is no domain; it is xendisk %s %s",
+		    verb_name(a), dom, verb_name(a), call->verb->synopsis);
+}
+
 enum status attach_prepare(struct attach *a)
 {
 	const char *wanted = option(a->call, "vdev");
@@ -319,10 +332,11 @@ enum status attach_prepare(struct attach *a)
 			STATUS_USAGE,
 			"%s: \"%s\" is no virtual disk (xvdb, hda, sda or a number)",
 			verb_name(a), wanted);
-	status = attach_check(a);
-	if (status != STATUS_DONE)
-		return status;
-	status = store_open(a->call, &a->store);
+	status = check_order(a);
+	if (status == STATUS_DONE)
+		status = attach_check(a);
+	if (status == STATUS_DONE)
+		status = store_open(a->call, &a->store);
 	if (status != STATUS_DONE)
 		return status;
 	a->backend_domid = device_backend_domid(a->store);

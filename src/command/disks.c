@@ -219,7 +219,10 @@ enum status verb_resize(const struct invocation *call)
 
 	if (wanted &&
 	    (parse_size(wanted, &size) < 0 || size == 0 || size > INT64_MAX))
-		return fail(STATUS_USAGE, "resize: \"%s\" is no size", wanted);
+		return fail(
+			STATUS_USAGE,
+			"resize: \"%s\" is no size (digits with K, M, G or T)",
+			wanted);
 	status = device_params(call, &params);
 	if (status != STATUS_DONE)
 		return status;

@@ -117,12 +117,10 @@ static enum status what(const struct invocation *call, json_t **ret)
 }
 
 /* A domain without its disk looks like a backend that there is not. */
-static const char *hint(const struct invocation *call, const char *why)
+static bool is_domain_alone(const struct invocation *call, const char *why)
 {
 	return call->nr_args == 1 && !strpbrk(call->args[0], "/:@(") &&
-			       strstr(why, "there is no backend") ?
-		       "; a guest's disk is DOM VDEV" :
-		       "";
+	       strstr(why, "there is no backend") && strstr(why, "; known: ");
 }
 
 enum status verb_export(const struct invocation *call)
@@ -140,9 +138,14 @@ enum status verb_export(const struct invocation *call)
 	}
 	status = client_try(call, "Export", params, EXPORT_TIMEOUT_S, &reply,
 			    &why);
+	if (status != STATUS_DONE && why && is_domain_alone(call, why)) {
+		/* Which backends there are does not help him. */
+		why[strcspn(why, ";")] = '\0';
+		return fail(status, "export: %s; a guest's disk is DOM VDEV",
+			    why);
+	}
 	if (status != STATUS_DONE)
-		return fail(status, "export: %s%s", why ? why : "?",
-			    why ? hint(call, why) : "");
+		return fail(status, "export: %s", why ? why : "?");
 	if (call->json)
 		return print_json(reply);
 	puts(text_of(json_object_get(reply, "export"), "uri"));
