@@ -142,6 +142,25 @@ ok "detach the other" xendisk detach web1 xvda
 ok "nothing is left" eval 'no_keys 51712 && no_keys 51728'
 ok "nothing is listed" says '"disks": \[\]' xendisk --json list
 
+# --- A guest that keeps it ----------------------------------------------------------
+
+ok "attach" xendisk attach web1 "$tmp/raw.img" --vdev xvdb
+meet "$dom"
+ok "a guest that does not let go, and what may be done" \
+	fails 5 'not let go of the disk within 1 s, .* mounted there; xendisk detach --force' \
+	xendisk detach web1 xvdb --timeout 1
+exec 8>&-
+wait "$script"
+ok "... does when it has ended" xendisk detach web1 xvdb
+ok "attach" xendisk attach web1 "$tmp/raw.img" --vdev xvdb
+daemon_stop
+ok "no daemon: what becomes of it" \
+	fails 3 'detach: the disk is closed when xendiskd runs again: cannot reach .*running?$' \
+	xendisk detach web1 xvdb --timeout 1
+daemon_start
+ok "... is done" eventually 10 says closed xendisk list
+ok "... and it can be taken away" xendisk detach web1 xvdb
+
 # --- Mistakes ---------------------------------------------------------------------
 
 ok "no such file, by xl" fails 1 'No such file or directory' \

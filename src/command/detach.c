@@ -118,13 +118,14 @@ static enum status not_closed(const struct detach *d)
 	if (what)
 		return not_finished(d, what);
 	if (status == STATUS_NO_DAEMON)
-		return fail(status,
-			    "%s: %s; it will close the disk when it runs",
-			    d->call->verb->name,
-			    why ? why : "xendiskd does not answer");
+		return fail(
+			status,
+			"%s: the disk is closed when xendiskd runs again: %s",
+			d->call->verb->name, why ? why : "it does not answer");
 	return fail(STATUS_REFUSED,
 		    "%s: the guest has not let go of the disk within "
-		    "%" PRIu32 " s; it stays asked to",
+		    "%" PRIu32 " s, and stays asked to: it may be mounted "
+		    "there; xendisk detach --force takes it away",
 		    d->call->verb->name, d->timeout_s);
 }
 
