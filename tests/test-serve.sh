@@ -274,7 +274,7 @@ left() { compgen -G "$tmp/xendisk-serve-*"; }
 ok "... and its socket's folder is gone" fails 1 '' left
 ok "no place for a socket: which" fails 1 'in /nonexistent: No such file' \
 	env TMPDIR=/nonexistent "${words[@]}" 'mem(1M)' --run true
-ok "a file in a socket's place" fails 1 'data: Socket operation on non-socket' \
+ok "a file in a socket's place" fails 1 'data: it is there already, and is no socket' \
 	serve 'mem(1M)' --socket "$tmp/data"
 ok "no place" fails 2 "serve: where" serve 'mem(1M)'
 ok "no such backend" fails 1 'at byte 4: there is no backend "memm"' \

@@ -96,7 +96,10 @@ int listen_unix(struct listeners *listeners, const char *path)
 	int r = open_unix(path, &fd);
 
 	if (r < 0) {
-		complain("%s: %s", path, strerror(-r));
+		complain("%s: %s", path,
+			 r == -ENOTSOCK ? "it is there already, and is no "
+					  "socket: another path is needed" :
+					  strerror(-r));
 		return r;
 	}
 	listeners->path = strdup(path);
