@@ -205,7 +205,7 @@ if [ -n "$loop" ]; then
 	kill -9 "$pid"
 	another_worker() { local now; now=$(pid_of); [ "${now:-0}" != 0 ] && [ "$now" != "$pid" ]; }
 	ok "one that comes later: the next worker comes" eventually 10 another_worker
-	ok "... and opens it" says 'waiting' xendisk show web1 xvda
+	ok "... and opens it" eventually 10 says 'waiting' xendisk show web1 xvda
 	losetup -d "$loop"
 	ok "detach" xendisk detach web1 xvda
 else
