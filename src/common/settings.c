@@ -16,7 +16,6 @@
 #include <dirent.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/suggest.h"
 #include "common/util.h"
@@ -309,46 +308,51 @@ static void on_silent_error(cfg_t *cfg, const char *fmt, va_list ap)
 	(void)ap;
 }
 
-/* The text and one brace more, which is wrong unless one is missing. */
-static char *read_with_brace(const char *path)
+/* With the end of a line at its end, and without NULs; NULL: errno says why. */
+static char *read_text(const char *path)
 {
 	cleanup_file FILE *in = fopen(path, "re");
 	char *text = NULL;
 	size_t size;
 	FILE *out = in ? open_memstream(&text, &size) : NULL;
-	int c;
+	int c, err = 0;
 
 	if (!out)
 		return NULL;
 	while ((c = fgetc(in)) != EOF)
-		(void)fputc(c, out);
-	(void)fputs("\n}\n", out);
-	if (fclose(out) == 0)
+		(void)fputc(c ? c : '?', out);
+	if (ferror(in))
+		err = errno;
+	(void)fputc('\n', out);
+	if (fclose(out) != 0)
+		err = errno;
+	if (!err)
 		return text;
 	free(text);
+	errno = err;
 	return NULL;
 }
 
-/* libconfuse takes the end of a file for the end of a section, too: a file
- * that was cut short would be good. */
-static bool is_unclosed(const char *path, cfg_opt_t *options)
+/* libconfuse takes the end of a file for the end of a section, too: a file that was
+ * cut short would be good.  With one brace more it is not, unless one is missing. */
+static bool is_unclosed(const char *text, cfg_opt_t *options)
 {
-	cleanup_free char *text = read_with_brace(path);
-	cfg_t *cfg = text ? cfg_init(options, CFGF_NONE) : NULL;
+	cleanup_free char *more = xasprintf("%s}\n", text);
+	cfg_t *cfg = more ? cfg_init(options, CFGF_NONE) : NULL;
 	bool unclosed;
 
 	if (!cfg)
 		return false;
 	cfg_set_error_function(cfg, on_silent_error);
-	unclosed = cfg_parse_buf(cfg, text) == CFG_SUCCESS;
+	unclosed = cfg_parse_buf(cfg, more) == CFG_SUCCESS;
 	cfg_free(cfg);
 	return unclosed;
 }
 
 /* The last byte of the comment that begins at p; NULL: none does. */
-static const char *skip_comment(const char *p)
+static char *skip_comment(char *p)
 {
-	const char *end;
+	char *end;
 
 	if (strncmp(p, "/*", 2) == 0) {
 		end = strstr(p + 2, "*/");
@@ -359,48 +363,76 @@ static const char *skip_comment(const char *p)
 	return p + strcspn(p, "\n") - 1;
 }
 
+static void blank(char *p, const char *end)
+{
+	for (; p <= end; p++)
+		if (*p != '\n')
+			*p = ' ';
+}
+
 #define WORD_ENDS " \t\n\"'=+(){},#$"
 
-/* libconfuse puts variables of the environment into double quotes, and nothing for
- * one that is not set.  Returns the first, or NULL. */
-static const char *find_variable(const char *text)
+/* Makes blanks of comments, in which libconfuse counts more lines than there are.  It
+ * also puts variables of the environment into double quotes, and nothing for one that
+ * is not set: returns the first, or NULL. */
+static const char *blank_comments(char *text)
 {
+	const char *found = NULL;
 	char quote = '\0';
 
-	for (const char *p = text, *end; *p; p++) {
-		if (quote != '\'' && strncmp(p, "${", 2) == 0)
-			return p;
-		if (quote && *p == '\\' && p[1])
+	for (char *p = text, *end; *p; p++) {
+		if (!found && quote != '\'' && strncmp(p, "${", 2) == 0)
+			found = p;
+		if (quote && *p == '\\' && p[1]) {
 			p++;
-		else if (quote)
+		} else if (quote) {
 			quote = *p == quote ? '\0' : quote;
-		else if (*p == '"' || *p == '\'')
+		} else if (*p == '"' || *p == '\'') {
 			quote = *p;
-		else if ((end = skip_comment(p)))
+		} else if ((end = skip_comment(p))) {
+			blank(p, end);
 			p = end;
-		else if (!strchr(WORD_ENDS, *p))
+		} else if (!strchr(WORD_ENDS, *p)) {
 			/* nbd://HOST has no comment in it. */
 			p += strcspn(p + 1, WORD_ENDS);
+		}
 	}
-	return NULL;
+	return found;
 }
 
 /* One and the same file would be other disks for the daemon, for a command of
  * another user, and after a mistake in a name. */
-static int refuse_variables(const char *path)
+static int refuse_variable(const char *path, const char *text,
+			   const char *found)
 {
-	cleanup_free char *text = read_with_brace(path);
-	const char *found = text ? find_variable(text) : NULL;
 	unsigned int line = 1;
 
-	if (!found)
-		return 0;
 	for (const char *p = text; p < found; p++)
 		line += *p == '\n';
 	keep_error("%s:%u: %.*s: variables are not put in; write \\${ where it "
 		   "is meant as it stands",
 		   path, line, (int)MIN(strcspn(found, "}\n\"") + 1, 64u),
 		   found);
+	return -EINVAL;
+}
+
+static int parse(cfg_t *cfg, cfg_opt_t *options, const char *path,
+		 const char *text)
+{
+	cleanup_file FILE *f =
+		fmemopen((void *)(uintptr_t)text, strlen(text), "r");
+
+	cfg->filename = strdup(path); /* for messages */
+	if (!f || !cfg->filename)
+		return -ENOMEM;
+	if (cfg_parse_fp(cfg, f) != CFG_SUCCESS)
+		/* libconfuse does not always say something. */
+		keep_error("%s:%d: is not understood", path, cfg->line);
+	else if (is_unclosed(text, options))
+		keep_error("%s:%d: \"}\" is missing at the end", path,
+			   cfg->line);
+	else
+		return 0;
 	return -EINVAL;
 }
 
@@ -430,20 +462,19 @@ static int load_file(struct settings *settings, const char *path)
 		CFG_BOOL("persistent-grants", cfg_false, CFGF_NODEFAULT),
 		CFG_END(),
 	};
-	struct stat st = { 0 };
+	cleanup_free char *text = read_text(path);
+	const char *variable;
 	cfg_t *cfg;
 	int r;
 
-	/* libconfuse ends the process when it cannot read. */
-	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
-		keep_error("%s: %s", path, strerror(EISDIR));
-		return -EISDIR;
+	if (!text) {
+		r = -errno;
+		keep_error("%s: %s", path, strerror(-r));
+		return r;
 	}
-	if (S_ISREG(st.st_mode)) {
-		r = refuse_variables(path);
-		if (r < 0)
-			return r;
-	}
+	variable = blank_comments(text);
+	if (variable)
+		return refuse_variable(path, text, variable);
 	cfg = cfg_init(options, CFGF_NONE);
 	if (!cfg)
 		return -ENOMEM;
@@ -454,25 +485,9 @@ static int load_file(struct settings *settings, const char *path)
 	cfg_set_validate_func(cfg, "disk|flush-error", check_choice);
 	cfg_set_validate_func(cfg, "image-roots", check_root);
 	cfg_set_validate_func(cfg, "mem-limit", check_size);
-	switch (cfg_parse(cfg, path)) {
-	case CFG_SUCCESS:
-		if (S_ISREG(st.st_mode) && is_unclosed(path, options)) {
-			keep_error("%s:%d: \"}\" is missing at the end", path,
-				   cfg->line);
-			r = -EINVAL;
-			break;
-		}
+	r = parse(cfg, options, path, text);
+	if (r == 0)
 		r = merge(settings, path, cfg);
-		break;
-	case CFG_FILE_ERROR:
-		r = -errno;
-		keep_error("%s: %s", path, strerror(-r));
-		break;
-	default:
-		r = -EINVAL;
-		/* libconfuse does not always say something. */
-		keep_error("%s:%d: is not understood", path, cfg->line);
-	}
 	cfg_free(cfg);
 	free(TAKE_PTR(root_lines));
 	return r;

@@ -67,7 +67,7 @@ static void test_good(void **state)
 	assert_false(settings->persistent_grants);
 	settings_free(settings);
 
-	put(main_file, "\n"
+	put(main_file, "# disks\n"
 		       "disk \"web1\" {\n"
 		       "  expr = \"/srv/web 1.img\"\n"
 		       "  on-error = \"report\"\n"
@@ -137,6 +137,10 @@ static const struct {
 	{ "disk \"a\" {\n expr = \"/a\"\n poll-max-us = 1ms\n}\n",
 	  ":3: invalid integer value for option" },
 	{ "\n\ncolour = \"red\"\n", ":3: no such option 'colour'; known: " },
+	{ "# a\n// b\n/* c\n */ mem-limit = \"1G\" # d\n\ncolour = \"red\"\n",
+	  ":6: no such option 'colour'" },
+	{ "disk \"a\" { # of web1's\n  expr = \"/a#b\" // c\n exrp = \"/b\"\n}\n",
+	  ":3: no such option 'exrp'" },
 	{ "image-root = {\"/srv\"}\n",
 	  ":1: no such option 'image-root'; did you mean \"image-roots\"?" },
 	{ "disk \"a\" {\n exrp = \"/a\" }\n",
