@@ -142,8 +142,11 @@ static int plain_word(struct parser *p, enum stop stop, bool uri, char **ret)
 	for (size_t i = 0; i < n; i++)
 		if (stop != STOP_AT_END && strchr(forbidden, start[i]))
 			return expr_fail(p->error, p->at + i,
-					 "\"%c\" must stand in quotes",
-					 start[i]);
+					 "\"%c\" must stand in quotes%s",
+					 start[i],
+					 isblank((unsigned char)start[i]) ?
+						 ", or a comma is missing" :
+						 "");
 	*ret = strndup(start, n);
 	if (!*ret)
 		return -ENOMEM;
@@ -373,6 +376,12 @@ static int short_form(struct parser *p, struct layer *layer)
 		return expr_fail(p->error, p->at, "write %s(...) around a disk",
 				 info->name);
 	r = literal(p, layer, 0, STOP_AT_TEXT);
+	/* As the long form has it. */
+	if (r == 0 && p->level == 0 && p->text[p->at] == ',')
+		return expr_fail(p->error, p->at,
+				 "expected the end, found \",\"; an option is "
+				 "written %s:...?NAME=VALUE&NAME=VALUE",
+				 info->name);
 	if (r < 0 || p->text[p->at] != '?')
 		return r;
 	do {
@@ -487,6 +496,17 @@ static int by_name(struct parser *p, size_t n, struct layer **ret)
 	return 0;
 }
 
+static int no_raw(struct parser *p)
+{
+	const char *why =
+		p->env->why_not ? p->env->why_not(p->env->ctx, "raw") : NULL;
+
+	return expr_fail(p->error, p->at,
+			 "a path needs the backend \"raw\", which %s%.160s",
+			 why ? "cannot be loaded: " : "is not installed",
+			 why ? why : "");
+}
+
 static int by_path(struct parser *p, struct layer **ret)
 {
 	const struct backend_info *raw = p->env->backend(p->env->ctx, "raw");
@@ -495,9 +515,7 @@ static int by_path(struct parser *p, struct layer **ret)
 	int r;
 
 	if (!raw)
-		return expr_fail(p->error, position,
-				 "a path needs the backend \"raw\", which is "
-				 "not installed");
+		return no_raw(p);
 	if (p->text[p->at] == '"')
 		r = quoted_word(p, &path);
 	else
@@ -672,6 +690,8 @@ static int parse_expr(struct parser *p, struct layer **ret)
 	n = name_length(here);
 	if (n > 0)
 		return by_name(p, n, ret);
+	if (*here == '.' || *here == '~')
+		return unexpected(p, "a disk, whose path begins with /");
 	return unexpected(p, "a disk: a path, a URI, @name or name(...)");
 }
 
