@@ -8,6 +8,7 @@
 #include "broker/keep.h"
 #include "broker/opener.h"
 #include "broker/scratch.h"
+#include "common/reopen.h"
 
 /* A file that the expression names. */
 struct grant {
@@ -41,18 +42,17 @@ static struct grant *find_grant(struct host *host, uint32_t layer,
 	return NULL;
 }
 
-static const char *explain_open(int err)
+/* flags: it was opened so; O_RDONLY: it has not come to that. */
+static void fail_open(struct host *host, const char *path, int err, int flags)
 {
-	switch (err) {
-	case -EXDEV:
-		return "not below one of image-roots";
-	case -ENOTBLK:
-		return "neither a file nor a block device";
-	case -ETIMEDOUT:
-		return "no answer from its file system";
-	default:
-		return strerror(-err);
-	}
+	char why[128] = "not below one of image-roots";
+
+	if (err == -ETIMEDOUT)
+		(void)snprintf(why, sizeof(why),
+			       "no answer from its file system");
+	else if (err != -EXDEV)
+		reopen_explain(err, flags, why, sizeof(why));
+	host_answer_error(host, err, "%s: %s", path, why);
 }
 
 static void reopened(void *ctx, struct errand_result *results)
@@ -63,8 +63,8 @@ static void reopened(void *ctx, struct errand_result *results)
 
 	host->opening = NULL;
 	if (results[0].err)
-		host_answer_error(host, results[0].err, "%s: %s", grant->path,
-				  explain_open(results[0].err));
+		fail_open(host, grant->path, results[0].err,
+			  (int)host->request.flags);
 	else
 		host_send_answer(host, 0, false, results[0].fd, "");
 }
@@ -117,8 +117,7 @@ void host_serve_open(struct host *host)
 	if (r == 0 && host->is_open && (request->flags & O_ACCMODE) == O_RDWR)
 		note_use(host, grant);
 	if (r < 0)
-		host_answer_error(host, r, "%s: %s", grant->path,
-				  explain_open(r));
+		fail_open(host, grant->path, r, O_RDONLY);
 }
 
 /* What it is is looked at when it is opened. */
@@ -138,8 +137,7 @@ int host_files_path(struct host *host, uint32_t layer, unsigned int param)
 			r = -errno;
 		if (r >= 0)
 			return r;
-		host_answer_error(host, r, "%s: %s", grant->path,
-				  explain_open(r));
+		fail_open(host, grant->path, r, O_RDONLY);
 		return r;
 	}
 	host_answer_error(host, r, "no path of layer %" PRIu32, layer);

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /* To open the wrong thing may already do harm: it winds a tape back, starts a
@@ -42,4 +44,18 @@ int reopen(int path_fd, int flags)
 	if (fd < 0 && errno == EPERM)
 		fd = open(path, flags);
 	return fd < 0 ? -errno : fd;
+}
+
+void reopen_explain(int err, int flags, char *buf, size_t size)
+{
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+	bool may_not = err == -EACCES || err == -EPERM || err == -EROFS;
+
+	(void)snprintf(
+		buf, size, "%s%s",
+		err == -ENOTBLK ? "neither a file nor a block device" :
+				  strerror(-err),
+		writes && may_not ?
+			"; to read it only: --readonly, or readonly(...)" :
+			"");
 }

@@ -6,6 +6,8 @@
 #ifndef XENDISK_REOPEN_H
 #define XENDISK_REOPEN_H
 
+#include <stddef.h>
+
 /*
  * Opens the file that path_fd (O_PATH, stays the caller's) refers to; any thread.
  * A path_fd that is an -errno is returned.  flags: of open(2); O_CREAT and
@@ -15,5 +17,8 @@
  * -ENOTBLK: neither a file nor a block device: opening it could already do harm.
  */
 int reopen(int path_fd, int flags);
+
+/* Why it has failed, and what may be done about it. */
+void reopen_explain(int err, int flags, char *buf, size_t size);
 
 #endif

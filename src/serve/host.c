@@ -140,16 +140,17 @@ static int serve_open(const struct local_host *host,
 		      const struct msg_service *request, char *ret_text)
 {
 	const struct grant *grant = find_grant(host, request);
+	char why[128];
 	int fd;
 
 	if (!grant)
 		return -EPERM;
 	fd = reopen(grant->fd, (int)request->flags);
-	if (fd < 0)
+	if (fd < 0) {
+		reopen_explain(fd, (int)request->flags, why, sizeof(why));
 		(void)snprintf(ret_text, MSG_TEXT_MAX, "%s: %s", grant->path,
-			       fd == -ENOTBLK ?
-				       "neither a file nor a block device" :
-				       strerror(-fd));
+			       why);
+	}
 	return fd;
 }
 

@@ -264,6 +264,33 @@ static void test_reopen(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* Who may not write is told how to read. */
+static void test_reopen_explained(void **state)
+{
+	static const struct {
+		int err, flags;
+		const char *text;
+	} cases[] = {
+		{ -EROFS, O_RDWR,
+		  "Read-only file system; to read it only: --readonly, or "
+		  "readonly(...)" },
+		{ -EACCES, O_RDWR | O_DIRECT,
+		  "Permission denied; to read it only: --readonly, or "
+		  "readonly(...)" },
+		{ -EACCES, O_RDONLY, "Permission denied" },
+		{ -ENOENT, O_RDWR, "No such file or directory" },
+		{ -ENOTBLK, O_RDWR, "neither a file nor a block device" },
+	};
+	char text[128];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		reopen_explain(cases[i].err, cases[i].flags, text,
+			       sizeof(text));
+		assert_string_equal(text, cases[i].text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -274,6 +301,7 @@ int main(void)
 		cmocka_unit_test(test_quantiles),
 		cmocka_unit_test(log_is_not_waited_for),
 		cmocka_unit_test(test_reopen),
+		cmocka_unit_test(test_reopen_explained),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
