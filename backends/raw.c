@@ -13,8 +13,10 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "common/crash.h"
@@ -217,6 +219,33 @@ static int check_claim(struct xd_disk *disk, const struct raw *raw, int fd)
 	return 0;
 }
 
+/* Linux opens one for writing all the same, and fails each write. */
+static int check_writable(struct xd_disk *disk, const struct raw *raw, int fd)
+{
+	int read_only = 0;
+
+	if (xd_readonly(disk) || !raw->is_device ||
+	    ioctl(fd, BLKROGET, &read_only) < 0 || !read_only)
+		return 0;
+	xd_error(disk,
+		 "%s is a read-only device; to read it only: --readonly, or "
+		 "readonly(...)",
+		 raw->path);
+	return -EROFS;
+}
+
+/* What is asked of a disk that no guest has yet: one that has it is not to be kept
+ * waiting for good. */
+static int check_new(struct xd_disk *disk, const struct raw *raw, int fd,
+		     const struct stat *st)
+{
+	int err = check_writable(disk, raw, fd);
+
+	if (err == 0 && keeps_others_off(disk))
+		err = raw_check_loops(disk, fd, st);
+	return err;
+}
+
 static int probe(struct xd_disk *disk, struct raw *raw,
 		 struct xd_limits *ret_limits)
 {
@@ -247,9 +276,8 @@ static int probe(struct xd_disk *disk, struct raw *raw,
 	raw_set_end(raw, size);
 	raw->keep_space = !xd_arg_bool(disk, "discard");
 	err = check_claim(disk, raw, fd);
-	/* A guest that has the disk already is not to be kept waiting for good. */
-	if (err == 0 && before == 0 && keeps_others_off(disk))
-		err = raw_check_loops(disk, fd, &facts.st);
+	if (err == 0 && before == 0)
+		err = check_new(disk, raw, fd, &facts.st);
 	if (err == 0)
 		err = choose_cache(disk, raw, &facts);
 	if (err < 0)

@@ -194,6 +194,11 @@ if [ -n "$loop" ]; then
 	losetup -r "$loop" "$tmp/moved.img"
 	ok "... that only reads, and we write" fails 5 "loop device $loop" \
 		xendisk attach web1 "$tmp/moved.img"
+	ok "a device that only reads: what to do" \
+		fails 5 "$loop is a read-only device; to read it only: --readonly, or readonly(" \
+		xendisk attach web1 "$loop"
+	ok "... is done" xendisk attach web1 "$loop" --readonly
+	ok "detach" xendisk detach web1 xvda
 	ok "... both only read" xendisk attach web1 "readonly($tmp/moved.img)"
 	ok "detach" xendisk detach web1 xvda
 	losetup -d "$loop"
