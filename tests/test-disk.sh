@@ -96,6 +96,10 @@ ok "a vdev in use is refused" fails 5 'xvdb is in use' \
 	xendisk attach web1 'mem(16M)' --vdev xvdb
 ok "an image in use is refused" fails 5 'in use by domain' \
 	xendisk attach "$(domain --name web2)" "$tmp/raw.img"
+ok "... also by the same guest" fails 5 'raw.img) is in use by domain .* (xvda)' \
+	xendisk attach web1 "$tmp/raw.img"
+ok "... who may read it twice" eval 'xendisk attach web1 "$tmp/raw.img" --readonly --vdev xvdc &&
+	xendisk detach web1 xvdc'
 ok "list" says 'mem(16M)' xendisk list web1
 ok "list --json" says '"size": 33554432' xendisk --json list
 ok "show has the stack" says 'raw' xendisk show web1 xvda

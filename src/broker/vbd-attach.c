@@ -109,18 +109,20 @@ void vbd_attach_unasked(struct vbd *vbd)
 	attach(vbd, !vbd->attached_before);
 }
 
-/* The two halves of a guest that migrates to its own host are one guest. */
-static bool is_same_guest(const struct vbd *a, const struct vbd *b)
+/* A guest that migrates to its own host has each disk twice for a moment; any other
+ * disk, its own or another guest's, is a rival. */
+static bool is_other_half(const struct vbd *a, const struct vbd *b)
 {
-	return a->at.domid == b->at.domid ||
-	       (a->id.vm[0] && strcmp(a->id.vm, b->id.vm) == 0);
+	return a->at.devid == b->at.devid &&
+	       (a->at.domid == b->at.domid ||
+		(a->id.vm[0] && strcmp(a->id.vm, b->id.vm) == 0));
 }
 
 static bool is_no_rival(void *ctx, struct vbd *other)
 {
 	struct rival *rival = ctx;
 
-	if (other == rival->vbd || is_same_guest(other, rival->vbd))
+	if (other == rival->vbd || is_other_half(other, rival->vbd))
 		return true;
 	if (target_conflict(rival->vbd->target, other->target))
 		rival->found = other;
