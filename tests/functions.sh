@@ -16,6 +16,7 @@ points=0
 bad=0
 cleanup_pids=()
 XENSIM_DIR=
+export XENDISK_TEST=$$ # is_own() knows them by it
 : > "$tmp/xendiskd.conf" # the daemon's: it wants it there
 
 skip_all() { echo "1..0 # SKIP $*"; exit 0; }
@@ -106,11 +107,21 @@ end_process()
 	eventually 20 is_gone "$1"
 }
 
+# Numbers are used again, soon where hundreds of processes are killed: one of those that
+# have ended may be another test's by now.
+is_own()
+{
+	grep -qs "^PPid:.$$\$" "/proc/$1/status" ||
+		grep -qszx "XENDISK_TEST=$$" "/proc/$1/environ"
+}
+
 finish()
 {
 	local rc=$? pid
 	trap - EXIT
-	for pid in "${cleanup_pids[@]}"; do end_process "$pid"; done
+	for pid in "${cleanup_pids[@]}"; do
+		! is_own "$pid" || end_process "$pid"
+	done
 	[ -z "$XENSIM_DIR" ] || "$xensim" stop >/dev/null || :
 	if [ $bad != 0 ] && [ -s "$tmp/log" ]; then
 		echo "# the daemon said:"
