@@ -380,7 +380,7 @@ packs() { find "$own/objects/pack" -name '*.pack' | wc -l; }
 many() { [ "$(packs)" -gt 10 ]; }
 few() { [ "$(packs)" -lt 10 ]; }
 ok "many packs" many
-ok "gc" says "^[0-9]* packs, [0-9]* bytes; was [0-9]*, [0-9]* bytes$" xgit gc "$own"
+ok "gc" says "^packs: [0-9]* of [0-9]* bytes; before: [0-9]* of [0-9]* bytes$" xgit gc "$own"
 ok "... there are fewer" few
 ok "... the same disk" is_model "$own" web
 git -C "$own" update-ref -d refs/heads/r16K

@@ -111,8 +111,8 @@ static enum status print_packed(const struct invocation *call,
 			"{s:[I,I],s:[I,I]}", "packs", (json_int_t)before->packs,
 			(json_int_t)after->packs, "bytes",
 			(json_int_t)before->bytes, (json_int_t)after->bytes));
-	printf("%" PRIu64 " packs, %" PRIu64 " bytes; was %" PRIu64 ", %" PRIu64
-	       " bytes\n",
+	printf("packs: %" PRIu64 " of %" PRIu64 " bytes; before: %" PRIu64
+	       " of %" PRIu64 " bytes\n",
 	       after->packs, after->bytes, before->packs, before->bytes);
 	return STATUS_DONE;
 }
