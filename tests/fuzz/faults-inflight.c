@@ -31,12 +31,8 @@ int __real_inflight_load(const struct inflight *log,
 int __wrap_inflight_load(const struct inflight *log,
 			 const struct inflight_id *id,
 			 struct inflight_image **ret, char *ret_why);
-void __real_inflight_adopt(struct inflight_ring *log,
-			   const struct inflight_entry *entries,
-			   const struct inflight_plan *plan, uint32_t rsp_prod);
-void __wrap_inflight_adopt(struct inflight_ring *log,
-			   const struct inflight_entry *entries,
-			   const struct inflight_plan *plan, uint32_t rsp_prod);
+bool __wrap_inflight_try(struct inflight_ring *log, uint32_t entry);
+bool __real_inflight_try(struct inflight_ring *log, uint32_t entry);
 
 static void swap(uint16_t *a, uint16_t *b)
 {
@@ -81,12 +77,7 @@ int __wrap_inflight_load(const struct inflight *log,
 	return r;
 }
 
-void __wrap_inflight_adopt(struct inflight_ring *log,
-			   const struct inflight_entry *entries,
-			   const struct inflight_plan *plan, uint32_t rsp_prod)
+bool __wrap_inflight_try(struct inflight_ring *log, uint32_t entry)
 {
-	__real_inflight_adopt(log, entries, plan, rsp_prod);
-	for (uint32_t i = 0; fuzz_fault == NO_TRIES && i < plan->nr_replay; i++)
-		log->entries[plan->replay[i]].tries =
-			entries[plan->replay[i]].tries;
+	return fuzz_fault == NO_TRIES || __real_inflight_try(log, entry);
 }

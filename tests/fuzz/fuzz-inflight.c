@@ -146,12 +146,15 @@ static void check_adopted(struct inflight *log, const struct inflight_id *id,
 		uint16_t n = plan->replay[i];
 		uint8_t tries = image->entries[n].tries;
 
-		HOLDS(left->entries[n].tries ==
-			      (tries < INFLIGHT_MAX_TRIES ? tries + 1 : tries),
-		      "tries of entry %u", n);
+		HOLDS(left->entries[n].tries == tries, "tries of entry %u", n);
 		HOLDS(memcmp(left->entries[n].slot, image->entries[n].slot,
 			     BLKIF_SLOT_MAX) == 0,
 		      "the request of entry %u", n);
+		HOLDS(inflight_try(&ring, n) == (tries < INFLIGHT_MAX_TRIES),
+		      "entry %u after %u tries", n, tries);
+		HOLDS(ring.entries[n].tries ==
+			      (tries < INFLIGHT_MAX_TRIES ? tries + 1 : tries),
+		      "the next try of entry %u", n);
 	}
 	free(left);
 }
