@@ -523,3 +523,17 @@ unsigned int fix_when(enum fix_event_kind kind, unsigned int op)
 	fail_msg("no event %u/%u", kind, op);
 	return 0;
 }
+
+int fix_setup(void **state)
+{
+	(void)state;
+	fix_start();
+	return 0;
+}
+
+int fix_teardown(void **state)
+{
+	(void)state;
+	fix_stop();
+	return 0;
+}

@@ -13,6 +13,9 @@
 #define FIX_DISK_BYTES (256u << 20)
 #define FIX_PAGES      4096u /* of the guest; grant reference = page number */
 
+/* Requests, as in io/blkif.h. */
+enum { READ, WRITE, BARRIER, FLUSH };
+
 /* What the worker did, in order. */
 enum fix_event_kind {
 	FIX_SUBMIT, /* to the stack; op, offset, length */
@@ -73,6 +76,10 @@ void fix_start(void);
 /* The same, with responses up to index and requests up to req_prod. */
 void fix_start_at(uint32_t index, uint32_t req_prod);
 void fix_stop(void);
+/* Of each test that wants no more. */
+#define IO_TEST(f) cmocka_unit_test_setup_teardown(f, fix_setup, fix_teardown)
+int fix_setup(void **state);
+int fix_teardown(void **state);
 /* The worker dies: all it had in memory is gone.  Then another one. */
 void fix_die_and_recover(void);
 /* ... that has not had a round yet. */

@@ -11,8 +11,6 @@
 
 #include "io-fixture.h"
 
-enum { READ, WRITE, BARRIER, FLUSH }; /* as in io/blkif.h */
-
 #define MAX_ASKED 8
 
 /* In place of io-client.c. */
@@ -62,13 +60,6 @@ static int start(void **state)
 	fix_start();
 	fix.lane.clients.ops = &ops;
 	atomic_store(&fix.lane.clients.nr, 1);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	fix_stop();
 	return 0;
 }
 
@@ -362,7 +353,7 @@ static void test_order_after_death(void **state)
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, start, fix_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_data),
 		TEST(test_pieces),

@@ -12,22 +12,6 @@
 #include "io-fixture.h"
 #include "worker/io-guest.h"
 
-enum { READ, WRITE, BARRIER, FLUSH }; /* as in io/blkif.h */
-
-static int start(void **state)
-{
-	(void)state;
-	fix_start();
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	fix_stop();
-	return 0;
-}
-
 static void test_recovery(void **state)
 {
 	(void)state;
@@ -129,8 +113,6 @@ static void test_poison_flush_held(void **state)
 	assert_int_equal(fix_status(3), 0);
 	assert_int_equal(fix.store[0], 0x32);
 }
-
-#define IO_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
 {

@@ -8,22 +8,6 @@
 
 #include "io-fixture.h"
 
-enum { FLUSH = 3 }; /* as in io/blkif.h */
-
-static int start(void **state)
-{
-	(void)state;
-	fix_start();
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	fix_stop();
-	return 0;
-}
-
 /* The mark cannot be made, and needs none any more. */
 static void fail_to_mark(void (*meanwhile)(void))
 {
@@ -61,8 +45,6 @@ static void test_marked_meanwhile(void **state)
 	fail_to_mark(mark);
 	assert_int_equal(fix_status(1), -3);
 }
-
-#define IO_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
 {

@@ -11,22 +11,6 @@
 #include "io-fixture.h"
 #include "worker/io-guest.h"
 
-enum { READ, WRITE, BARRIER, FLUSH }; /* as in io/blkif.h */
-
-static int start(void **state)
-{
-	(void)state;
-	fix_start();
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	fix_stop();
-	return 0;
-}
-
 /* --- Data ------------------------------------------------------------------------ */
 
 static void test_write_read(void **state)
@@ -646,8 +630,6 @@ static void test_idle(void **state)
 	io_idle(&fix.lane);
 	assert_true(io_sleep_ns(&fix.lane) == UINT64_MAX);
 }
-
-#define IO_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
 {
