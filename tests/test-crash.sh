@@ -262,8 +262,9 @@ fresh()
 	truncate -s 1M "$tmp/fresh.$fresh"
 	toolstack attach "$fresh" xvdb "${1/IMAGE/$tmp/fresh.$fresh}"
 }
-# A guest that gives up soon, on the fresh disk.
-watches() { guest "$fresh" xvdb verify --size 64K --queues 2 --timeout 3 "$@"; }
+# A guest on the fresh disk; it gives up soon where an answer may never come.
+patience=3
+watches() { guest "$fresh" xvdb verify --size 64K --queues 2 --timeout $patience "$@"; }
 # noticed VERIFY-OPTION...: exit status 1 is wrong data or a broken protocol.
 noticed()
 {
@@ -320,7 +321,7 @@ write_lies()
 	fault switch "$@"
 	noticed --depth 2 --requests 100 --bs 4K-16K
 }
-unnoticed() { "$@" > "$tmp/out2" 2>&1 || { grep ' 0 errors' "$tmp/out2"; return; }; cat "$tmp/out2"; return 1; }
+unnoticed() { patience=30 "$@" > "$tmp/out2" 2>&1 || { grep ' 0 errors' "$tmp/out2"; return; }; cat "$tmp/out2"; return 1; }
 # control NAME COMMAND...: with the fault it is noticed, without it is not.
 control()
 {
