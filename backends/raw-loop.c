@@ -23,19 +23,21 @@
 #include "common/util.h"
 #include "raw.h"
 
-/* The line without its end; "": there is none. */
-static void read_line(const char *device, const char *attribute, char *buf,
-		      size_t size)
+/* The line without its end, to be freed; NULL: there is none. */
+static char *read_line(const char *device, const char *attribute)
 {
 	cleanup_file FILE *f = NULL;
+	cleanup_free char *line = NULL;
 	char path[NAME_MAX + 64];
+	size_t size = 0;
 
 	(void)snprintf(path, sizeof(path), "/sys/block/%s/%s", device,
 		       attribute);
 	f = fopen(path, "re");
-	buf[0] = '\0';
-	if (f && fgets(buf, (int)size, f))
-		buf[strcspn(buf, "\n")] = '\0';
+	if (!f || getline(&line, &size, f) < 0)
+		return NULL;
+	line[strcspn(line, "\n")] = '\0';
+	return TAKE_PTR(line);
 }
 
 static const char *last_part(const char *path)
@@ -79,30 +81,41 @@ static bool is_behind(const char *device, const char *file,
 static bool stands_in_the_way(const struct xd_disk *disk, const char *device,
 			      const char *name, const struct stat *st)
 {
-	char file[PATH_MAX], ro[8];
+	cleanup_free char *file = read_line(device, "loop/backing_file");
+	cleanup_free char *ro = read_line(device, "ro");
 
-	read_line(device, "loop/backing_file", file, sizeof(file));
-	read_line(device, "ro", ro, sizeof(ro));
-	if (!file[0] || strcmp(last_part(file), last_part(name)) != 0)
+	if (!file || strcmp(last_part(file), last_part(name)) != 0)
 		return false;
-	if (xd_readonly(disk) && strcmp(ro, "1") == 0)
+	if (xd_readonly(disk) && ro && strcmp(ro, "1") == 0)
 		return false;
 	return is_behind(device, file, st);
 }
 
+/* Not on the stack, here and above: what a worker touches of it stays its own for as
+ * long as it lives, and each disk has one. */
+static char *name_of(int fd)
+{
+	cleanup_free char *name = malloc(PATH_MAX);
+	char link[32];
+	ssize_t length;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = name ? readlink(link, name, PATH_MAX - 1) : -1;
+	if (length < 0)
+		return NULL;
+	name[length] = '\0';
+	return TAKE_PTR(name);
+}
+
 int raw_check_loops(struct xd_disk *disk, int fd, const struct stat *st)
 {
-	char link[32], name[PATH_MAX];
-	DIR *dir = opendir("/sys/block");
+	cleanup_free char *name = name_of(fd);
+	DIR *dir = name ? opendir("/sys/block") : NULL;
 	struct dirent *entry;
-	ssize_t length;
 	int err = 0;
 
 	if (!dir)
 		return 0;
-	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, name, sizeof(name) - 1);
-	name[MAX(length, 0)] = '\0';
 	while (err == 0 && (entry = readdir(dir))) {
 		if (strncmp(entry->d_name, "loop", 4) != 0 ||
 		    !stands_in_the_way(disk, entry->d_name, name, st))

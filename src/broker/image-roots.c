@@ -53,10 +53,12 @@ int image_roots_look(struct broker *broker)
 		.done = looked,
 		.ctx = broker,
 	};
+	int r;
 
-	if (spec.nr_results == 0)
-		return 0;
-	return errand_start(&broker->looking, broker, &spec);
+	r = spec.nr_results ? errand_start(&broker->looking, broker, &spec) : 0;
+	if (r < 0)
+		log_warning("image-roots: not looked at: %s", strerror(-r));
+	return 0;
 }
 
 void image_roots_stop(struct broker *broker)

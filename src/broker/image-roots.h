@@ -11,7 +11,8 @@
 
 struct broker;
 
-/* Broker thread.  Warns later, from the event loop. */
+/* Broker thread.  Warns later, from the event loop.  0: nothing that fails here keeps
+ * the daemon from serving. */
 int image_roots_look(struct broker *broker);
 /* Also when nobody looks. */
 void image_roots_stop(struct broker *broker);
