@@ -43,6 +43,7 @@
 
 #include "common/util.h"
 #include "worker/grant.h"
+#include "worker/sparse.h"
 
 #define SLOTS_LOG2 10u
 #define SLOTS	   (1u << SLOTS_LOG2)
@@ -72,7 +73,7 @@ struct grant_keep {
 
 int grant_keep_new(struct grant_keep **ret, struct grant *grant)
 {
-	struct grant_keep *keep = calloc(1, sizeof(*keep));
+	struct grant_keep *keep = sparse_new(sizeof(*keep));
 
 	if (!keep)
 		return -ENOMEM;
@@ -88,7 +89,7 @@ void grant_keep_free(struct grant_keep *keep)
 		return;
 	for (unsigned int i = 0; i < SLOTS; i++)
 		grant_unmap(keep->grant, keep->slots[i].page, 1);
-	free(keep);
+	sparse_free(keep, sizeof(*keep));
 }
 
 /* Where it belongs.  Fibonacci hashing: neighbours are far from each other. */

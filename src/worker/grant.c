@@ -26,6 +26,7 @@
 
 #include "common/util.h"
 #include "worker/grant-keep.h"
+#include "worker/sparse.h"
 
 /* Segments in a call: four of the longest requests.  Linux passes them on to
  * Xen by 16 anyway. */
@@ -98,7 +99,7 @@ void grant_unmap(struct grant *grant, void *pages, unsigned int count)
 int grant_batch_new(struct grant_batch **ret, struct grant *grant,
 		    bool persistent)
 {
-	struct grant_batch *batch = calloc(1, sizeof(*batch));
+	struct grant_batch *batch = sparse_new(sizeof(*batch));
 	int r = 0;
 
 	if (!batch)
@@ -107,7 +108,7 @@ int grant_batch_new(struct grant_batch **ret, struct grant *grant,
 	if (persistent)
 		r = grant_keep_new(&batch->keep, grant);
 	if (r)
-		free(batch);
+		sparse_free(batch, sizeof(*batch));
 	else
 		*ret = batch;
 	return r;
@@ -118,7 +119,7 @@ void grant_batch_free(struct grant_batch *batch)
 	if (!batch)
 		return;
 	grant_keep_free(batch->keep);
-	free(batch);
+	sparse_free(batch, sizeof(*batch));
 }
 
 uint64_t grant_batch_idle_ns(const struct grant_batch *batch)

@@ -16,8 +16,15 @@
 #include "common/crash.h"
 #include "common/log.h"
 #include "common/util.h"
+#include "worker/sparse.h"
 
 /* --- Main thread ---------------------------------------------------------- */
+
+static size_t lists_bytes(const struct io_ring *ring)
+{
+	return (size_t)ring->ring.nr_slots * BLKIF_INDIRECT_MAX *
+	       sizeof(*ring->lists);
+}
 
 int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
 		unsigned int nr_pages, enum blkif_layout layout,
@@ -35,8 +42,7 @@ int io_ring_new(struct io_ring **ret, struct io_lane *lane, void *pages,
 	ring_attach(&ring->ring, pages, nr_pages, layout);
 	n = ring->ring.nr_slots;
 	ring->ios = calloc(n, sizeof(*ring->ios));
-	ring->lists =
-		calloc(n * (size_t)BLKIF_INDIRECT_MAX, sizeof(*ring->lists));
+	ring->lists = sparse_new(lists_bytes(ring));
 	ring->free = calloc(n, sizeof(*ring->free));
 	if (!ring->ios || !ring->lists || !ring->free) {
 		io_ring_free(ring);
@@ -55,7 +61,7 @@ void io_ring_free(struct io_ring *ring)
 	if (!ring)
 		return;
 	free(ring->ios);
-	free(ring->lists);
+	sparse_free(ring->lists, lists_bytes(ring));
 	free(ring->free);
 	free(ring->plan);
 	free(ring);

@@ -18,6 +18,7 @@
 #include <utlist.h>
 
 #include "common/util.h"
+#include "worker/sparse.h"
 
 struct extent {
 	uint64_t start, end;
@@ -35,20 +36,24 @@ struct range_table {
 	struct extent extents[];
 };
 
+/* Extents, and behind them their owners. */
+static size_t entries_bytes(uint32_t capacity)
+{
+	return capacity * (sizeof(struct extent) + sizeof(struct range *));
+}
+
 int range_table_new(struct range_table **ret, uint32_t capacity, bool shared)
 {
-	cleanup_free struct range_table *table = calloc(
-		1, sizeof(*table) + capacity * sizeof(table->extents[0]));
+	struct range_table *table =
+		sparse_new(sizeof(*table) + entries_bytes(capacity));
 
 	if (!table)
 		return -ENOMEM;
-	table->owners = calloc(capacity, sizeof(*table->owners));
-	if (!table->owners)
-		return -ENOMEM;
+	table->owners = (void *)(table->extents + capacity);
 	(void)pthread_mutex_init(&table->mutex, NULL);
 	table->shared = shared;
 	table->capacity = capacity;
-	*ret = TAKE_PTR(table);
+	*ret = table;
 	return 0;
 }
 
@@ -57,8 +62,7 @@ void range_table_free(struct range_table *table)
 	if (!table)
 		return;
 	(void)pthread_mutex_destroy(&table->mutex);
-	free(table->owners);
-	free(table);
+	sparse_free(table, sizeof(*table) + entries_bytes(table->capacity));
 }
 
 static void enter(struct range_table *table)

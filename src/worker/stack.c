@@ -22,6 +22,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "worker/sparse.h"
 #include "worker/spin.h"
 #include "worker/stack.h"
 #include "worker/written.h"
@@ -330,7 +331,7 @@ static int check_identities(const struct stack *stack, char *ret_why)
 int stack_open(struct stack **ret, const struct stack_spec *spec,
 	       struct services *services, char *ret_why)
 {
-	struct stack *stack = calloc(1, sizeof(*stack));
+	struct stack *stack = sparse_new(sizeof(*stack));
 	struct host_disk *top;
 	int r = -ENOMEM;
 
@@ -377,7 +378,7 @@ void stack_close(struct stack *stack)
 	pthread_mutex_destroy(&stack->now_lock);
 	expr_free(stack->root);
 	modules_free(stack->modules);
-	free(stack);
+	sparse_free(stack, sizeof(*stack));
 }
 
 /* --- What it is ----------------------------------------------------------- */

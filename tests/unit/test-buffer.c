@@ -6,9 +6,12 @@
 #include <cmocka.h>
 
 #include <string.h>
+#include <sys/mman.h>
 
+#include "common/sanitized.h"
 #include "common/util.h"
 #include "worker/buffer.h"
+#include "worker/sparse.h"
 
 #define ARENA (1u << 20) /* 256 pages */
 
@@ -124,13 +127,46 @@ static void test_model(void **state)
 	buffer_arena_free(arena);
 }
 
+#define SPARSE_PAGES 64
+
+static unsigned int resident(uint8_t *pages)
+{
+	unsigned char there[SPARSE_PAGES];
+	unsigned int n = 0;
+
+	assert_int_equal(
+		mincore(pages, SPARSE_PAGES * (size_t)BUFFER_PAGE, there), 0);
+	for (unsigned int i = 0; i < SPARSE_PAGES; i++)
+		n += there[i] & 1;
+	return n;
+}
+
+/* Also where something else has been just before. */
+static void test_sparse(void **state)
+{
+	const size_t bytes = SPARSE_PAGES * (size_t)BUFFER_PAGE;
+	uint8_t *memory;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		memory = sparse_new(bytes);
+		assert_non_null(memory);
+		if (!SANITIZED)
+			assert_int_equal(resident(memory), 0);
+		for (size_t at = 0; at < bytes; at += BUFFER_PAGE / 2)
+			assert_int_equal(memory[at], 0);
+		memset(memory, 0xee, bytes);
+		sparse_free(memory, bytes);
+	}
+	sparse_free(NULL, bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fill),
-		cmocka_unit_test(test_holes),
-		cmocka_unit_test(test_trim),
-		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_fill),   cmocka_unit_test(test_holes),
+		cmocka_unit_test(test_trim),   cmocka_unit_test(test_model),
+		cmocka_unit_test(test_sparse),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
