@@ -7,22 +7,11 @@
 #include "common/util.h"
 #include "worker/services.h"
 
-#define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
-
 int meter_open(struct stats_file **ret, struct services *services)
 {
-	struct msg_service request = {
-		.kind = MSG_SERVICE_KEEP,
-		.layer = MSG_LAYER_NONE,
-		.keep = XD_KEEP_STATE,
-		.size = sizeof(struct stats_file),
-		.name = STATS_NAME,
-	};
-	struct msg_service_done done;
 	struct stats_file *stats;
-	int fd, r;
+	int fd, r = services_keep(services, STATS_NAME, sizeof(*stats), &fd);
 
-	r = services_call(services, &request, &done, &fd, SERVICE_TIMEOUT_NS);
 	if (r)
 		return r;
 	stats = mmap(NULL, sizeof(*stats), PROT_READ | PROT_WRITE, MAP_SHARED,

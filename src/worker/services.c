@@ -38,6 +38,8 @@
 
 /* How long a message that is no service waits for room in the socket. */
 #define SEND_TIMEOUT_NS 1000000000ull
+/* Without its own state a worker is of no use, so it can wait. */
+#define KEEP_TIMEOUT_NS (10 * 1000000000ull)
 
 struct order {
 	struct order *prev, *next;
@@ -404,6 +406,19 @@ int services_call(struct services *s, struct msg_service *request,
 	if (ret_fd && r == 0)
 		*ret_fd = TAKE_FD(fd);
 	return r;
+}
+
+int services_keep(struct services *s, const char *name, uint64_t size,
+		  int *ret_fd)
+{
+	struct msg_service request = { .kind = MSG_SERVICE_KEEP,
+				       .layer = MSG_LAYER_NONE,
+				       .keep = XD_KEEP_STATE,
+				       .size = size };
+	struct msg_service_done done;
+
+	(void)snprintf(request.name, sizeof(request.name), "%s", name);
+	return services_call(s, &request, &done, ret_fd, KEEP_TIMEOUT_NS);
 }
 
 uint64_t services_budget(struct services *s)

@@ -59,4 +59,9 @@ int services_call(struct services *services, struct msg_service *request,
 		  struct msg_service_done *ret_done, int *ret_fd,
 		  uint64_t timeout_ns);
 
+/* Main thread.  Kept state of the worker itself, not of a layer: a file of that name
+ * and of size bytes at least, made if it is not there.  *ret_fd is the caller's. */
+int services_keep(struct services *services, const char *name, uint64_t size,
+		  int *ret_fd);
+
 #endif

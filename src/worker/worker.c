@@ -39,7 +39,6 @@
 #include "worker/use.h"
 #include "worker/written.h"
 
-#define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
 /* How often a disk is looked at that only NBD clients use: have they gone? */
 #define CLIENTS_LOOK_NS 1000000000ull
 
@@ -93,24 +92,12 @@ static int open_lanes(struct worker *worker, char *ret_why)
 
 static int open_log(struct worker *worker, char *ret_why)
 {
-	struct msg_service request = {
-		.kind = MSG_SERVICE_KEEP,
-		.layer = MSG_LAYER_NONE,
-		.keep = XD_KEEP_STATE,
-		.size = INFLIGHT_BYTES,
-		.name = "inflight",
-	};
-	struct msg_service_done done;
-	int fd, r;
+	int fd, r = services_keep(worker->services, "inflight", INFLIGHT_BYTES,
+				  &fd);
 
-	r = services_call(worker->services, &request, &done, &fd,
-			  SERVICE_TIMEOUT_NS);
-	if (r)
-		return say(ret_why, r, "the in-flight log: %s", strerror(-r));
-	r = inflight_open(&worker->log, fd);
-	if (r)
-		return say(ret_why, r, "the in-flight log: %s", strerror(-r));
-	return 0;
+	if (!r)
+		r = inflight_open(&worker->log, fd);
+	return r ? say(ret_why, r, "the in-flight log: %s", strerror(-r)) : 0;
 }
 
 static int open_all(struct worker *worker, const struct msg_open *msg,

@@ -8,8 +8,6 @@
 #include "common/util.h"
 #include "worker/io.h"
 
-#define SERVICE_TIMEOUT_NS (10 * 1000000000ull)
-
 _Static_assert(STAMP_LANES >= IO_MAX_LANES, "each lane has its own");
 
 static bool is_temporary_file(const struct layer *layer)
@@ -38,20 +36,12 @@ static bool find_files(struct stack *stack)
 
 void written_open(struct stack *stack)
 {
-	struct msg_service request = {
-		.kind = MSG_SERVICE_KEEP,
-		.layer = MSG_LAYER_NONE,
-		.keep = XD_KEEP_STATE,
-		.size = sizeof(struct stamp_file),
-		.name = STAMP_NAME,
-	};
-	struct msg_service_done done;
 	cleanup_close int fd = -1;
 	void *stamps;
 
 	if (!find_files(stack) ||
-	    services_call(stack->services, &request, &done, &fd,
-			  SERVICE_TIMEOUT_NS) < 0)
+	    services_keep(stack->services, STAMP_NAME,
+			  sizeof(struct stamp_file), &fd) < 0)
 		return;
 	stamps = mmap(NULL, sizeof(struct stamp_file), PROT_READ | PROT_WRITE,
 		      MAP_SHARED, fd, 0);

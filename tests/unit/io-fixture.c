@@ -141,6 +141,16 @@ int services_call(struct services *services, struct msg_service *request,
 	return fix.mark_result;
 }
 
+int services_keep(struct services *services, const char *name, uint64_t size,
+		  int *ret_fd)
+{
+	(void)services;
+	(void)name;
+	(void)size;
+	(void)ret_fd;
+	return -ENOTCONN;
+}
+
 /* --- In place of the stack ------------------------------------------------------------ */
 
 void xd_submit(struct xd_channel *below, struct xd_request *req)
