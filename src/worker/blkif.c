@@ -46,7 +46,7 @@ static_assert((int)BLKIF_STATUS_ERROR == BLKIF_RSP_ERROR, "status");
 static_assert((int)BLKIF_STATUS_UNSUPPORTED == BLKIF_RSP_EOPNOTSUPP, "status");
 static_assert(BLKIF_DIRECT_MAX == BLKIF_MAX_SEGMENTS_PER_REQUEST, "segments");
 /* So a list of segments never reaches into a second indirect page. */
-static_assert(BLKIF_INDIRECT_MAX *SEGMENT_BYTES <= BLKIF_PAGE, "one page");
+static_assert(BLKIF_INDIRECT_MAX <= BLKIF_PAGE / SEGMENT_BYTES, "one page");
 
 static const struct layout {
 	uint8_t slot_size;

@@ -27,6 +27,9 @@
 #include "common/util.h"
 #include "worker/services.h"
 
+_Static_assert(BLKIF_INDIRECT_MAX == XD_MAX_SEGMENTS,
+	       "what is judged is what the broker offers");
+
 #define STEP(step) IO_STEP(step)
 
 /* Which steps each kind of request needs, if it has data. */

@@ -33,9 +33,9 @@
 #include "worker/standstill.h"
 #include "worker/storm.h"
 
-/* The most data of its guest that a lane holds at a time.  At least one request
- * of BLKIF_LENGTH_MAX fits. */
+/* The most data of its guest that a lane holds at a time. */
 #define IO_ARENA_BYTES (8u << 20)
+_Static_assert(IO_ARENA_BYTES >= BLKIF_LENGTH_MAX, "the longest request fits");
 /* An NBD client's request is carried out in pieces of at most this, and the
  * guest's rings are looked at between two of them. */
 #define IO_CLIENT_PIECE (1u << 20)
@@ -66,7 +66,7 @@ enum io_step {
 	IO_NR_STEPS
 };
 
-#define IO_STEP(step) (uint8_t)(1u << (step))
+#define IO_STEP(step) ((uint8_t)(1u << (step)))
 
 /*
  * A request under way: what is the same for guests and NBD clients.  Embedded in
@@ -78,7 +78,7 @@ struct io {
 	uint64_t offset, length; /* bytes: what the data step moves */
 	uint64_t done; /* of them, by the data step */
 	void *buffer; /* of the lane's arena; a client's: of its command */
-	uint8_t steps; /* mask of 1 << enum io_step */
+	uint8_t steps; /* mask of IO_STEP() */
 	uint8_t op; /* enum xd_op of the data step */
 	uint8_t flags; /* of the data step, XD_...: a client's, else 0 */
 	bool client; /* an NBD client's, not a guest's */
