@@ -147,6 +147,25 @@ static int check_credentials(cfg_t *cfg, cfg_opt_t *opt)
 
 /* --- Merging -------------------------------------------------------------- */
 
+/* A bare path may hold any byte; inside parentheses it needs quotes.  NULL: no memory. */
+static char *quote(const char *path)
+{
+	char *quoted = malloc(2 * strlen(path) + 3);
+	char *q = quoted;
+
+	if (!quoted)
+		return NULL;
+	*q++ = '"';
+	for (; *path; path++) {
+		if (*path == '"' || *path == '\\')
+			*q++ = '\\';
+		*q++ = *path;
+	}
+	*q++ = '"';
+	*q = '\0';
+	return quoted;
+}
+
 /* disk(EXPR, on-error=..., ...) when there is a setting.  What is wrong with one that
  * is no word from a list is found when the expression is read. */
 static char *wrap(cfg_t *disk)
@@ -157,24 +176,13 @@ static char *wrap(cfg_t *disk)
 	bool poll = cfg_size(disk, "poll-max-us") > 0;
 	cleanup_free char *quoted = NULL;
 	cleanup_free char *poll_us = NULL;
-	char *q;
 
 	if (!on_err && !flush_err && !poll)
 		return strdup(expr);
-	/* A bare path may hold any byte; inside parentheses it needs quotes. */
 	if (expr[0] == '/') {
-		quoted = malloc(2 * strlen(expr) + 3);
+		quoted = quote(expr);
 		if (!quoted)
 			return NULL;
-		q = quoted;
-		*q++ = '"';
-		for (const char *p = expr; *p; p++) {
-			if (*p == '"' || *p == '\\')
-				*q++ = '\\';
-			*q++ = *p;
-		}
-		*q++ = '"';
-		*q = '\0';
 		expr = quoted;
 	}
 	if (poll)
@@ -191,7 +199,7 @@ static char *wrap(cfg_t *disk)
 static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
 {
 	struct settings_disk *disks;
-	struct settings_disk new = { 0 };
+	struct settings_disk added = { 0 };
 
 	if (settings_disk(settings, cfg_title(disk))) {
 		keep_error("%s:%d: disk \"%s\" is named twice", path,
@@ -203,11 +211,11 @@ static int add_disk(struct settings *settings, const char *path, cfg_t *disk)
 	if (!disks)
 		return -ENOMEM;
 	settings->disks = disks;
-	new.name = strdup(cfg_title(disk));
-	new.expr = wrap(disk);
-	new.where = xasprintf("%s:%d", path, disk->line);
-	disks[settings->nr_disks++] = new;
-	return new.name &&new.expr &&new.where ? 0 : -ENOMEM;
+	added.name = strdup(cfg_title(disk));
+	added.expr = wrap(disk);
+	added.where = xasprintf("%s:%d", path, disk->line);
+	disks[settings->nr_disks++] = added;
+	return added.name && added.expr && added.where ? 0 : -ENOMEM;
 }
 
 /* Those of struct settings_credentials. */
@@ -230,7 +238,7 @@ static char **credential_at(struct settings_credentials *credentials, size_t i)
 static int add_credentials(struct settings *settings, const char *path,
 			   cfg_t *sec)
 {
-	struct settings_credentials *list, new = { 0 };
+	struct settings_credentials *list, added = { 0 };
 	bool complete;
 
 	if (settings_credentials(settings, cfg_title(sec))) {
@@ -243,18 +251,18 @@ static int add_credentials(struct settings *settings, const char *path,
 	if (!list)
 		return -ENOMEM;
 	settings->credentials = list;
-	new.name = strdup(cfg_title(sec));
-	complete = new.name != NULL;
+	added.name = strdup(cfg_title(sec));
+	complete = added.name != NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(credential_settings); i++) {
 		const char *value =
 			cfg_getstr(sec, credential_settings[i].name);
 
 		if (!value)
 			continue;
-		*credential_at(&new, i) = strdup(value);
-		complete = complete && *credential_at(&new, i);
+		*credential_at(&added, i) = strdup(value);
+		complete = complete && *credential_at(&added, i);
 	}
-	list[settings->nr_credentials++] = new;
+	list[settings->nr_credentials++] = added;
 	return complete ? 0 : -ENOMEM;
 }
 
@@ -264,15 +272,15 @@ static int add_root(struct settings *settings, const char *root,
 	struct settings_root *roots = reallocarray(settings->image_roots,
 						   settings->nr_image_roots + 1,
 						   sizeof(*roots));
-	struct settings_root new = { 0 };
+	struct settings_root added = { 0 };
 
 	if (!roots)
 		return -ENOMEM;
 	settings->image_roots = roots;
-	new.path = strdup(root);
-	new.where = xasprintf("%s:%d", path, line);
-	roots[settings->nr_image_roots++] = new;
-	return new.path &&new.where ? 0 : -ENOMEM;
+	added.path = strdup(root);
+	added.where = xasprintf("%s:%d", path, line);
+	roots[settings->nr_image_roots++] = added;
+	return added.path && added.where ? 0 : -ENOMEM;
 }
 
 static int merge(struct settings *settings, const char *path, cfg_t *cfg)
