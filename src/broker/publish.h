@@ -27,10 +27,10 @@ int publish_transport(struct store *store, const char *dir,
 
 /* Before state 4, in its transaction: every key that xen-blkback may have
  * written here before us is overwritten or removed. */
-/* Only how large it is. */
-int publish_size(struct store *store, const char *dir,
-		 const struct publish *publish);
 int publish_disk(struct store *store, const char *dir,
+		 const struct publish *publish);
+/* Of these only how large the disk is. */
+int publish_size(struct store *store, const char *dir,
 		 const struct publish *publish);
 
 #endif

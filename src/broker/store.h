@@ -2,9 +2,9 @@
 /*
  * store.h - xenstore: requests, and what has changed.
  *
- * The only part that calls libxenstore.  Requests are made on the broker's
- * thread and wait for xenstored, which answers at once.  Changes are not
- * queued: they set dirty bits (see store.c).
+ * The only part of the broker that calls libxenstore.  Requests are made on the
+ * broker's thread and wait for xenstored, which answers at once.  Changes are not
+ * queued: they set dirty bits (see store-watch.c).
  *
  * A path is given as DIR and KEY and means DIR/KEY; KEY may be NULL.  What is
  * not there is -ENOENT, what may not be read -EACCES, a dead xenstored -EIO or
@@ -91,7 +91,7 @@ void store_mark_set_at(struct store_mark *mark, const char *path);
 
 /* Watches path and what is below it, or a special one ("@releaseDomain").
  * wanted() picks the events by where they are below path ("" for itself); it
- * runs on the thread of store.c and must be pure.  NULL: all are wanted.  A
+ * runs on the thread of store-watch.c and must be pure.  NULL: all are wanted.  A
  * watch fires once when it is made.  -EDQUOT: xenstored allows no more. */
 int store_watch(struct store_mark *mark, const char *path,
 		bool (*wanted)(const char *below));

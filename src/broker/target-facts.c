@@ -34,7 +34,6 @@ void target_forget_told(struct target *target)
 	memset(target->told, 0, sizeof(target->told));
 }
 
-/* NULL: no more.  The worker's own pauses are left alone. */
 void target_set_waiting(struct target *target, const char *why)
 {
 	if (why || target->waiting)
@@ -42,8 +41,6 @@ void target_set_waiting(struct target *target, const char *why)
 	target->waiting = why != NULL;
 }
 
-/* It lets go of the disk, and has something to finish first: its backend says
- * what. */
 void target_note_finishing(struct target *target, const char *text)
 {
 	if (!target->condition[MSG_FINISHING])

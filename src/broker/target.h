@@ -101,11 +101,11 @@ void target_retry(struct target *target);
  * refusal is forgotten, and that the disk was locked by somebody else. */
 void target_give_up(struct target *target);
 
+/* See worker_resume().  done is called once, later; never on -errno.  -EBUSY: another
+ * one waits for that; -ENOTCONN: there is no worker. */
 int target_resume(struct target *target, bool accept_loss,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
-
-/* size 0: as large as its storage is by now.  done: target_opened() knows the
- * size. */
+/* The same, of worker_resize().  done: target_opened() knows the size. */
 int target_resize(struct target *target, uint64_t size,
 		  void (*done)(void *ctx, int err, const char *why), void *ctx);
 

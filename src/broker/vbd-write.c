@@ -66,7 +66,6 @@ static int write_step(struct store *store, void *ctx)
 				   step->state);
 }
 
-/* Changes the backend's state, and with it whatever also() writes. */
 int vbd_step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
 {
 	struct step step = { vbd, state, also };

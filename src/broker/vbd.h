@@ -101,6 +101,9 @@ void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx);
 void vbd_control(struct vbd *vbd, const char *verb, const char *text,
 		 vbd_done_fn done, void *ctx);
 
+/* What waits for an error to pass is tried again at once.  accept_loss: what a failed
+ * flush has lost is accepted, and its storage is not marked any more; without that a
+ * poisoned disk is -EBUSY. */
 void vbd_resume(struct vbd *vbd, bool accept_loss, vbd_done_fn done, void *ctx);
 
 #endif

@@ -93,8 +93,8 @@ void print_time(char *buf, size_t len, uint64_t ns);
 /* Monotonic clock, nanoseconds. */
 uint64_t now_ns(void);
 
-/* read() or write() all of it, over EINTR and short counts; pread-like.
- * A file that ends early is -ENODATA. */
+/* pread() or pwrite() of all of it, over EINTR and short counts.  0 or -errno; a file
+ * that ends early is -ENODATA. */
 int pread_all(int fd, void *buf, size_t len, uint64_t offset);
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
 

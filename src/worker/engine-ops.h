@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * engine-ops.h - what engine.c and its two implementations share.  For them
- * only.
+ * engine-ops.h - what engine.c, its two implementations (engine-uring.c,
+ * engine-threads.c) and what these have in common (engine-poll.c, engine-pool.c)
+ * share.  For them only.
  */
 #ifndef XENDISK_ENGINE_OPS_H
 #define XENDISK_ENGINE_OPS_H

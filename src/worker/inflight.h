@@ -4,8 +4,9 @@
  * answered yet, in a file that outlives the worker.
  *
  * A disk has one log, with a part for each ring that belongs to the ring's
- * lane.  It is written through a mapping and never read back through it;
- * what a dead worker left is read by pread() and checked like anybody's input.
+ * lane.  It is written through a mapping.  What a dead worker left is never believed
+ * as it stands there: pread() copies it, the copy is checked like anybody's input, and
+ * what has passed is written over it (inflight_adopt()).
  */
 #ifndef XENDISK_INFLIGHT_H
 #define XENDISK_INFLIGHT_H

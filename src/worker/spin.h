@@ -17,9 +17,10 @@
  * was what helped last time, the next try begins with one.
  *
  * A lane whose CPU others can use better allows itself only a share of its time for
- * all tries together, for what it takes less of a CPU a request then, and a try that
- * pays in time still costs more CPU than sleeping.
- * Pure: no time but what it is told.
+ * all tries together (spin_allowed()): a try that pays in time still costs more CPU
+ * than sleeping.
+ *
+ * Pure, but for spin_look(): no time but what it is told.
  */
 #ifndef XENDISK_SPIN_H
 #define XENDISK_SPIN_H
@@ -112,10 +113,11 @@ static inline void spin_used(struct spin *spin, uint64_t ns)
 	spin->allowed_ns -= (int64_t)ns;
 }
 
-/* A try, at most, where nobody has said how long: on a machine where calls of the
- * kernel are quick; else so many of the quickest, up to a limit.  To fall asleep and be
- * woken costs a dozen, here and in the guest, and where they are dear (an emulated
- * machine, one inside another) the guest takes as much longer to ask again. */
+/* How long a try may take where nobody has said so: SPIN_NS, or as long as SPIN_CALLS
+ * of the quickest system calls where these are slow, up to SPIN_MOST_NS.  To fall
+ * asleep and be woken costs a dozen of them, here and in the guest, and where they are
+ * slow (an emulated machine, one inside another) the guest, too, takes that much longer
+ * to ask again. */
 #define SPIN_NS	     20000u
 #define SPIN_CALLS   50u
 #define SPIN_MOST_NS 3000000u

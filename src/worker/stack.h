@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * stack.h - what the parts of the stack know of each other.  For stack.c,
- * layer.c and disk.c only; everybody else includes disk.h.
+ * stack.h - what the parts of the stack know of each other: stack*.c, disk.c,
+ * layer.c, extents.c and written.c.  Everybody else includes disk.h.
  *
  * The disks of a stack stand in one array, bottom first: what is below a disk
  * comes before it, and a left sibling before the right one.  A lane has one
