@@ -345,6 +345,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 
 /* --- What it says --------------------------------------------------------- */
 
+/* The worker is not believed: these numbers go to the guest. */
 static bool sane_limits(const struct xd_limits *limits)
 {
 	uint32_t sector = limits->sector_size;

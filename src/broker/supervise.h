@@ -58,7 +58,8 @@ struct worker_spec {
  * condition() and changed(). */
 struct worker_events {
 	/* worker_open() has ended; opened is NULL when it failed, whatever the
-	 * cause: then the process is gone and died() does not come. */
+	 * cause: then the process is gone and died() does not come.  What is in
+	 * it has been checked: a guest may be told of it. */
 	void (*opened)(void *ctx, int err, const struct msg_opened *opened,
 		       const char *why);
 	/* worker_connect() has ended. */

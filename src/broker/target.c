@@ -138,17 +138,6 @@ static void start_worker(struct target *target)
 		open_failed(target, r, strerror(-r));
 }
 
-/* The worker is not believed: these numbers go to the guest. */
-static bool limits_make_sense(const struct xd_limits *limits)
-{
-	uint32_t sector = limits->sector_size;
-	uint32_t physical = limits->physical_sector_size;
-
-	return sector >= 512 && sector <= 4096 && !(sector & (sector - 1)) &&
-	       limits->size > 0 && limits->size % sector == 0 &&
-	       physical >= sector && physical % sector == 0;
-}
-
 static int remember_opened(struct target *target,
 			   const struct msg_opened *opened)
 {
@@ -157,7 +146,6 @@ static int remember_opened(struct target *target,
 	if (!copy)
 		return -ENOMEM;
 	*copy = *opened;
-	copy->nr_identities = MIN(copy->nr_identities, MSG_MAX_IDENTITIES);
 	free(target->opened);
 	target->opened = copy;
 	target_renew_notes(target);
@@ -169,10 +157,6 @@ static void on_opened(void *ctx, int err, const struct msg_opened *opened,
 {
 	struct target *target = ctx;
 
-	if (err == 0 && !limits_make_sense(&opened->limits)) {
-		err = -EPROTO;
-		why = "the backend reports a size that makes no sense";
-	}
 	if (err == 0) {
 		err = remember_opened(target, opened);
 		why = strerror(-err);
