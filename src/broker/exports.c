@@ -54,8 +54,7 @@ struct named {
 	bool front_serves;
 	struct target *target; /* NULL: a disk's */
 	struct event *look;
-	vbd_done_fn done; /* NULL: nobody waits for it to be open */
-	void *ctx;
+	struct promise opened; /* that it is open */
 };
 
 struct exports {
@@ -181,15 +180,6 @@ static void on_changed(void *ctx)
 
 /* --- Life ----------------------------------------------------------------- */
 
-static void tell(struct named *named, int err, const char *text)
-{
-	vbd_done_fn done = named->done;
-
-	named->done = NULL;
-	if (done)
-		done(named->ctx, err, text);
-}
-
 /* discard: it is no more; else the next daemon goes on with it. */
 static void free_named(struct named *named, bool discard)
 {
@@ -197,7 +187,7 @@ static void free_named(struct named *named, bool discard)
 
 	DL_DELETE(exports->list, named);
 	exports->nr--;
-	tell(named, -ECANCELED, "the export was removed");
+	promise_keep(&named->opened, -ECANCELED, "the export was removed");
 	if (discard)
 		remove_note(named);
 	front_free(named->front);
@@ -224,15 +214,15 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (target_state(named->target) == TARGET_OPEN) {
 		if (!has_tls(named) || named->front_serves)
-			tell(named, 0, named->name);
+			promise_keep(&named->opened, 0, named->name);
 	} else if (target_state(named->target) == TARGET_FAILED) {
 		(void)snprintf(why, sizeof(why), "%s",
 			       target_why(named->target));
 		log_error("export %s: %s", named->name, why);
 		/* One that a daemon before us had open stays in the list. */
-		if (!named->done)
+		if (!named->opened.done)
 			return;
-		tell(named, target_error(named->target), why);
+		promise_keep(&named->opened, target_error(named->target), why);
 		free_named(named, true);
 	}
 }
@@ -290,11 +280,11 @@ static void on_front(void *ctx, int err, const char *why)
 	named->front_serves = err == 0;
 	if (err) {
 		log_error("export %s: %s", named->name, why);
-		tell(named, err, why);
+		promise_keep(&named->opened, err, why);
 		free_named(named, true);
 	} else if (!named->target ||
 		   target_state(named->target) == TARGET_OPEN) {
-		tell(named, 0, named->name);
+		promise_keep(&named->opened, 0, named->name);
 	}
 }
 
@@ -415,10 +405,9 @@ void exports_add(struct exports *exports, const struct exports_spec *spec,
 		done(ctx, r, why);
 		return;
 	}
-	named->done = done;
-	named->ctx = ctx;
+	named->opened = (struct promise){ done, ctx };
 	if (!named->given && !has_tls(named))
-		tell(named, 0, named->name);
+		promise_keep(&named->opened, 0, named->name);
 }
 
 int exports_remove(struct exports *exports, const char *name)

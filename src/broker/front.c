@@ -50,21 +50,10 @@ struct front {
 	size_t length;
 	bool complete; /* it is a whole one */
 	bool patient;
-	void (*told)(void *ctx, int err, const char *why); /* NULL: done */
-	void *ctx;
+	struct promise told; /* that it serves */
 };
 
 /* --- What it says --------------------------------------------------------- */
-
-/* It may free the front. */
-static void tell(struct front *front, int err, const char *why)
-{
-	void (*told)(void *ctx, int err, const char *why) = front->told;
-
-	front->told = NULL;
-	if (told)
-		told(front->ctx, err, why);
-}
 
 static const char *sentence(const struct front *front)
 {
@@ -80,10 +69,10 @@ static bool take_line(struct front *front)
 {
 	if (strcmp(front->line, SERVE_READY) == 0) {
 		front->line[0] = '\0';
-		tell(front, 0, NULL);
+		promise_keep(&front->told, 0, NULL);
 		return true;
 	}
-	if (front->told)
+	if (front->told.done)
 		return false;
 	/* Anybody who reaches the port can make it say something. */
 	log_guest(&front->who, LOG_LEVEL_INFO, "export %s: %s", front->name,
@@ -147,8 +136,8 @@ static void on_exit_of_child(void *ctx, int status)
 	if (front->readable)
 		on_output(front->output, 0, front); /* its last words */
 	drop_process(front);
-	if (front->told && !front->patient) {
-		tell(front, -EIO, sentence(front));
+	if (front->told.done && !front->patient) {
+		promise_keep(&front->told, -EIO, sentence(front));
 		return;
 	}
 	log_error("export %s: %s; starting it again", front->name,
@@ -273,8 +262,7 @@ static bool has_words(const struct front *front)
 }
 
 int front_new(struct front **ret, struct broker *broker,
-	      const struct front_spec *spec,
-	      void (*told)(void *ctx, int err, const char *why), void *ctx)
+	      const struct front_spec *spec, promise_fn told, void *ctx)
 {
 	struct front *front = calloc(1, sizeof(*front));
 	int r = -ENOMEM;
@@ -287,8 +275,7 @@ int front_new(struct front **ret, struct broker *broker,
 	front->input = -1;
 	front->output = -1;
 	front->patient = spec->patient;
-	front->told = told;
-	front->ctx = ctx;
+	front->told = (struct promise){ told, ctx };
 	front->name = strdup(spec->name);
 	front->again = evtimer_new(broker->base, on_again, front);
 	make_words(front, spec);

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/promise.h"
+
 struct broker;
 struct front;
 
@@ -30,8 +32,7 @@ struct front_spec {
 /* All texts are copied.  told() is called once, from the event loop: 0 when it
  * serves, or -errno and a sentence when it ended first.  It may free the front. */
 int front_new(struct front **ret, struct broker *broker,
-	      const struct front_spec *spec,
-	      void (*told)(void *ctx, int err, const char *why), void *ctx);
+	      const struct front_spec *spec, promise_fn told, void *ctx);
 /* The process ends by itself, after a last flush. */
 void front_free(struct front *front);
 

@@ -10,6 +10,7 @@
 
 #include "broker/changes.h"
 #include "broker/inquiry.h"
+#include "broker/promise.h"
 #include "broker/target.h"
 #include "common/log.h"
 
@@ -43,10 +44,8 @@ struct target {
 	unsigned int pause_ms; /* the last one; 0: none yet */
 	uint64_t died_at; /* the last one; ns */
 
-	void (*resumed)(void *ctx, int err, const char *why);
-	void *resumed_ctx;
-	void (*resized)(void *ctx, int err, const char *why);
-	void *resized_ctx;
+	struct promise resume;
+	struct promise resize;
 	struct inquiries inquiries;
 	struct changes changes;
 	char *notes; /* of the worker and its layers; NULL: none */

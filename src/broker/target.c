@@ -40,24 +40,6 @@ static void copy_text(char *buf, const char *text)
 	(void)snprintf(buf, MSG_TEXT_MAX, "%s", text ? text : "");
 }
 
-static void finish_resume(struct target *target, int err, const char *why)
-{
-	void (*done)(void *ctx, int err, const char *why) = target->resumed;
-
-	target->resumed = NULL;
-	if (done)
-		done(target->resumed_ctx, err, why);
-}
-
-static void finish_resize(struct target *target, int err, const char *why)
-{
-	void (*done)(void *ctx, int err, const char *why) = target->resized;
-
-	target->resized = NULL;
-	if (done)
-		done(target->resized_ctx, err, why);
-}
-
 /* --- Pauses --------------------------------------------------------------- */
 
 static void pause_for(struct target *target, unsigned int ms)
@@ -251,7 +233,7 @@ static void on_resumed(void *ctx, int err, const char *why)
 {
 	struct target *target = ctx;
 
-	finish_resume(target, err, why);
+	promise_keep(&target->resume, err, why);
 	target->changed(target->ctx);
 }
 
@@ -259,7 +241,7 @@ static void on_resized(void *ctx, int err, const char *why)
 {
 	struct target *target = ctx;
 
-	finish_resize(target, err, why);
+	promise_keep(&target->resize, err, why);
 	target->changed(target->ctx);
 }
 
@@ -342,8 +324,8 @@ static void on_died(void *ctx, const char *how)
 {
 	struct target *target = ctx;
 
-	finish_resume(target, -EIO, "the worker died");
-	finish_resize(target, -EIO, "the worker died");
+	promise_keep(&target->resume, -EIO, "the worker died");
+	promise_keep(&target->resize, -EIO, "the worker died");
 	inquiries_fail(&target->inquiries, -EIO, "the worker died");
 	target_set_condition(target, MSG_FINISHING, NULL);
 	target_forget_told(target);
@@ -406,8 +388,8 @@ static void discard_leftovers(struct target *target)
 
 void target_close(struct target *target, bool discard)
 {
-	finish_resume(target, -ECANCELED, "the disk was closed");
-	finish_resize(target, -ECANCELED, "the disk was closed");
+	promise_keep(&target->resume, -ECANCELED, "the disk was closed");
+	promise_keep(&target->resize, -ECANCELED, "the disk was closed");
 	inquiries_fail(&target->inquiries, -ECANCELED, "the disk was closed");
 	(void)event_del(target->timer);
 	if (discard && target->worker)
@@ -560,37 +542,35 @@ void target_give_up(struct target *target)
 	target_set_waiting(target, NULL);
 }
 
-int target_resume(struct target *target, bool accept_loss,
-		  void (*done)(void *ctx, int err, const char *why), void *ctx)
+int target_resume(struct target *target, bool accept_loss, promise_fn done,
+		  void *ctx)
 {
 	int r;
 
-	if (target->resumed)
+	if (target->resume.done)
 		return -EBUSY;
 	if (!target->worker)
 		return -ENOTCONN;
 	r = worker_resume(target->worker, accept_loss);
 	if (r < 0)
 		return r;
-	target->resumed = done;
-	target->resumed_ctx = ctx;
+	target->resume = (struct promise){ done, ctx };
 	return 0;
 }
 
-int target_resize(struct target *target, uint64_t size,
-		  void (*done)(void *ctx, int err, const char *why), void *ctx)
+int target_resize(struct target *target, uint64_t size, promise_fn done,
+		  void *ctx)
 {
 	int r;
 
-	if (target->resized)
+	if (target->resize.done)
 		return -EBUSY;
 	if (!target->worker)
 		return -ENOTCONN;
 	r = worker_resize(target->worker, size);
 	if (r < 0)
 		return r;
-	target->resized = done;
-	target->resized_ctx = ctx;
+	target->resize = (struct promise){ done, ctx };
 	return 0;
 }
 

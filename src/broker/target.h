@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "broker/inquiry.h"
+#include "broker/promise.h"
 #include "broker/supervise.h"
 #include "common/msg.h"
 
@@ -103,11 +104,11 @@ void target_give_up(struct target *target);
 
 /* See worker_resume().  done is called once, later; never on -errno.  -EBUSY: another
  * one waits for that; -ENOTCONN: there is no worker. */
-int target_resume(struct target *target, bool accept_loss,
-		  void (*done)(void *ctx, int err, const char *why), void *ctx);
+int target_resume(struct target *target, bool accept_loss, promise_fn done,
+		  void *ctx);
 /* The same, of worker_resize().  done: target_opened() knows the size. */
-int target_resize(struct target *target, uint64_t size,
-		  void (*done)(void *ctx, int err, const char *why), void *ctx);
+int target_resize(struct target *target, uint64_t size, promise_fn done,
+		  void *ctx);
 
 /* Asks the backends; see worker_control().  done is called once, now or later. */
 void target_control(struct target *target, const char *verb, const char *text,

@@ -15,15 +15,6 @@
 #include "broker/exports.h"
 #include "broker/vbd-private.h"
 
-static void keep_promise(struct promise *promise, int err, const char *why)
-{
-	vbd_done_fn done = promise->done;
-
-	promise->done = NULL;
-	if (done)
-		done(promise->ctx, err, err < 0 ? why : NULL);
-}
-
 struct rival {
 	const struct vbd *vbd;
 	const struct vbd *found;
@@ -196,7 +187,7 @@ static void tell_failed(struct vbd *vbd)
 	log_disk(&vbd->who, LOG_LEVEL_ERROR, "cannot be attached: %s", why);
 	vbd_write_error(vbd, err, why);
 	(void)vbd_change(vbd, write_failed);
-	keep_promise(&vbd->add, err, why);
+	promise_keep(&vbd->add, err, why);
 }
 
 static struct target *target_of(void *ctx)
@@ -231,7 +222,7 @@ static void tell_opened(struct vbd *vbd)
 		make_socket(vbd);
 	vbd_remove_error(vbd);
 	(void)vbd_change(vbd, write_opened);
-	keep_promise(&vbd->add, 0, NULL);
+	promise_keep(&vbd->add, 0, NULL);
 }
 
 void vbd_attach_settle(struct vbd *vbd)
@@ -252,16 +243,16 @@ void vbd_attach_settle(struct vbd *vbd)
 
 void vbd_attach_cancel(struct vbd *vbd)
 {
-	keep_promise(&vbd->add, -ECANCELED, "the disk was removed");
-	keep_promise(&vbd->remove, 0, NULL);
-	keep_promise(&vbd->end, -ECANCELED, "the disk was closed");
+	promise_keep(&vbd->add, -ECANCELED, "the disk was removed");
+	promise_keep(&vbd->remove, 0, NULL);
+	promise_keep(&vbd->end, -ECANCELED, "the disk was closed");
 }
 
 bool vbd_attach_end(struct vbd *vbd)
 {
 	if (!vbd_disconnected(vbd))
 		return false;
-	keep_promise(&vbd->end, 0, NULL);
+	promise_keep(&vbd->end, 0, NULL);
 	export_free(TAKE_PTR(vbd->export));
 	vbd_forget_exports(vbd);
 	target_close(vbd->target, !same_number(vbd));
@@ -370,7 +361,7 @@ void vbd_hotplug_remove(struct broker *broker, const char *xenbus_path,
 
 void vbd_wait(struct vbd *vbd, vbd_done_fn done, void *ctx)
 {
-	keep_promise(&vbd->end, -ECANCELED, "another client waits for it now");
+	promise_keep(&vbd->end, -ECANCELED, "another client waits for it now");
 	vbd->end = (struct promise){ done, ctx };
 }
 
@@ -380,7 +371,7 @@ static void resized(void *ctx, int err, const char *why)
 
 	if (err == 0)
 		vbd_publish_size(vbd);
-	keep_promise(&vbd->resize, err, why);
+	promise_keep(&vbd->resize, err, why);
 }
 
 void vbd_resize(struct vbd *vbd, uint64_t size, vbd_done_fn done, void *ctx)

@@ -12,14 +12,10 @@
 #define XENDISK_VBD_PRIVATE_H
 
 #include "broker/export.h"
+#include "broker/promise.h"
 #include "broker/target.h"
 #include "broker/vbd.h"
 #include "common/log.h"
-
-struct promise {
-	vbd_done_fn done;
-	void *ctx;
-};
 
 struct vbd {
 	struct broker *broker;

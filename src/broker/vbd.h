@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "broker/node.h"
+#include "broker/promise.h"
 #include "broker/supervise.h"
 #include "common/msg.h"
 
@@ -66,7 +67,7 @@ struct vbd_view {
 void vbd_view(const struct vbd *vbd, struct vbd_view *ret);
 
 /* May be called before the function that it was given to returns. */
-typedef void (*vbd_done_fn)(void *ctx, int err, const char *why);
+typedef promise_fn vbd_done_fn;
 
 /*
  * The hotplug script.  xenbus_path is relative, "backend/vbd/5/51728", as libxl
