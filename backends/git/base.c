@@ -72,7 +72,7 @@ int store_new(struct store **ret, uint64_t cache, char *ret_why)
 	return 0;
 }
 
-struct store *store_get(struct store *store)
+static struct store *store_get(struct store *store)
 {
 	atomic_fetch_add(&store->users, 1);
 	return store;

@@ -32,7 +32,6 @@ struct store {
 
 /* cache: bytes of inflated chunks. */
 int store_new(struct store **ret, uint64_t cache, char *ret_why);
-struct store *store_get(struct store *store);
 void store_put(struct store *store); /* NULL: nothing */
 
 /*

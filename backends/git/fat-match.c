@@ -118,6 +118,11 @@ static int by_name(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
+static const char *base_name(const struct fat_match *match, uint32_t base)
+{
+	return match->names.names + match->base[base].name;
+}
+
 static int shelf_fill(struct shelf *shelf, const struct fat_match *m,
 		      uint32_t folder)
 {
@@ -133,8 +138,7 @@ static int shelf_fill(struct shelf *shelf, const struct fat_match *m,
 
 		shelf->by_fat[i] =
 			(struct named){ vtree_name(m->laid, node), node };
-		shelf->by_git[i] =
-			(struct named){ fat_match_base_name(m, node), node };
+		shelf->by_git[i] = (struct named){ base_name(m, node), node };
 	}
 	qsort(shelf->by_fat, nr, sizeof(*shelf->by_fat), by_name);
 	qsort(shelf->by_git, nr, sizeof(*shelf->by_git), by_name);
@@ -178,8 +182,7 @@ static void set_base(struct fat_match *m, uint32_t node, uint32_t base)
 
 static bool is_renamed(const struct fat_match *m, uint32_t base)
 {
-	return strcmp(vtree_name(m->laid, base),
-		      fat_match_base_name(m, base)) != 0;
+	return strcmp(vtree_name(m->laid, base), base_name(m, base)) != 0;
 }
 
 /*
@@ -294,17 +297,12 @@ void fat_match_free(struct fat_match *match)
 
 /* --- Names and paths ------------------------------------------------------------------- */
 
-const char *fat_match_base_name(const struct fat_match *match, uint32_t base)
-{
-	return match->names.names + match->base[base].name;
-}
-
 const char *fat_match_name(const struct fat_match *match, uint32_t node)
 {
 	uint32_t base = match->found[node].base;
 
 	return base == FAT_NOWHERE ? vtree_name(match->tree, node) :
-				     fat_match_base_name(match, base);
+				     base_name(match, base);
 }
 
 typedef const char *name_function(const struct fat_match *match, uint32_t node);
@@ -333,7 +331,7 @@ static char *make_path(const struct fat_match *match, const struct vtree *tree,
 
 char *fat_match_base_path(const struct fat_match *match, uint32_t base)
 {
-	return make_path(match, match->laid, fat_match_base_name, base);
+	return make_path(match, match->laid, base_name, base);
 }
 
 char *fat_match_path(const struct fat_match *match, uint32_t node)

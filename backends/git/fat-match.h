@@ -39,7 +39,6 @@ int fat_match_make(struct fat_match *ret, const struct vtree *laid,
 void fat_match_free(struct fat_match *match);
 
 /* A node's name in git. */
-const char *fat_match_base_name(const struct fat_match *match, uint32_t base);
 const char *fat_match_name(const struct fat_match *match, uint32_t node);
 
 /* "a/b/c" of a node of the base, or of the FAT: in git, to be freed.  NULL: no

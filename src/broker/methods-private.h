@@ -19,8 +19,6 @@ void method_fail(struct call *call, const char *error, const char *message);
 void method_fail_errno(struct call *call, int err, const char *why);
 void method_wrong_parameter(struct call *call, const char *name);
 
-/* Checked for its type already; -ERANGE when it is no uint32_t. */
-int method_u32(const json_t *params, const char *name, uint32_t *ret);
 /* NULL: it was not given. */
 const char *method_text(const json_t *params, const char *name);
 /* What xenstore calls it; NULL: nothing. */

@@ -52,7 +52,8 @@ void method_wrong_parameter(struct call *call, const char *name)
 
 /* --- Parameters ----------------------------------------------------------- */
 
-int method_u32(const json_t *params, const char *name, uint32_t *ret)
+/* Checked for its type already; -ERANGE when it is no uint32_t. */
+static int get_u32(const json_t *params, const char *name, uint32_t *ret)
 {
 	json_int_t value = json_integer_value(json_object_get(params, name));
 
@@ -125,11 +126,11 @@ struct vbd *method_disk(struct call *call, const json_t *params)
 	uint32_t domid;
 	uint32_t devid;
 
-	if (method_u32(params, "domid", &domid) < 0) {
+	if (get_u32(params, "domid", &domid) < 0) {
 		method_wrong_parameter(call, "domid");
 		return NULL;
 	}
-	if (method_u32(params, "devid", &devid) < 0) {
+	if (get_u32(params, "devid", &devid) < 0) {
 		method_wrong_parameter(call, "devid");
 		return NULL;
 	}
@@ -167,7 +168,7 @@ static void run_list(struct call *call, const json_t *params)
 					   json_object_get(params, "domid") };
 
 	if (listing.one_domain &&
-	    method_u32(params, "domid", &listing.domid) < 0) {
+	    get_u32(params, "domid", &listing.domid) < 0) {
 		method_wrong_parameter(call, "domid");
 		return;
 	}
@@ -441,8 +442,8 @@ static void run_export(struct call *call, const json_t *params)
 	}
 	if (domid && !method_disk(call, params))
 		return;
-	(void)method_u32(params, "domid", &spec.domid);
-	(void)method_u32(params, "devid", &spec.devid);
+	(void)get_u32(params, "domid", &spec.domid);
+	(void)get_u32(params, "devid", &spec.devid);
 	exports_add(call_broker(call)->exports, &spec, exported, call);
 }
 

@@ -328,7 +328,8 @@ static void check_reply(uint32_t option, const struct reply *reply)
 	}
 }
 
-uint32_t client_replies(struct client *c, uint32_t option)
+/* All of them.  Returns the type of the final one. */
+static uint32_t take_replies(struct client *c, uint32_t option)
 {
 	c->nr_replies = 0;
 	for (;;) {
@@ -346,7 +347,7 @@ uint32_t client_ask(struct client *c, uint32_t option, const void *data,
 		    size_t length)
 {
 	client_option(c, option, data, length);
-	return client_replies(c, option);
+	return take_replies(c, option);
 }
 
 const struct reply *client_info(const struct client *c, uint16_t info)

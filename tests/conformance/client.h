@@ -102,9 +102,7 @@ void client_flags(struct client *c, uint32_t flags);
 void client_begin(struct client *c);
 void client_option(struct client *c, uint32_t option, const void *data,
 		   size_t length);
-/* All replies to it.  Returns the type of the final one. */
-uint32_t client_replies(struct client *c, uint32_t option);
-/* Both. */
+/* The same, and takes all replies to it.  Returns the type of the final one. */
 uint32_t client_ask(struct client *c, uint32_t option, const void *data,
 		    size_t length);
 /* The reply of that information type; NULL: none. */

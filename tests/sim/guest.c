@@ -52,11 +52,6 @@ const char *xensim_dir(const struct xensim *m)
 	return m->hv->dir;
 }
 
-const char *xensim_store_path(const struct xensim *m)
-{
-	return m->store_path;
-}
-
 void xensim_counters(struct xensim *m, struct xensim_counters *ret_counters)
 {
 	uint64_t values[sizeof(*ret_counters) / 8];
@@ -129,7 +124,7 @@ int xensim_guest_open(struct xensim *m, uint32_t domid,
 	/* Domain 0 is a guest of its own at times (pygrub), and has no ring. */
 	if (domid == 0)
 		snprintf(g->store_path, sizeof(g->store_path), "%s",
-			 xensim_store_path(m));
+			 m->store_path);
 	else
 		snprintf(g->store_path, sizeof(g->store_path), "%s/xenstore-%u",
 			 m->hv->dir, domid);
@@ -158,11 +153,6 @@ bool xensim_guest_alive(const struct xensim_guest *g)
 	const struct hv_domain *d = hv_domain(g->hv, g->slot);
 
 	return d->state == HV_DOMAIN_LIVE && d->generation == g->generation;
-}
-
-const char *xensim_guest_store_path(const struct xensim_guest *g)
-{
-	return g->store_path;
 }
 
 /* --- Memory ---------------------------------------------------------------------- */

@@ -48,9 +48,8 @@ struct xensim;
 int xensim_open(const char *dir, struct xensim **ret_machine);
 void xensim_close(struct xensim *m);
 
-/* The machine's directory and its xenstored's socket (dom0's view). */
+/* The machine's directory. */
 const char *xensim_dir(const struct xensim *m);
-const char *xensim_store_path(const struct xensim *m);
 
 /* A xenstore connection as dom0; NULL and errno on failure. */
 struct xs_handle *xensim_xs_open(struct xensim *m);
@@ -141,9 +140,6 @@ bool xensim_guest_alive(const struct xensim_guest *g);
  * around that is internal, other threads must not call getenv/setenv freely.
  */
 struct xs_handle *xensim_guest_xs_open(struct xensim_guest *g);
-
-/* The socket behind it, for programs run with XENSTORED_PATH set to it. */
-const char *xensim_guest_store_path(const struct xensim_guest *g);
 
 /* --- Memory ------------------------------------------------------------------ */
 

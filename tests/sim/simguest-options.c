@@ -227,6 +227,21 @@ static void set_defaults(struct simguest_options *o)
 	};
 }
 
+static void print_options(void)
+{
+	printf("usage: simguest DOMID VDEV VERB [ARGUMENT...] [OPTION...]\n\n"
+	       "  info  read OFF LEN  write OFF [LEN]  flush  discard OFF LEN\n"
+	       "  hold  script  verify  load  nbd  hostile [CASE]\n\n");
+	for (size_t i = 0; i < NR_ROWS; i++)
+		printf("  --%s%s%-*s %s\n", rows[i].name,
+		       rows[i].value ? " " : "",
+		       24 - (int)strlen(rows[i].name) - (rows[i].value ? 1 : 0),
+		       rows[i].value ? rows[i].value : "", rows[i].help);
+	printf("\nSizes take K, M, G, T.  Exit status: 0 done; 1 wrong data or "
+	       "a broken protocol;\n2 wrong use; 3 the backend answered with "
+	       "an error.\n");
+}
+
 int simguest_parse(struct simguest_options *ret_options, int argc, char **argv)
 {
 	struct option options[NR_ROWS + 2] = { { "help", 0, NULL, 'h' } };
@@ -241,7 +256,7 @@ int simguest_parse(struct simguest_options *ret_options, int argc, char **argv)
 		};
 	while ((c = getopt_long(argc, argv, "h", options, &index)) != -1) {
 		if (c == 'h') {
-			simguest_print_options();
+			print_options();
 			exit(SIMGUEST_OK);
 		}
 		if (c != 0)
@@ -257,19 +272,4 @@ int simguest_parse(struct simguest_options *ret_options, int argc, char **argv)
 	memmove(argv + 1, argv + optind,
 		(size_t)(argc - optind + 1) * sizeof(*argv));
 	return argc - optind;
-}
-
-void simguest_print_options(void)
-{
-	printf("usage: simguest DOMID VDEV VERB [ARGUMENT...] [OPTION...]\n\n"
-	       "  info  read OFF LEN  write OFF [LEN]  flush  discard OFF LEN\n"
-	       "  hold  script  verify  load  nbd  hostile [CASE]\n\n");
-	for (size_t i = 0; i < NR_ROWS; i++)
-		printf("  --%s%s%-*s %s\n", rows[i].name,
-		       rows[i].value ? " " : "",
-		       24 - (int)strlen(rows[i].name) - (rows[i].value ? 1 : 0),
-		       rows[i].value ? rows[i].value : "", rows[i].help);
-	printf("\nSizes take K, M, G, T.  Exit status: 0 done; 1 wrong data or "
-	       "a broken protocol;\n2 wrong use; 3 the backend answered with "
-	       "an error.\n");
 }

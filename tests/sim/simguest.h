@@ -48,7 +48,6 @@ struct simguest {
  * argv[n].  Returns n, or -1 after a message about the option that is wrong.
  */
 int simguest_parse(struct simguest_options *ret_options, int argc, char **argv);
-void simguest_print_options(void);
 
 /* "4096", "64K", "1M", "2G"; false when it is no such number. */
 bool simguest_parse_size(const char *text, uint64_t *ret_size);

@@ -84,7 +84,8 @@ static bool parse_letters(const char *s, unsigned *disk, unsigned *part)
 	return !*end && (!*s || isdigit((unsigned char)*s));
 }
 
-int toolstack_devid(const char *vdev, uint32_t *ret_devid)
+/* libxl__device_disk_dev_number; -EINVAL. */
+static int parse_devid(const char *vdev, uint32_t *ret_devid)
 {
 	unsigned disk, part;
 	char *end;
@@ -380,7 +381,7 @@ static int device_init(struct xensim *m, const struct toolstack_disk *disk,
 	*d = (struct device){ .domid = disk->domid,
 			      .backend_domid = disk->backend_domid };
 	snprintf(d->kind, sizeof(d->kind), "%s", disk->kind);
-	if (toolstack_devid(disk->vdev, &d->devid) < 0) {
+	if (parse_devid(disk->vdev, &d->devid) < 0) {
 		complain(d, "invalid virtual disk identifier %s", disk->vdev);
 		return -EINVAL;
 	}

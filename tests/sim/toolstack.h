@@ -37,7 +37,4 @@ int toolstack_detach(struct xensim *m, const struct toolstack_disk *disk);
 /* xl destroy: force every device off, remove the keys, destroy the domain. */
 int toolstack_destroy(struct xensim *m, uint32_t domid);
 
-/* libxl__device_disk_dev_number; -EINVAL. */
-int toolstack_devid(const char *vdev, uint32_t *ret_devid);
-
 #endif
