@@ -169,11 +169,6 @@ void nbd_keep_clear(struct nbd_keep *keep)
 
 /* --- Records -------------------------------------------------------------- */
 
-bool nbd_keep_is_empty(const struct nbd_keep *keep)
-{
-	return keep->file->head == keep->file->tail;
-}
-
 uint64_t nbd_keep_mark(const struct nbd_keep *keep)
 {
 	return keep->file->head;

@@ -301,7 +301,6 @@ void nbd_keep_clear(struct nbd_keep *keep);
 /* -EBADMSG: it makes no sense for a disk of this size. */
 int nbd_keep_find(struct nbd_keep *keep, uint64_t size, uint32_t sector);
 
-bool nbd_keep_is_empty(const struct nbd_keep *keep);
 /* Before a write is sent.  False: there is no room. */
 bool nbd_keep_reserve(struct nbd_keep *keep, enum xd_op op, uint64_t length);
 void nbd_keep_unreserve(struct nbd_keep *keep, enum xd_op op, uint64_t length);

@@ -26,7 +26,6 @@
 #define OWN_NAMES  1u
 #define NOWHERE	   UINT32_MAX
 #define MAX_HOPS   16u /* links on the way to a file */
-#define MAX_TARGET 4095u /* bytes of where a link leads, as on Linux */
 #define MAX_NAME   255u /* bytes, as on Linux */
 
 struct build {
@@ -324,14 +323,14 @@ static uint32_t follow(struct build *b, uint32_t link, unsigned int *hops)
 	struct place place = { node->pack, node->at };
 	uint32_t at = node->parent;
 	const struct object *object;
-	char target[MAX_TARGET + 1];
+	char target[VTREE_MAX_LINK + 1];
 	char *rest = target, *name;
 
-	if (node->size > MAX_TARGET || (*hops)-- == 0 ||
+	if (node->size > VTREE_MAX_LINK || (*hops)-- == 0 ||
 	    object_read(b->reader, place, &object) < 0)
 		return NOWHERE;
-	memcpy(target, object->data, MIN(object->size, MAX_TARGET));
-	target[MIN(object->size, MAX_TARGET)] = '\0';
+	memcpy(target, object->data, MIN(object->size, VTREE_MAX_LINK));
+	target[MIN(object->size, VTREE_MAX_LINK)] = '\0';
 	cache_put(b->cache, object);
 	if (*target == '/' || *target == '\0')
 		return NOWHERE;
@@ -368,7 +367,7 @@ static void keep_link(struct build *b, uint32_t node)
 {
 	struct vnode *link = &b->tree->nodes[node];
 
-	if (link->size >= 1 && link->size <= MAX_TARGET)
+	if (link->size >= 1 && link->size <= VTREE_MAX_LINK)
 		return;
 	link->mark = VNODE_PLAIN;
 	b->counts.texts++;

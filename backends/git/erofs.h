@@ -9,10 +9,9 @@
 
 #include "layout.h"
 
-#define EROFS_BLOCK	   4096u
-#define EROFS_NAME_BYTES   255u
-#define EROFS_LABEL_BYTES  15u /* and a NUL */
-#define EROFS_TARGET_BYTES 4095u /* of a symbolic link */
+#define EROFS_BLOCK	  4096u
+#define EROFS_NAME_BYTES  255u
+#define EROFS_LABEL_BYTES 15u /* and a NUL */
 
 /* Linux, fs/erofs/erofs_fs.h; all numbers are little endian. */
 #define EROFS_SUPER_AT	   1024u

@@ -14,10 +14,9 @@
 
 #define FAT_SLOT 32u /* bytes */
 
-#define FAT_ATTR_READ_ONLY 0x01
-#define FAT_ATTR_LABEL	   0x08
-#define FAT_ATTR_FOLDER	   0x10
-#define FAT_ATTR_LONG	   0x0f
+#define FAT_ATTR_LABEL	0x08
+#define FAT_ATTR_FOLDER 0x10
+#define FAT_ATTR_LONG	0x0f
 
 struct fat_entry {
 	/* As in git; of "." and ".." just that, of a label its text. */

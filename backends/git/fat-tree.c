@@ -26,9 +26,8 @@
 #include "lfs.h"
 #include "tree.h"
 
-#define MODE_FILE   0100644u
-#define LINK_TARGET 4095u /* bytes; Linux has no longer ones */
-#define MODE_BYTES  8u /* of a mode in a tree, with a blank */
+#define MODE_FILE  0100644u
+#define MODE_BYTES 8u /* of a mode in a tree, with a blank */
 
 /* What a node on the FAT is in git. */
 struct made {
@@ -164,7 +163,7 @@ static int read_file(struct making *m, uint32_t node)
 static bool is_target(const struct making *m, uint32_t base, uint64_t size)
 {
 	return m->match.laid->nodes[base].mark == VNODE_LINK && size > 0 &&
-	       size <= LINK_TARGET && !memchr(m->buf, '\0', size) &&
+	       size <= VTREE_MAX_LINK && !memchr(m->buf, '\0', size) &&
 	       !memchr(m->buf, '\n', size);
 }
 

@@ -257,17 +257,6 @@ static unsigned int set_bits(uint64_t *words, uint64_t first, uint64_t end)
 	return added;
 }
 
-int layer_reserve(struct layer *layer, uint64_t first, uint64_t end)
-{
-	struct layer_table *table = layer_table(layer);
-
-	for (uint64_t at = first; at < end;
-	     at = (at / MAP_PAGE_SECTORS + 1) * MAP_PAGE_SECTORS)
-		if (!layer_page(table, (uint32_t)(at / MAP_PAGE_SECTORS)))
-			return -ENOMEM;
-	return 0;
-}
-
 int layer_mark(struct layer *layer, uint64_t first, uint64_t end)
 {
 	struct layer_table *table = layer_table(layer);

@@ -37,9 +37,6 @@ uint64_t layer_run(const struct layer *layer, uint64_t first, uint64_t end,
  * first and cut at end.  False: none. */
 bool layer_next(const struct layer *layer, uint64_t first, uint64_t end,
 		uint64_t *ret_first, uint64_t *ret_end);
-/* Before a write that must not fail afterwards (lent memory): makes room, so
- * that layer_mark() of these sectors does not fail.  -ENOMEM. */
-int layer_reserve(struct layer *layer, uint64_t first, uint64_t end);
 /*
  * Only of the active layer.  It has these sectors from now on: call it when the
  * write (or the punched hole) has completed, before that is answered.  A hole

@@ -16,6 +16,8 @@
 
 #define VTREE_MAX_NODES 1000000u
 #define VTREE_MAX_DEPTH 128u
+/* Bytes of where a symbolic link leads: Linux has no longer ones. */
+#define VTREE_MAX_LINK 4095u
 
 enum vnode_kind {
 	VNODE_DIR,

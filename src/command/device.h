@@ -20,8 +20,6 @@ struct device {
 	char *libxl; /* /libxl/5/device/vbd/51728 */
 };
 
-#define cleanup_device __attribute__((cleanup(device_release)))
-
 void device_release(struct device *device);
 
 /*

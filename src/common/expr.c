@@ -722,17 +722,3 @@ const struct expr_value *expr_value(const struct layer *layer, const char *name)
 			return &layer->values[i];
 	return NULL;
 }
-
-const struct layer *expr_layer(const struct layer *root, unsigned int index)
-{
-	const struct layer *found;
-
-	if (root->index == index)
-		return root;
-	for (unsigned int i = 0; i < root->nr_below; i++) {
-		found = expr_layer(root->below[i], index);
-		if (found)
-			return found;
-	}
-	return NULL;
-}

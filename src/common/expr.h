@@ -94,7 +94,4 @@ const struct expr_value *expr_value(const struct layer *layer,
 /* Can nothing ever be written to it, whatever the toolstack says? */
 bool expr_always_read_only(const struct layer *layer);
 
-/* The layer with that pre-order number, or NULL. */
-const struct layer *expr_layer(const struct layer *root, unsigned int index);
-
 #endif

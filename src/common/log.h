@@ -47,10 +47,5 @@ void log_guest(struct log_who *who, enum log_level level, const char *fmt, ...)
 #define log_error(...)	 log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...)	 log_line(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)                                          \
-	do {                                                    \
-		if (log_get_level() >= LOG_LEVEL_DEBUG)         \
-			log_line(LOG_LEVEL_DEBUG, __VA_ARGS__); \
-	} while (0)
 
 #endif

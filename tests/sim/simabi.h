@@ -24,8 +24,6 @@
 #define SIMABI_PAGE	  4096u
 #define SIMABI_PAGE_SECTS (SIMABI_PAGE / SIMABI_SECTOR)
 #define SIMABI_MAX_SLOT	  112u /* bytes; the widest layout */
-/* Segments that fit one page of an indirect request. */
-#define SIMABI_PAGE_SEGS (SIMABI_PAGE / sizeof(struct blkif_request_segment))
 
 /*
  * Where the fields of a ring entry are.  The 64-bit ABIs align the request id

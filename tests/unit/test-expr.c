@@ -316,8 +316,6 @@ static void test_tree(void **state)
 	assert_int_equal(root->below[1]->index, 2);
 	assert_true(root->below[0]->read_only);
 	assert_false(root->below[1]->read_only);
-	assert_ptr_equal(expr_layer(root, 2), root->below[1]);
-	assert_null(expr_layer(root, 3));
 	assert_string_equal(expr_value(root->below[0], "path")->text, "/gold");
 	assert_true(expr_value(root->below[0], "lock")->set);
 	assert_false(expr_value(root->below[0], "lock")->given);
