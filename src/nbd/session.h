@@ -127,7 +127,8 @@ bool nbd_session_ended(const struct nbd_session *session);
 /* Would it, after what is not taken yet and the rest, which is the end of all? */
 bool nbd_session_goodbye(const struct nbd_session *session, const uint8_t *rest,
 			 size_t length);
-/* It has, but what is under way is not sent yet.  All that it had asked for is to be done. */
+/* It has, but what is under way is not sent yet.  All that it had asked for is to be
+ * done. */
 bool nbd_session_is_leaving(const struct nbd_session *session);
 /* Has it chosen an export?  Else it may be timed out. */
 const struct nbd_export *nbd_session_export(const struct nbd_session *session);

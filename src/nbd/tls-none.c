@@ -8,11 +8,10 @@
 
 #include "common/util.h"
 
-#define WHY_MAX 256
-
 static int missing(char *ret_why)
 {
-	(void)snprintf(ret_why, WHY_MAX, "this xendisk was built without TLS");
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX,
+		       "this xendisk was built without TLS");
 	return -EOPNOTSUPP;
 }
 

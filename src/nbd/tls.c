@@ -22,7 +22,6 @@
 
 #include "common/util.h"
 
-#define WHY_MAX	     256
 #define RECORD_BYTES 16384u
 #define HEX_DIGITS   "0123456789abcdefABCDEF"
 #define PRIORITY     "NORMAL:-VERS-ALL:+VERS-TLS1.2:+VERS-TLS1.3"
@@ -49,7 +48,7 @@ static int errno_of(int error)
 
 static int fail(char *ret_why, const char *what, int error)
 {
-	(void)snprintf(ret_why, WHY_MAX, "%s: %s", what,
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "%s: %s", what,
 		       gnutls_strerror(error));
 	return errno_of(error);
 }
@@ -57,8 +56,8 @@ static int fail(char *ret_why, const char *what, int error)
 /* GnuTLS does not say which of the two files is wrong. */
 static int fail_pair(char *ret_why, const char *cert, int error)
 {
-	(void)snprintf(ret_why, WHY_MAX, "%.150s or server-key.pem: %s", cert,
-		       gnutls_strerror(error));
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "%.150s or server-key.pem: %s",
+		       cert, gnutls_strerror(error));
 	return errno_of(error);
 }
 
@@ -89,10 +88,13 @@ void nbd_credentials_free(struct nbd_credentials *credentials)
 
 static int check_readable(const char *path, char *ret_why)
 {
+	int r;
+
 	if (access(path, R_OK) == 0)
 		return 0;
-	(void)snprintf(ret_why, WHY_MAX, "%s: %s", path, strerror(errno));
-	return -errno;
+	r = -errno;
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "%s: %s", path, strerror(-r));
+	return r;
 }
 
 /* "NAME:HEXKEY", as psktool makes them. */
@@ -118,7 +120,7 @@ static int check_has_key(const char *path, char *ret_why)
 		found = is_key(line);
 	if (found)
 		return 0;
-	(void)snprintf(ret_why, WHY_MAX, "%s: %s", path,
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "%s: %s", path,
 		       f ? "there is no key in it, a line NAME:HEXKEY" :
 			   strerror(errno));
 	return -EINVAL;
@@ -134,7 +136,7 @@ int nbd_credentials_psk(struct nbd_credentials **ret, const char *file,
 		return r;
 	c = new_credentials(PRIORITY ":+ECDHE-PSK:+DHE-PSK:+PSK");
 	if (!c) {
-		(void)snprintf(ret_why, WHY_MAX, "no memory");
+		(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "no memory");
 		return -ENOMEM;
 	}
 	r = gnutls_psk_allocate_server_credentials(&c->psk);
@@ -211,7 +213,7 @@ int nbd_credentials_certs(struct nbd_credentials **ret, const char *dir,
 	struct nbd_credentials *c = new_credentials(PRIORITY);
 	int r = -ENOMEM;
 
-	(void)snprintf(ret_why, WHY_MAX, "no memory");
+	(void)snprintf(ret_why, NBD_TLS_WHY_MAX, "no memory");
 	if (!c)
 		return r;
 	if (gnutls_certificate_allocate_credentials(&c->certs) >= 0)

@@ -14,12 +14,14 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#define NBD_TLS_WHY_MAX 256 /* of a sentence */
+
 struct nbd_credentials;
 struct nbd_tls_conn;
 
 /*
- * psk: a file of NAME:HEXKEY lines (psktool(1)).  ret_why: 256 bytes, says what
- * is wrong.  -EOPNOTSUPP: built without GnuTLS.
+ * psk: a file of NAME:HEXKEY lines (psktool(1)).  ret_why (NBD_TLS_WHY_MAX bytes)
+ * says what is wrong.  -EOPNOTSUPP: built without GnuTLS.
  */
 int nbd_credentials_psk(struct nbd_credentials **ret, const char *file,
 			char *ret_why);
@@ -36,7 +38,7 @@ int nbd_tls_new(struct nbd_tls_conn **ret,
 void nbd_tls_free(struct nbd_tls_conn *tls);
 
 /* 0: done; -EAGAIN: when the socket is readable or, if *ret_out, writable; any
- * other: it failed, and ret_why (256 bytes) says how. */
+ * other: it failed, and ret_why (NBD_TLS_WHY_MAX bytes) says how. */
 int nbd_tls_handshake(struct nbd_tls_conn *tls, bool *ret_out, char *ret_why);
 
 /* As recv() and sendmsg(), with -errno; 0 of the first: the peer has ended. */

@@ -16,8 +16,8 @@ struct local_host;
 struct settings;
 
 /* root: for the paths in it.  backend_dir, borrowed: as for stack_open().  Takes
- * over the settings, where credentials are.  isolated: isolate() will follow; servers are still
- * reached, paths are not.  *ret_services is freed before the host. */
+ * over the settings, where credentials are.  isolated: isolate() will follow; servers
+ * are still reached, paths are not.  *ret_services is freed before the host. */
 int local_host_new(struct local_host **ret, const struct layer *root,
 		   const char *backend_dir, bool isolated,
 		   struct settings *settings, struct services **ret_services);

@@ -66,7 +66,7 @@ struct server {
 
 static int take_credentials(struct server *server, int kind, const char *path)
 {
-	char why[256];
+	char why[NBD_TLS_WHY_MAX];
 	int r;
 
 	if (server->credentials) {

@@ -390,7 +390,7 @@ static void begin_tls(struct conn *conn)
 
 static void shake_hands(struct conn *conn)
 {
-	char why[256];
+	char why[NBD_TLS_WHY_MAX];
 	int r = nbd_tls_handshake(conn->tls, &conn->handshake_out, why);
 
 	if (r == -EAGAIN) {
