@@ -280,30 +280,38 @@ void client_commit_failed(struct client *client, const char *reason)
 	retry_later(client, reason);
 }
 
+/* Which chunks a layer has something of. */
+struct touched {
+	const struct layer *layer;
+	uint64_t end; /* of the layer, sectors */
+	uint64_t per_chunk; /* sectors */
+};
+
 static bool is_touched(void *ctx, uint64_t chunk)
 {
-	const struct overlay_layer *layer = ctx;
-	uint64_t sectors = layer->info.dirty; /* see new_base(): a chunk's */
-	uint64_t first = chunk * sectors, ignored[2];
+	const struct touched *touched = ctx;
+	uint64_t first = chunk * touched->per_chunk, ignored[2];
 
-	return layer_next(layer->layer, first,
-			  MIN(first + sectors, layer->size / LAYER_SECTOR),
+	return layer_next(touched->layer, first,
+			  MIN(first + touched->per_chunk, touched->end),
 			  &ignored[0], &ignored[1]);
 }
 
 /* What was committed, as a base; it knows what the one before knew of chunks that
  * are the same. */
 static int new_base(struct client *client, const struct cm_committed *msg,
-		    struct overlay_layer layer, struct base **ret,
+		    const struct overlay_layer *layer, struct base **ret,
 		    char *ret_why)
 {
+	struct touched touched = { .layer = layer->layer,
+				   .end = layer->size / LAYER_SECTOR };
 	int r = base_open(ret, client->store, client->reader, msg->commit,
 			  msg->tree, ret_why);
 
 	if (r < 0)
 		return r;
-	layer.info.dirty = base_disk(*ret)->chunk / LAYER_SECTOR;
-	base_inherit(*ret, client->base, is_touched, &layer);
+	touched.per_chunk = base_disk(*ret)->chunk / LAYER_SECTOR;
+	base_inherit(*ret, client->base, is_touched, &touched);
 	return 0;
 }
 
@@ -392,7 +400,7 @@ static int stand_on(struct client *client, const struct cm_committed *msg,
 	if (odb_packs_left(client->store->odb) < PACKS_SPARE)
 		r = client_renew_store(client, ret_why);
 	if (r == 0)
-		r = new_base(client, msg, layer, &base, ret_why);
+		r = new_base(client, msg, &layer, &base, ret_why);
 	if (r < 0)
 		return r;
 	r = overlay_committed(client->overlay, layer.generation, msg->commit,
