@@ -7,6 +7,7 @@
  *   client-ask.c  what it is asked
  *   client-use.c  a guest comes and goes
  *   snapshot.c	   layers are frozen, committed and dropped
+ *   client-control.c  what the operator wants, and what he is told
  */
 #ifndef XENDISK_GIT_CLIENT_H
 #define XENDISK_GIT_CLIENT_H
@@ -177,6 +178,16 @@ void client_look(struct client *client);
 int client_timeout(const struct client *client);
 void client_committed(struct client *client, const struct cm_committed *msg);
 void client_commit_failed(struct client *client, const char *reason);
+/* How many layers are in that state, and the bytes that they have. */
+unsigned int client_count_layers(const struct client *client,
+				 enum layer_state state, uint64_t *ret_bytes);
+/* What became of that snapshot; NULL: it is not known, or not any more. */
+const struct client_result *client_find_result(const struct client *client,
+					       uint64_t gen);
+
+/* --- client-control.c; with the mutex ------------------------------------------------ */
+
+/* The line for xendisk show: a commit, and how many are to come. */
 void client_show(struct client *client);
 
 #endif

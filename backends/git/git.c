@@ -17,6 +17,7 @@
  *   jobs.c      what has to wait: base.c                 threads
  *   client.c    the committer; snapshot.c: layers        a thread, and the main one
  *   client-use.c  a guest comes and goes                the main one
+ *   client-control.c  what the operator wants           the main one
  *
  * Read-only there is no state folder and no layer, and the commit stays the same
  * one, also for the worker that may take this one's place.
