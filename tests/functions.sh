@@ -240,7 +240,7 @@ ended_well()
 }
 said() { cat "$tmp/out"; [ "$1" = 0 ]; }
 
-# state DOM VDEV: as xendisk list says.
+# state_of DOM VDEV: as xendisk show says.
 state_of()
 {
 	xendisk --json show "$1" "$2" |

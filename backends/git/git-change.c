@@ -7,8 +7,9 @@
  * What is written goes to the active layer, where it stands at its own offset, and
  * is marked when it is there, before the guest has its answer: for the next worker
  * first (live.h), then for whoever reads.  A worker that is killed in between
- * leaves the old content to be seen, and the write to be repeated.  What is discarded must not come to light again from below, so it is
- * a hole that is marked, and zeroing is the same.
+ * leaves the old content to be seen, and the write to be repeated.  What is
+ * discarded must not come to light again from below, so it is a hole that is
+ * marked, and zeroing is the same.
  *
  * A flush makes data, then map durable, in the steps of overlay-map.h.  Nothing
  * of it waits on the lane: another lane's flush that is saving the map wakes us

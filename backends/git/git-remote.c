@@ -6,9 +6,9 @@
  *
  * Objects are moved by the `git` of the system, which knows the keys, proxies and
  * credentials of who runs it: the administrator's, or those of the repository's owner
- * when root does it for him (git-run.c).  Who pushes has a lease (lease.h): branch and lease
- * go to the server in one atomic push, in which the lease has to be the one that was
- * looked at before (--force-with-lease), and the branch only goes forward.  So of
+ * when root does it for him (git-run.c).  Who pushes has a lease (lease.h): branch and
+ * lease go to the server in one atomic push, in which the lease has to be the one that
+ * was looked at before (--force-with-lease), and the branch only goes forward.  So of
  * two hosts that push at the same moment one is refused, whatever their clocks say;
  * the time in the lease only says when it is good manners to take it over.
  *

@@ -65,9 +65,10 @@ enum layer_step {
  *	step = layer_flush_next(f, what the system call returned, or -errno);
  *
  * -EINTR and short counts are seen to.  An error of a write (-ENOSPC, -EIO) is
- * this flush's, and that of those it wrote for: the next one does that part again.  An error of fdatasync
- * is the layer's: that flush and all later ones fail with it, since what the
- * kernel has dropped cannot be known (the host marks the disk as poisoned).
+ * this flush's, and that of those it wrote for: the next one does that part again.
+ * An error of fdatasync is the layer's: that flush and all later ones fail with it,
+ * since what the kernel has dropped cannot be known (the host marks the disk as
+ * poisoned).
  */
 struct layer_flush {
 	/* LAYER_WAIT: called once when another one ends, on its thread and
