@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * client-control.c - what the operator wants of a git disk, and what he is told:
+ * client-control.c - what the operator wants of a git disk, and is told of it:
  * snapshot and status (control() of xendisk-backend.h), and the line that is shown
  * meanwhile.
  *

@@ -7,7 +7,7 @@
  *   client-ask.c  what it is asked
  *   client-use.c  a guest comes and goes
  *   snapshot.c	   layers are frozen, committed and dropped
- *   client-control.c  what the operator wants, and what he is told
+ *   client-control.c  what the operator wants, and is told
  */
 #ifndef XENDISK_GIT_CLIENT_H
 #define XENDISK_GIT_CLIENT_H

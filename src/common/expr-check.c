@@ -161,8 +161,9 @@ static int check_uint(const struct layer *layer, unsigned int number,
 			 layer->info->name, param->name, text, param->choices);
 }
 
-int check_literal(const struct layer *layer, unsigned int number,
-		  const char *text, size_t position, struct expr_error *error)
+int expr_check_literal(const struct layer *layer, unsigned int number,
+		       const char *text, size_t position,
+		       struct expr_error *error)
 {
 	const struct xd_param *param = &layer->info->params[number];
 	struct expr_value *value = &layer->values[number];
@@ -213,7 +214,8 @@ static bool has_disk_before(const struct layer *parent,
 	return parent && parent->nr_below > 0 && parent->below[0] != layer;
 }
 
-int check_complete(struct layer *layer, size_t end, struct expr_error *error)
+int expr_check_complete(struct layer *layer, size_t end,
+			struct expr_error *error)
 {
 	unsigned int disk = 0;
 	int r;
@@ -225,7 +227,8 @@ int check_complete(struct layer *layer, size_t end, struct expr_error *error)
 		if (param->type == XD_DISK)
 			value->set = disk++ < layer->nr_below;
 		if (!value->set && param->preset) {
-			r = check_literal(layer, i, param->preset, end, error);
+			r = expr_check_literal(layer, i, param->preset, end,
+					       error);
 			if (r < 0)
 				return r;
 		}
@@ -337,7 +340,8 @@ static int check_length(const struct layer *root, struct expr_error *error)
 			 EXPR_MAX_BYTES);
 }
 
-int check_tree(struct layer *root, bool read_only, struct expr_error *error)
+int expr_check_tree(struct layer *root, bool read_only,
+		    struct expr_error *error)
 {
 	unsigned int index = 0;
 	int r = check_depth(root, 0, error);

@@ -208,7 +208,7 @@ static int literal(struct parser *p, struct layer *layer, unsigned int param,
 
 	if (r < 0)
 		return r;
-	r = check_literal(layer, param, text, position, p->error);
+	r = expr_check_literal(layer, param, text, position, p->error);
 	if (r == 0)
 		layer->values[param].given = true;
 	return r;
@@ -227,10 +227,10 @@ static int layer_of_word(struct parser *p, const struct backend_info *info,
 	r = new_layer(p, info, position, &layer);
 	if (r < 0)
 		return r;
-	r = check_literal(layer, 0, text, position, p->error);
+	r = expr_check_literal(layer, 0, text, position, p->error);
 	if (r == 0) {
 		layer->values[0].given = true;
-		r = check_complete(layer, p->at, p->error);
+		r = expr_check_complete(layer, p->at, p->error);
 	}
 	if (r < 0) {
 		expr_free(layer);
@@ -487,7 +487,7 @@ static int by_name(struct parser *p, size_t n, struct layer **ret)
 		}
 	}
 	if (r == 0)
-		r = check_complete(layer, p->at, p->error);
+		r = expr_check_complete(layer, p->at, p->error);
 	if (r < 0) {
 		expr_free(layer);
 		return r;
@@ -706,7 +706,7 @@ int expr_parse(const char *text, bool read_only, const struct expr_env *env,
 	int r = parse_text(&p, &root);
 
 	if (r == 0)
-		r = check_tree(root, read_only, ret_error);
+		r = expr_check_tree(root, read_only, ret_error);
 	if (r < 0) {
 		expr_free(root);
 		return r;
