@@ -176,21 +176,17 @@ static int start_all(struct export *export, char *ret_why)
 
 	export->local.fd = listen_unix(export->path);
 	r = start(&export->local, export);
-	if (r < 0) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s: %s", export->path,
+	if (r < 0)
+		return msg_why(ret_why, r, "%s: %s", export->path,
 			       strerror(-r));
-		return r;
-	}
 	if (!tcp)
 		return 0;
 	export->tcp.fd = listen_tcp(tcp);
 	r = start(&export->tcp, export);
-	if (r < 0)
-		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s: %s", tcp,
-			       r == -EINVAL ?
-				       "no address and port, in numbers" :
-				       strerror(-r));
-	return r;
+	if (r == -EINVAL)
+		return msg_why(ret_why, r,
+			       "%s: no address and port, in numbers", tcp);
+	return r < 0 ? msg_why(ret_why, r, "%s: %s", tcp, strerror(-r)) : 0;
 }
 
 int export_new(struct export **ret, struct broker *broker,

@@ -361,21 +361,15 @@ static int begin(struct named *named, bool fresh, char *ret_why)
 static int check(const struct exports *exports, const struct exports_spec *spec,
 		 char *ret_why)
 {
-	if (spec->name && !is_export_name(spec->name)) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	if (spec->name && !is_export_name(spec->name))
+		return msg_why(ret_why, -EINVAL,
 			       "\"%.80s\" is no name of an export", spec->name);
-		return -EINVAL;
-	}
-	if (spec->name && find(exports, spec->name)) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	if (spec->name && find(exports, spec->name))
+		return msg_why(ret_why, -EBUSY,
 			       "there is an export \"%s\" already", spec->name);
-		return -EBUSY;
-	}
-	if (exports->nr >= MAX_EXPORTS) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
-			       "there are %u exports already", exports->nr);
-		return -EBUSY;
-	}
+	if (exports->nr >= MAX_EXPORTS)
+		return msg_why(ret_why, -EBUSY, "there are %u exports already",
+			       exports->nr);
 	return 0;
 }
 

@@ -41,9 +41,8 @@ static int wrong(const struct reader *reader, const char *key, int err,
 {
 	const char *queue = strstr(reader->dir, "/queue-");
 
-	(void)snprintf(reader->why, MSG_TEXT_MAX, "frontend's %s%s%s: %s",
+	return msg_why(reader->why, err, "frontend's %s%s%s: %s",
 		       queue ? queue + 1 : "", queue ? "/" : "", key, what);
-	return err;
 }
 
 /* A number from min to max.  -ENOENT leaves ret_why alone. */

@@ -120,16 +120,12 @@ static int check_frontend(struct store *store, const struct node_address *at,
 
 	if (!own)
 		return -ENOMEM;
-	if (!has_value(store, dir, "frontend", "", own)) {
-		(void)snprintf(why, MSG_TEXT_MAX, "frontend is not %s", own);
-		return -EINVAL;
-	}
+	if (!has_value(store, dir, "frontend", "", own))
+		return msg_why(why, -EINVAL, "frontend is not %s", own);
 	if (store_read_u32(store, dir, "frontend-id", UINT32_MAX, &id) < 0 ||
-	    id != at->domid) {
-		(void)snprintf(why, MSG_TEXT_MAX, "frontend-id is not %u",
+	    id != at->domid)
+		return msg_why(why, -EINVAL, "frontend-id is not %u",
 			       at->domid);
-		return -EINVAL;
-	}
 	return 0;
 }
 
@@ -142,8 +138,7 @@ static int read_mode(struct store *store, const char *dir, bool *ret_read_only,
 		*ret_read_only = mode[0] == 'r';
 		return 0;
 	}
-	(void)snprintf(why, MSG_TEXT_MAX, "mode is neither r nor w");
-	return -EINVAL;
+	return msg_why(why, -EINVAL, "mode is neither r nor w");
 }
 
 /* libxl puts the format in front of what backendtype=tap is given. */
@@ -158,11 +153,9 @@ static int read_target(struct store *store, const struct node_address *at,
 	if (r == 0 && at->kind == NODE_VBD3 &&
 	    strncmp(params, format, strlen(format)) == 0)
 		skip = strlen(format);
-	if (r < 0 || params[skip] == '\0') {
-		(void)snprintf(why, MSG_TEXT_MAX,
+	if (r < 0 || params[skip] == '\0')
+		return msg_why(why, r < 0 && r != -ENOENT ? r : -EINVAL,
 			       "there is no target (params)");
-		return r < 0 && r != -ENOENT ? r : -EINVAL;
-	}
 	*ret = strdup(params + skip);
 	return *ret ? 0 : -ENOMEM;
 }

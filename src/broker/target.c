@@ -444,12 +444,9 @@ static int parse(struct target *target, const char *text, bool read_only,
 	int r = expr_parse(text, read_only, &env, &root, &error);
 	char *canonical;
 
-	if (r == -EINVAL) {
-		(void)snprintf(why, MSG_TEXT_MAX,
-			       "%s (at byte %zu of \"%.200s\")", error.message,
-			       error.position, text);
-		return r;
-	}
+	if (r == -EINVAL)
+		return msg_why(why, r, "%s (at byte %zu of \"%.200s\")",
+			       error.message, error.position, text);
 	if (r < 0)
 		return r;
 	canonical = expr_print(root);

@@ -50,11 +50,10 @@ static int check_number(const struct vbd *vbd, char *why)
 
 	if (!other)
 		return 0;
-	(void)snprintf(why, MSG_TEXT_MAX,
+	return msg_why(why, -EBUSY,
 		       "the domain has another disk there (%s), which is to be "
 		       "detached first",
 		       other->path);
-	return -EBUSY;
 }
 
 void vbd_forget_exports(const struct vbd *vbd)
@@ -270,18 +269,14 @@ static int take_over(struct vbd *vbd, char *why)
 
 	if (vbd->at.kind == NODE_VBD)
 		r = blkback_take(vbd->at.domid, vbd->at.devid);
-	if (r < 0) {
-		(void)snprintf(why, MSG_TEXT_MAX,
+	if (r < 0)
+		return msg_why(why, r,
 			       "it cannot be taken from xen-blkback: %s",
 			       strerror(-r));
-		return r;
-	}
 	vbd->driven = true;
 	/* What xen-blkback has offered may be more than we can do. */
 	r = vbd_publish_transport(vbd);
-	if (r < 0)
-		(void)snprintf(why, MSG_TEXT_MAX, "xenstore: %s", strerror(-r));
-	return r;
+	return r < 0 ? msg_why(why, r, "xenstore: %s", strerror(-r)) : 0;
 }
 
 static int find_for_script(struct broker *broker, const char *xenbus_path,
@@ -291,24 +286,18 @@ static int find_for_script(struct broker *broker, const char *xenbus_path,
 	struct vbd *known = NULL;
 	int r = node_parse(xenbus_path, &at);
 
-	if (r < 0) {
-		(void)snprintf(why, MSG_TEXT_MAX,
+	if (r < 0)
+		return msg_why(why, r,
 			       "XENBUS_PATH names no block device: %.200s",
 			       xenbus_path);
-		return r;
-	}
 	known = bus_known(broker->bus, &at);
 	if (known)
 		vbd_look(known); /* it may be one that has gone since */
 	r = bus_get(broker->bus, &at, ret);
 	if (r == -ENODEV)
-		(void)snprintf(why, MSG_TEXT_MAX,
-			       "%s is not there, or has another script",
+		return msg_why(why, r, "%s is not there, or has another script",
 			       xenbus_path);
-	else if (r < 0)
-		(void)snprintf(why, MSG_TEXT_MAX, "%s: %s", xenbus_path,
-			       strerror(-r));
-	return r;
+	return r < 0 ? msg_why(why, r, "%s: %s", xenbus_path, strerror(-r)) : 0;
 }
 
 void vbd_hotplug_add(struct broker *broker, const char *xenbus_path,

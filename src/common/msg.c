@@ -3,6 +3,7 @@
 
 #include "common/msg.h"
 
+#include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -122,6 +123,16 @@ const char *msg_name(uint16_t type)
 	const struct msg_shape *shape = find_shape(type);
 
 	return shape ? shape->name : "?";
+}
+
+int msg_why(char *ret_why, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(ret_why, MSG_TEXT_MAX, fmt, ap);
+	va_end(ap);
+	return err;
 }
 
 bool msg_is_commit(const char *text)

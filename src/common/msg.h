@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/util.h"
 #include "xendisk-backend.h"
 
 #define MSG_VERSION 4
@@ -269,5 +270,8 @@ bool msg_is_commit(const char *text);
 
 /* "OPEN", "SERVICE", ...; "?" for a number that is none. */
 const char *msg_name(uint16_t type);
+
+/* Writes a sentence into ret_why (MSG_TEXT_MAX bytes), and returns err. */
+int msg_why(char *ret_why, int err, const char *fmt, ...) PRINTF(3, 4);
 
 #endif

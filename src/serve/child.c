@@ -216,12 +216,10 @@ int serve_child_call(struct serve_child *child, bool once,
 {
 	int r = 0;
 
-	if (has_ended(child, 0) && once && child->served) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	if (has_ended(child, 0) && once && child->served)
+		return msg_why(ret_why, -ENODATA,
 			       "%s has ended, and what it held is lost",
 			       child->program.argv[0]);
-		return -ENODATA;
-	}
 	if (!child->pid)
 		r = start(child, open_file, ctx);
 	if (r >= 0)

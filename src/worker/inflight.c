@@ -247,34 +247,24 @@ void inflight_done(struct inflight_ring *log, uint32_t entry)
 static int check_header(const struct inflight_header *head,
 			const struct inflight_id *id, char *ret_why)
 {
-	if (head->magic == 0) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX, "nothing was in flight");
-		return -ENOENT;
-	}
-	if (head->magic != INFLIGHT_MAGIC) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	if (head->magic == 0)
+		return msg_why(ret_why, -ENOENT, "nothing was in flight");
+	if (head->magic != INFLIGHT_MAGIC)
+		return msg_why(ret_why, -EPROTO,
 			       "the in-flight log is not one");
-		return -EPROTO;
-	}
 	if (head->version != INFLIGHT_VERSION ||
-	    head->entry_bytes != INFLIGHT_ENTRY_BYTES) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	    head->entry_bytes != INFLIGHT_ENTRY_BYTES)
+		return msg_why(ret_why, -EPROTO,
 			       "the in-flight log has version %u, not %u",
 			       head->version, INFLIGHT_VERSION);
-		return -EPROTO;
-	}
-	if (memcmp(&head->id, id, offsetof(struct inflight_id, storage))) {
-		(void)snprintf(
-			ret_why, MSG_TEXT_MAX,
+	if (memcmp(&head->id, id, offsetof(struct inflight_id, storage)))
+		return msg_why(
+			ret_why, -ESTALE,
 			"the in-flight log belongs to another connection");
-		return -ESTALE;
-	}
-	if (head->id.storage != id->storage) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
+	if (head->id.storage != id->storage)
+		return msg_why(ret_why, -EXDEV,
 			       "this is not the storage that the guest was "
 			       "connected to: another file, or another device");
-		return -EXDEV;
-	}
 	return 0;
 }
 
@@ -287,18 +277,14 @@ int inflight_load(const struct inflight *log, const struct inflight_id *id,
 	int r;
 
 	r = pread_all(log->fd, &head, sizeof(head), 0);
-	if (!r)
-		r = check_header(&head, id, ret_why);
-	else
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
-			       "the in-flight log cannot be read");
+	if (r)
+		return msg_why(ret_why, r, "the in-flight log cannot be read");
+	r = check_header(&head, id, ret_why);
 	if (r)
 		return r;
 	image = calloc(1, sizeof(*image) + id->nr_rings * bytes);
-	if (!image) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
-		return -ENOMEM;
-	}
+	if (!image)
+		return msg_why(ret_why, -ENOMEM, "no memory");
 	image->notes = head.notes;
 	r = pread_all(log->fd, image->cursor, sizeof(image->cursor),
 		      CURSORS_AT);
@@ -306,11 +292,8 @@ int inflight_load(const struct inflight *log, const struct inflight_id *id,
 		r = pread_all(log->fd,
 			      image->entries + (size_t)i * id->nr_slots, bytes,
 			      entries_at(i));
-	if (r) {
-		(void)snprintf(ret_why, MSG_TEXT_MAX,
-			       "the in-flight log cannot be read");
-		return r;
-	}
+	if (r)
+		return msg_why(ret_why, r, "the in-flight log cannot be read");
 	*ret = TAKE_PTR(image);
 	return 0;
 }

@@ -94,9 +94,8 @@ static int restrict_paths(void)
 
 static int fail(char *ret_why, const char *what, int err)
 {
-	snprintf(ret_why, MSG_TEXT_MAX, "cannot isolate the worker: %s: %s",
-		 what, strerror(-err));
-	return err;
+	return msg_why(ret_why, err, "cannot isolate the worker: %s: %s", what,
+		       strerror(-err));
 }
 
 int isolate(uint32_t uid, char *ret_why)

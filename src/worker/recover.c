@@ -32,21 +32,16 @@ static int make_plans(struct io_ring **rings, unsigned int nr_rings,
 		int r;
 
 		plans[i] = calloc(1, sizeof(*plans[i]));
-		if (!plans[i]) {
-			(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
-			return -ENOMEM;
-		}
+		if (!plans[i])
+			return msg_why(ret_why, -ENOMEM, "no memory");
 		r = inflight_plan(image->entries + (size_t)i * ring->nr_slots,
 				  ring->nr_slots, &image->cursor[i],
 				  ring->rsp_prod, plans[i]);
-		if (r) {
-			(void)snprintf(
-				ret_why, MSG_TEXT_MAX,
-				"the in-flight log of ring %u contradicts "
-				"itself or the ring",
-				i);
-			return r;
-		}
+		if (r)
+			return msg_why(ret_why, r,
+				       "the in-flight log of ring %u "
+				       "contradicts itself or the ring",
+				       i);
 	}
 	return 0;
 }

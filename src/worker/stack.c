@@ -298,11 +298,11 @@ static int check_twice(const struct stack *stack, const struct host_disk *hd,
 		if (other == hd || !other->identity ||
 		    strcmp(other->identity, hd->identity) != 0)
 			continue;
-		snprintf(ret_why, MSG_TEXT_MAX,
-			 "%s: %s is used twice in the expression, and written "
-			 "to",
-			 hd->layer->info->name, hd->layer->values[0].text);
-		return -EINVAL;
+		return msg_why(ret_why, -EINVAL,
+			       "%s: %s is used twice in the expression, and "
+			       "written to",
+			       hd->layer->info->name,
+			       hd->layer->values[0].text);
 	}
 	return 0;
 }
@@ -322,10 +322,9 @@ static int check_identities(const struct stack *stack, char *ret_why)
 	}
 	if (n <= MSG_MAX_IDENTITIES)
 		return 0;
-	snprintf(ret_why, MSG_TEXT_MAX,
-		 "it is written to %u places, more than %d", n,
-		 MSG_MAX_IDENTITIES);
-	return -E2BIG;
+	return msg_why(ret_why, -E2BIG,
+		       "it is written to %u places, more than %d", n,
+		       MSG_MAX_IDENTITIES);
 }
 
 int stack_open(struct stack **ret, const struct stack_spec *spec,

@@ -14,9 +14,7 @@
 static int say(char *ret_why, int err, const char *path, size_t length,
 	       const char *what)
 {
-	(void)snprintf(ret_why, MSG_TEXT_MAX, "%.*s: %s", (int)length, path,
-		       what);
-	return err;
+	return msg_why(ret_why, err, "%.*s: %s", (int)length, path, what);
 }
 
 /* Names that lead downwards and nowhere else. */

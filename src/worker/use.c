@@ -33,7 +33,6 @@
 #include "worker/use.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "common/crash.h"
@@ -41,16 +40,6 @@
 #include "common/util.h"
 #include "worker/recover.h"
 #include "worker/services.h"
-
-int say(char *ret_why, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	(void)vsnprintf(ret_why, MSG_TEXT_MAX, fmt, ap);
-	va_end(ap);
-	return err;
-}
 
 /* --- Beginning ------------------------------------------------------------ */
 
@@ -72,13 +61,13 @@ static int check_connect(const struct msg_connect *msg, char *ret_why)
 
 	if (msg->nr_rings == 0 || msg->nr_rings > XD_MAX_RINGS ||
 	    msg->abi > MSG_ABI_X86_64)
-		return say(ret_why, -EINVAL, "a connection that cannot be");
+		return msg_why(ret_why, -EINVAL, "a connection that cannot be");
 	if (pages == 0 || pages > XD_MAX_RING_PAGES || pages & (pages - 1))
-		return say(ret_why, -EINVAL, "a ring of %u pages", pages);
+		return msg_why(ret_why, -EINVAL, "a ring of %u pages", pages);
 	for (uint32_t i = 1; i < msg->nr_rings; i++)
 		if (msg->ring[i].nr_refs != pages)
-			return say(ret_why, -EINVAL,
-				   "rings of different sizes");
+			return msg_why(ret_why, -EINVAL,
+				       "rings of different sizes");
 	return 0;
 }
 
@@ -125,7 +114,7 @@ static int set_up_disk(struct worker *worker, const struct msg_connect *msg,
 		writers += nr_rings * ring_nr_slots(layout_of(msg->abi),
 						    msg->ring[0].nr_refs);
 	r = range_table_new(&disk->ranges, writers, lanes > 1);
-	return r ? say(ret_why, r, "no memory") : 0;
+	return r ? msg_why(ret_why, r, "no memory") : 0;
 }
 
 /* disk->nr_lanes counts those that are to be detached again. */
@@ -151,10 +140,10 @@ static int say_unmapped(const struct worker *worker, struct lane *lane,
 			const struct msg_ring *at, int r, char *ret_why)
 {
 	if (!lane_has_guest(lane, at->event_channel))
-		return say(ret_why, -ESRCH, "domain %u is gone",
-			   worker->options->domid);
-	return say(ret_why, r, "ring %u cannot be mapped: %s", worker->nr_rings,
-		   strerror(-r));
+		return msg_why(ret_why, -ESRCH, "domain %u is gone",
+			       worker->options->domid);
+	return msg_why(ret_why, r, "ring %u cannot be mapped: %s",
+		       worker->nr_rings, strerror(-r));
 }
 
 static int attach_ring(struct worker *worker, const struct msg_connect *msg,
@@ -174,15 +163,16 @@ static int attach_ring(struct worker *worker, const struct msg_connect *msg,
 			layout_of(msg->abi), &worker->stats->queue[index]);
 	if (r) {
 		grant_unmap(worker->grant, pages, at->nr_refs);
-		return say(ret_why, r, "no memory for ring %u", index);
+		return msg_why(ret_why, r, "no memory for ring %u", index);
 	}
 	CRASH_POINT(ring_mapped);
 	worker->rings[worker->nr_rings++] = ring;
 	r = lane_add_ring(lane, ring, at->event_channel);
 	if (r)
-		return say(ret_why, r,
-			   "event channel %u of ring %u cannot be bound: %s",
-			   at->event_channel, index, strerror(-r));
+		return msg_why(
+			ret_why, r,
+			"event channel %u of ring %u cannot be bound: %s",
+			at->event_channel, index, strerror(-r));
 	CRASH_POINT(ring_bound);
 	return 0;
 }
@@ -263,8 +253,9 @@ static int start_lanes(struct worker *worker, char *ret_why)
 		int r = lane_start(worker->lanes[i]);
 
 		if (r)
-			return say(ret_why, r, "a thread cannot be started: %s",
-				   strerror(-r));
+			return msg_why(ret_why, r,
+				       "a thread cannot be started: %s",
+				       strerror(-r));
 	}
 	CRASH_POINT(lanes_started);
 	worker->running = true;
@@ -361,15 +352,15 @@ static int end(struct worker *worker, bool last_flush, bool keep, char *ret_why)
 		r = flush_last(lane_io(worker->lanes[0]));
 	CRASH_POINT(last_flushed);
 	if (r)
-		(void)say(ret_why, r, "the last flush failed: %s",
-			  strerror(-r));
+		(void)msg_why(ret_why, r, "the last flush failed: %s",
+			      strerror(-r));
 	for (unsigned int i = 0; i < disk->nr_lanes; i++)
 		lane_detach(worker->lanes[i]);
 	free_rings(worker);
 	if (!keep || !worker->parked)
 		r2 = deactivate(worker, why);
 	if (r2 && !r)
-		r = say(ret_why, r2, "%s", why);
+		r = msg_why(ret_why, r2, "%s", why);
 	range_table_free(disk->ranges);
 	disk->ranges = NULL;
 	standstill_destroy(&disk->still);
@@ -388,7 +379,7 @@ static void serve_parked(struct worker *worker)
 	if (!worker->parked)
 		return;
 	if (inflight_has_rings(worker->log))
-		(void)say(why, -EAGAIN, "the log is the guest's");
+		(void)msg_why(why, -EAGAIN, "the log is the guest's");
 	else if (begin(worker, NULL, why) == 0)
 		return;
 	log_disk(&worker->who, LOG_LEVEL_ERROR,
@@ -430,7 +421,7 @@ int use_disconnect(struct worker *worker, char *ret_why)
 	int r = end(worker, clean, true, ret_why);
 
 	if (!r && !clean)
-		r = say(ret_why, -EIO, "the disk is poisoned");
+		r = msg_why(ret_why, -EIO, "the disk is poisoned");
 	/* The log is what remembers a failure without a mark. */
 	if (flush_mark(disk) == 0)
 		inflight_clear(worker->log);
@@ -461,8 +452,9 @@ static int begin_for_clients(struct worker *worker,
 	if (worker->running)
 		return 0;
 	if (inflight_has_rings(worker->log))
-		return say(ret_why, -EAGAIN,
-			   "its guest's requests come first: a worker died");
+		return msg_why(
+			ret_why, -EAGAIN,
+			"its guest's requests come first: a worker died");
 	if (msg->flags & MSG_CLIENT_POISONED)
 		atomic_store(&worker->disk.poison, IO_POISONED);
 	r = begin(worker, NULL, ret_why);
@@ -502,15 +494,15 @@ int use_client(struct worker *worker, const struct msg_client *msg, int fd,
 	int r;
 
 	if (atomic_load(&worker->nr_clients) >= CLIENTS_MAX)
-		return say(ret_why, -EUSERS, "it has %u NBD clients already",
-			   CLIENTS_MAX);
+		return msg_why(ret_why, -EUSERS,
+			       "it has %u NBD clients already", CLIENTS_MAX);
 	r = begin_for_clients(worker, msg, ret_why);
 	if (r)
 		return r;
 	r = client_new(&client, &spec, stack_limits(worker->stack),
 		       &worker->nr_clients);
 	if (r)
-		return say(ret_why, r, "no memory");
+		return msg_why(ret_why, r, "no memory");
 	client_give(idlest_lane(&worker->disk), client);
 	return 0;
 }

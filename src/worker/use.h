@@ -39,9 +39,6 @@ struct worker {
 	_Atomic(unsigned int) nr_clients;
 };
 
-/* Fills in a sentence (MSG_TEXT_MAX bytes) and passes the error on. */
-int say(char *ret_why, int err, const char *fmt, ...) PRINTF(3, 4);
-
 /* A guest is there: the stack's locks and fences, its rings, the log, the lanes.
  * What fails leaves the disk as it was. */
 int use_connect(struct worker *worker, const struct msg_connect *msg,

@@ -77,9 +77,10 @@ static int open_lanes(struct worker *worker, char *ret_why)
 				 worker->options->domid, worker->nr_lanes);
 
 		if (r && worker->nr_lanes == 0)
-			return say(ret_why, r,
-				   "event channels or I/O cannot be set up: %s",
-				   strerror(-r));
+			return msg_why(
+				ret_why, r,
+				"event channels or I/O cannot be set up: %s",
+				strerror(-r));
 		if (r)
 			break;
 		worker->nr_lanes++;
@@ -97,7 +98,8 @@ static int open_log(struct worker *worker, char *ret_why)
 
 	if (!r)
 		r = inflight_open(&worker->log, fd);
-	return r ? say(ret_why, r, "the in-flight log: %s", strerror(-r)) : 0;
+	return r ? msg_why(ret_why, r, "the in-flight log: %s", strerror(-r)) :
+		   0;
 }
 
 static int open_all(struct worker *worker, const struct msg_open *msg,
@@ -114,7 +116,8 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 
 	r = grant_open(&worker->grant, options->domid);
 	if (r)
-		return say(ret_why, r, "the grant device: %s", strerror(-r));
+		return msg_why(ret_why, r, "the grant device: %s",
+			       strerror(-r));
 	r = stack_open(&worker->stack, &spec, worker->services, ret_why);
 	if (r)
 		return r;
@@ -132,7 +135,7 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 	CRASH_POINT(log_opened);
 	written_open(worker->stack);
 	r = meter_open(&worker->stats, worker->services);
-	return r ? say(ret_why, r, "the counters: %s", strerror(-r)) : 0;
+	return r ? msg_why(ret_why, r, "the counters: %s", strerror(-r)) : 0;
 }
 
 static void close_all(struct worker *worker)
