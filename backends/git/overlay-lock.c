@@ -22,7 +22,7 @@ static uint64_t tag_of(const struct meta *meta)
 	return tag;
 }
 
-struct overlay_facts facts_of(const struct meta *meta)
+struct overlay_facts overlay_facts_of(const struct meta *meta)
 {
 	struct overlay_facts facts = {
 		.size = meta->size,
@@ -41,7 +41,7 @@ struct overlay_facts facts_of(const struct meta *meta)
 static void set_meta(struct overlay *overlay, const struct meta *meta)
 {
 	overlay->meta = *meta;
-	overlay->facts = facts_of(meta);
+	overlay->facts = overlay_facts_of(meta);
 }
 
 /* The kernel tells of it once.  What was answered, and not durable yet, may be lost
@@ -58,7 +58,8 @@ static void lose(struct overlay *overlay, int err)
 }
 
 /* Durable before it is believed. */
-int store_meta(struct overlay *overlay, struct meta *meta, char *ret_why)
+int overlay_store_meta(struct overlay *overlay, struct meta *meta,
+		       char *ret_why)
 {
 	bool unknown;
 	int err;
@@ -104,7 +105,8 @@ static int check_of(const struct overlay *overlay, const struct meta *meta,
 
 /* -ENODATA: nothing is there yet.  A crash while the very first meta was written
  * is that, too; but meta does not go by a crash. */
-int find_meta(const struct overlay *overlay, struct meta *ret, char *ret_why)
+int overlay_find_meta(const struct overlay *overlay, struct meta *ret,
+		      char *ret_why)
 {
 	char damaged[WHY_MAX] = "meta is empty";
 	int err = meta_read(overlay->files.meta, ret, damaged);
@@ -144,8 +146,8 @@ static int new_uuid(uint8_t uuid[16], char *ret_why)
 	return 0;
 }
 
-int stand_on(struct meta *meta, const struct overlay_facts *facts,
-	     char *ret_why)
+int overlay_stand_on(struct meta *meta, const struct overlay_facts *facts,
+		     char *ret_why)
 {
 	if (facts->size == 0 || facts->size % LAYER_SECTOR ||
 	    facts->size > INT64_MAX || facts->base_size > facts->size ||
@@ -163,7 +165,7 @@ int stand_on(struct meta *meta, const struct overlay_facts *facts,
 	return new_uuid(meta->uuid, ret_why);
 }
 
-void make_active(struct meta *meta, unsigned int slot)
+void overlay_make_active(struct meta *meta, unsigned int slot)
 {
 	meta->slot[slot] = (struct meta_slot){
 		.state = LAYER_ACTIVE,
@@ -179,8 +181,8 @@ static int make_meta(const struct overlay *overlay, struct meta *ret,
 	ret->next_gen = 1;
 	(void)strcpy(ret->repo, overlay->repo);
 	(void)strcpy(ret->branch, overlay->branch);
-	make_active(ret, 0);
-	return stand_on(ret, facts, ret_why);
+	overlay_make_active(ret, 0);
+	return overlay_stand_on(ret, facts, ret_why);
 }
 
 /* Is it what the caller has prepared for? */
@@ -188,7 +190,7 @@ static int compare_facts(const struct overlay *overlay, const struct meta *meta,
 			 struct overlay_facts *facts, char *ret_why)
 {
 	if (memcmp(meta->base, facts->base, OID_BYTES) != 0) {
-		*facts = facts_of(meta);
+		*facts = overlay_facts_of(meta);
 		return why(ret_why, -ESTALE,
 			   "%s stands on another commit by now",
 			   overlay->files.folder);
@@ -224,7 +226,8 @@ static int check_free(const struct overlay *overlay, const struct meta *meta,
 		   overlay->files.folder, slot);
 }
 
-int extend_all(const struct overlay *overlay, uint64_t size, char *ret_why)
+int overlay_extend_all(const struct overlay *overlay, uint64_t size,
+		       char *ret_why)
 {
 	int err = 0;
 
@@ -275,8 +278,8 @@ static int prepare_slots(struct overlay *overlay, const struct meta *meta,
 	return err;
 }
 
-int new_layer(const struct overlay *overlay, const struct meta *meta,
-	      unsigned int slot, struct layer **ret, char *ret_why)
+int overlay_new_layer(const struct overlay *overlay, const struct meta *meta,
+		      unsigned int slot, struct layer **ret, char *ret_why)
 {
 	const struct overlay_slot_files *files = &overlay->files.slot[slot];
 	const struct meta_slot *of = &meta->slot[slot];
@@ -297,8 +300,8 @@ static int load_slot(struct overlay *overlay, const struct meta *meta,
 
 	err = files_check(&overlay->files, slot, meta->size, ret_why);
 	if (err == 0)
-		err = new_layer(overlay, meta, slot, &overlay->layer[slot],
-				ret_why);
+		err = overlay_new_layer(overlay, meta, slot,
+					&overlay->layer[slot], ret_why);
 	if (err < 0)
 		return err;
 	err = layer_load(overlay->layer[slot], !active || meta->closed,
@@ -322,7 +325,7 @@ static int give_up_clean(struct overlay *overlay, struct meta *meta,
 		       "a cache was damaged and is given up: %.450s", ret_why);
 	meta->slot[slot] = (struct meta_slot){ .state = LAYER_FREE };
 	ret_why[0] = '\0';
-	err = store_meta(overlay, meta, ret_why);
+	err = overlay_store_meta(overlay, meta, ret_why);
 	return err < 0 ? err : prepare_free(overlay, meta, true, slot, ret_why);
 }
 
@@ -349,7 +352,7 @@ static int load_layers(struct overlay *overlay, struct meta *meta,
 	return err;
 }
 
-int flush_active(struct overlay *overlay, char *ret_why)
+int overlay_flush_active(struct overlay *overlay, char *ret_why)
 {
 	struct layer *layer = overlay_active(overlay);
 	bool told = layer_error(layer) < 0;
@@ -390,9 +393,9 @@ static int make_durable(struct overlay *overlay, char *ret_why)
 
 	err = sync_file(overlay, overlay_active(overlay)->map_fd, ret_why);
 	if (err == 0)
-		err = flush_active(overlay, ret_why);
+		err = overlay_flush_active(overlay, ret_why);
 	meta.closed = 0;
-	return err < 0 ? err : store_meta(overlay, &meta, ret_why);
+	return err < 0 ? err : overlay_store_meta(overlay, &meta, ret_why);
 }
 
 static int settle(struct overlay *overlay, struct meta *meta, bool found,
@@ -422,7 +425,7 @@ int overlay_lock(struct overlay *overlay, struct overlay_facts *facts,
 	overlay->meta_err = 0;
 	overlay->repaired[0] = '\0';
 	ret_why[0] = '\0';
-	err = find_meta(overlay, &meta, ret_why);
+	err = overlay_find_meta(overlay, &meta, ret_why);
 	found = err == 0;
 	if (err == 0)
 		err = compare_facts(overlay, &meta, facts, ret_why);
@@ -444,11 +447,11 @@ int overlay_lock(struct overlay *overlay, struct overlay_facts *facts,
 int overlay_unlock(struct overlay *overlay, char *ret_why)
 {
 	struct meta meta = overlay->meta;
-	int err = flush_active(overlay, ret_why);
+	int err = overlay_flush_active(overlay, ret_why);
 
 	if (err == 0) {
 		meta.closed = 1;
-		err = store_meta(overlay, &meta, ret_why);
+		err = overlay_store_meta(overlay, &meta, ret_why);
 	}
 	forget_layers(overlay);
 	CRASH_POINT(overlay_closed);

@@ -31,18 +31,26 @@ struct overlay {
 /* --- overlay-lock.c ------------------------------------------------------------- */
 
 /* -ENODATA: nothing is there yet. */
-int find_meta(const struct overlay *overlay, struct meta *ret, char *ret_why);
+int overlay_find_meta(const struct overlay *overlay, struct meta *ret,
+		      char *ret_why);
 /* Durable before it is believed; grows meta's sequence. */
-int store_meta(struct overlay *overlay, struct meta *meta, char *ret_why);
-struct overlay_facts facts_of(const struct meta *meta);
+int overlay_store_meta(struct overlay *overlay, struct meta *meta,
+		       char *ret_why);
+/* Meta as overlay.h tells of it. */
+struct overlay_facts overlay_facts_of(const struct meta *meta);
 /* A new uuid, and these facts, if they are possible. */
-int stand_on(struct meta *meta, const struct overlay_facts *facts,
-	     char *ret_why);
-void make_active(struct meta *meta, unsigned int slot);
+int overlay_stand_on(struct meta *meta, const struct overlay_facts *facts,
+		     char *ret_why);
+/* An empty layer of the next generation. */
+void overlay_make_active(struct meta *meta, unsigned int slot);
 /* The layer that a slot is by meta, without what its map says. */
-int new_layer(const struct overlay *overlay, const struct meta *meta,
-	      unsigned int slot, struct layer **ret, char *ret_why);
-int extend_all(const struct overlay *overlay, uint64_t size, char *ret_why);
-int flush_active(struct overlay *overlay, char *ret_why);
+int overlay_new_layer(const struct overlay *overlay, const struct meta *meta,
+		      unsigned int slot, struct layer **ret, char *ret_why);
+/* All files have room for a disk of that size, durably; files_extend(). */
+int overlay_extend_all(const struct overlay *overlay, uint64_t size,
+		       char *ret_why);
+/* What was written to the active layer is durable; a failed fdatasync() is remembered
+ * (sync_err). */
+int overlay_flush_active(struct overlay *overlay, char *ret_why);
 
 #endif

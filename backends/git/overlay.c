@@ -67,14 +67,14 @@ int overlay_open(struct overlay **ret, int dir, const struct overlay_of *of,
 		return err;
 	}
 	pthread_mutex_init(&overlay->grow_lock, NULL);
-	err = find_meta(overlay, &meta, ret_why);
+	err = overlay_find_meta(overlay, &meta, ret_why);
 	if (err < 0 && err != -ENODATA) {
 		overlay_close(overlay);
 		return err;
 	}
 	*ret_found = err == 0;
 	if (err == 0)
-		*ret_facts = facts_of(&meta);
+		*ret_facts = overlay_facts_of(&meta);
 	*ret = overlay;
 	return 0;
 }
@@ -222,16 +222,16 @@ int overlay_freeze(struct overlay *overlay, const struct snapshot_info *info,
 	err = free_slot(overlay, &fresh, ret_why);
 	if (err < 0)
 		return err;
-	err = flush_active(overlay, ret_why);
+	err = overlay_flush_active(overlay, ret_why);
 	if (err < 0)
 		return err;
 	CRASH_POINT(overlay_freeze_flushed);
 	freeze_slot(overlay, &meta.slot[old], info);
-	make_active(&meta, fresh);
-	err = new_layer(overlay, &meta, fresh, &layer, ret_why);
+	overlay_make_active(&meta, fresh);
+	err = overlay_new_layer(overlay, &meta, fresh, &layer, ret_why);
 	if (err < 0)
 		return err;
-	err = store_meta(overlay, &meta, ret_why);
+	err = overlay_store_meta(overlay, &meta, ret_why);
 	if (err < 0) {
 		layer_close(layer);
 		return err;
@@ -264,7 +264,7 @@ int overlay_committed(struct overlay *overlay, uint64_t gen,
 		memcpy(meta.head, commit, OID_BYTES);
 		meta.diverged = place == OVERLAY_DIVERGED;
 	}
-	return store_meta(overlay, &meta, ret_why);
+	return overlay_store_meta(overlay, &meta, ret_why);
 }
 
 int overlay_set_head(struct overlay *overlay, const uint8_t head[OID_BYTES],
@@ -273,7 +273,7 @@ int overlay_set_head(struct overlay *overlay, const uint8_t head[OID_BYTES],
 	struct meta meta = overlay->meta;
 
 	memcpy(meta.head, head, OID_BYTES);
-	return store_meta(overlay, &meta, ret_why);
+	return overlay_store_meta(overlay, &meta, ret_why);
 }
 
 int overlay_drop(struct overlay *overlay, uint64_t *ret_gen, char *ret_why)
@@ -286,7 +286,7 @@ int overlay_drop(struct overlay *overlay, uint64_t *ret_gen, char *ret_why)
 		return why(ret_why, -ENOENT, "no layer is a mere cache");
 	*ret_gen = meta.slot[slot].generation;
 	meta.slot[slot] = (struct meta_slot){ .state = LAYER_FREE };
-	err = store_meta(overlay, &meta, ret_why);
+	err = overlay_store_meta(overlay, &meta, ret_why);
 	CRASH_POINT(overlay_dropped);
 	return err;
 }
@@ -328,9 +328,9 @@ int overlay_empty(struct overlay *overlay, uint64_t gen, char *ret_why)
 /* Twice, so that nothing leads back to what has been given up. */
 static int store_anew(struct overlay *overlay, struct meta *meta, char *ret_why)
 {
-	int err = store_meta(overlay, meta, ret_why);
+	int err = overlay_store_meta(overlay, meta, ret_why);
 
-	return err < 0 ? err : store_meta(overlay, meta, ret_why);
+	return err < 0 ? err : overlay_store_meta(overlay, meta, ret_why);
 }
 
 /* What cannot be emptied is by the next overlay_lock(): nothing of it counts. */
@@ -352,14 +352,14 @@ int overlay_restart(struct overlay *overlay, struct overlay_facts *facts,
 	struct meta meta = overlay->meta;
 	unsigned int slot = active_slot(overlay);
 	struct layer *layer;
-	int err = stand_on(&meta, facts, ret_why);
+	int err = overlay_stand_on(&meta, facts, ret_why);
 
 	memset(meta.slot, 0, sizeof(meta.slot));
-	make_active(&meta, slot);
+	overlay_make_active(&meta, slot);
 	if (err == 0)
-		err = extend_all(overlay, facts->size, ret_why);
+		err = overlay_extend_all(overlay, facts->size, ret_why);
 	if (err == 0)
-		err = new_layer(overlay, &meta, slot, &layer, ret_why);
+		err = overlay_new_layer(overlay, &meta, slot, &layer, ret_why);
 	if (err < 0)
 		return err;
 	err = store_anew(overlay, &meta, ret_why);
@@ -385,13 +385,13 @@ int overlay_grow(struct overlay *overlay, uint64_t size, char *ret_why)
 	if (size % LAYER_SECTOR || size > INT64_MAX)
 		return why(ret_why, -EINVAL, "%llu bytes are no disk",
 			   (unsigned long long)size);
-	err = extend_all(overlay, size, ret_why);
+	err = overlay_extend_all(overlay, size, ret_why);
 	if (err < 0)
 		return err;
 	if (layer_grow(active, size / LAYER_SECTOR) < 0)
 		return why(ret_why, -ENOMEM, "no memory for a larger map");
 	meta.size = size;
-	err = store_meta(overlay, &meta, ret_why);
+	err = overlay_store_meta(overlay, &meta, ret_why);
 	if (err < 0)
 		return err;
 	pthread_mutex_lock(&overlay->grow_lock);
