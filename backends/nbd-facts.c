@@ -66,11 +66,6 @@ static uint32_t block_size(struct nbd_handle *h, int which, uint32_t otherwise)
 	return size > 0 && size <= UINT32_MAX ? (uint32_t)size : otherwise;
 }
 
-static bool is_power_of_2(uint32_t x)
-{
-	return x && !(x & (x - 1));
-}
-
 static int check(const struct nbd_facts *facts, char *ret_why)
 {
 	const char *fault = NULL;

@@ -118,7 +118,7 @@ static void file_facts(struct raw_facts *facts)
 {
 	uint32_t block = facts->st.st_blksize;
 
-	if (block < 512 || (block & (block - 1)))
+	if (block < 512 || !is_power_of_2(block))
 		block = 4096;
 	facts->size = facts->st.st_size;
 	facts->physical = MIN(block, 4096u);

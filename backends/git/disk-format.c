@@ -25,7 +25,7 @@ static int check(const struct git_disk *disk, int err, char *ret_why)
 			   ", and not 0",
 			   disk->sector);
 	if (disk->chunk < GIT_CHUNK_MIN || disk->chunk > GIT_CHUNK_MAX ||
-	    (disk->chunk & (disk->chunk - 1)) != 0)
+	    !is_power_of_2(disk->chunk))
 		return why(ret_why, err,
 			   "chunks have 16K, 32K, ... or at most 1M");
 	if (disk->levels < GIT_LEVELS_MIN || disk->levels > GIT_LEVELS_MAX)

@@ -179,7 +179,7 @@ static const char *find_fault(const uint8_t *p, const struct boot *boot)
 		return "no boot sector";
 	if (get16(p + 11) != FAT_SECTOR_BYTES)
 		return "sectors that are not of 512 bytes";
-	if (boot->cluster == 0 || (boot->cluster & (boot->cluster - 1)) != 0)
+	if (!is_power_of_2(boot->cluster))
 		return "clusters of an impossible size";
 	if (boot->reserved == 0 || boot->fats == 0 || boot->fats > 2 ||
 	    boot->fat == 0)

@@ -110,7 +110,7 @@ static int read_pages(const struct reader *reader, uint32_t *ret)
 		*ret = 1;
 		return 0;
 	}
-	if (r == 0 && (pages & (pages - 1)))
+	if (r == 0 && !is_power_of_2(pages))
 		return wrong(reader, "num-ring-pages", -EINVAL,
 			     "not a power of two");
 	if (r == 0)

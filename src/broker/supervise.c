@@ -350,8 +350,7 @@ static bool sane_limits(const struct xd_limits *limits)
 {
 	uint32_t sector = limits->sector_size;
 
-	return (sector == 512 || sector == 1024 || sector == 2048 ||
-		sector == 4096) &&
+	return is_power_of_2(sector) && sector >= 512 && sector <= 4096 &&
 	       limits->size > 0 && limits->size <= INT64_MAX &&
 	       limits->size % sector == 0 &&
 	       limits->physical_sector_size >= sector &&

@@ -23,6 +23,11 @@
 #define DIV_ROUND_UP(x, a) (((x) + (a)-1) / (a))
 #define PRINTF(f, a)	   __attribute__((format(printf, f, a)))
 
+static inline bool is_power_of_2(uint64_t x)
+{
+	return x != 0 && (x & (x - 1)) == 0;
+}
+
 #define container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 

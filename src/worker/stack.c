@@ -149,11 +149,6 @@ static int add_disk(struct stack *stack, struct layer *layer,
 
 /* --- Limits --------------------------------------------------------------- */
 
-static bool is_power_of_2(uint64_t x)
-{
-	return x != 0 && (x & (x - 1)) == 0;
-}
-
 /* NULL when they make sense.  An author may have got them wrong: not our bug,
  * so no assert. */
 static const char *find_fault(const struct xd_limits *l)

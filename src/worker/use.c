@@ -62,7 +62,7 @@ static int check_connect(const struct msg_connect *msg, char *ret_why)
 	if (msg->nr_rings == 0 || msg->nr_rings > XD_MAX_RINGS ||
 	    msg->abi > MSG_ABI_X86_64)
 		return msg_why(ret_why, -EINVAL, "a connection that cannot be");
-	if (pages == 0 || pages > XD_MAX_RING_PAGES || pages & (pages - 1))
+	if (!is_power_of_2(pages) || pages > XD_MAX_RING_PAGES)
 		return msg_why(ret_why, -EINVAL, "a ring of %u pages", pages);
 	for (uint32_t i = 1; i < msg->nr_rings; i++)
 		if (msg->ring[i].nr_refs != pages)

@@ -189,11 +189,6 @@ static void told_sizes(struct client *c)
 		client_skip("the server tells no block sizes");
 }
 
-static bool is_power_of_2(uint32_t x)
-{
-	return x && !(x & (x - 1));
-}
-
 static void minimum_block(struct client *c)
 {
 	told_sizes(c);
