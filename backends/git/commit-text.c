@@ -26,23 +26,15 @@ static const char *const keys[] = {
 
 /* --- Writing -------------------------------------------------------------------- */
 
-static bool is_line(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			return false;
-	return true;
-}
-
 /* "NAME <EMAIL>", as git's fsck wants it. */
 static bool is_author(const char *text)
 {
 	const char *open = strchr(text, '<');
 	size_t n = strlen(text);
 
-	return open && open > text + 1 && open[-1] == ' ' && is_line(text) &&
-	       text[n - 1] == '>' && !strchr(open + 1, '<') &&
-	       strchr(open, '>') == text + n - 1;
+	return open && open > text + 1 && open[-1] == ' ' &&
+	       is_one_line(text) && text[n - 1] == '>' &&
+	       !strchr(open + 1, '<') && strchr(open, '>') == text + n - 1;
 }
 
 static void print_id(FILE *out, const char *name, const uint8_t id[OID_BYTES])
@@ -90,7 +82,7 @@ int commit_text(const struct commit_facts *facts, char **ret, size_t *ret_n,
 	if (!is_author(facts->author))
 		return why(ret_why, -EINVAL,
 			   "an author has to be \"NAME <EMAIL>\"");
-	if (!is_line(facts->domain) || !is_line(facts->layer))
+	if (!is_one_line(facts->domain) || !is_one_line(facts->layer))
 		return why(ret_why, -EINVAL,
 			   "domain or layer is not one printable line");
 	out = open_memstream(&text, &n);

@@ -36,6 +36,7 @@
 #include "broker/opener.h"
 #include "broker/process.h"
 #include "broker/users.h"
+#include "common/fds.h"
 #include "common/pidfd.h"
 
 /* From SIGTERM to SIGKILL: it may have to write out what it has. */
@@ -72,13 +73,6 @@ const char *nursery_run_dir(const struct nursling *nursling)
 
 /* --- Its end -------------------------------------------------------------- */
 
-static void close_files(int *files, unsigned int n)
-{
-	for (unsigned int i = 0; i < n; i++)
-		if (files[i] >= 0)
-			(void)close(TAKE_FD(files[i]));
-}
-
 static void free_event(struct event *event)
 {
 	if (event)
@@ -101,8 +95,8 @@ static void nursling_free(struct nursling *nursling)
 	stop_watching(nursling);
 	nursling_explain(nursling, PROCESS_STATUS_UNKNOWN);
 	free_event(nursling->timer);
-	close_files(nursling->path, PROGRAM_MAX_FILES);
-	close_files(nursling->file, PROGRAM_MAX_FILES);
+	fds_close(nursling->path, PROGRAM_MAX_FILES);
+	fds_close(nursling->file, PROGRAM_MAX_FILES);
 	if (nursling->discarded || !nursling->lost)
 		nursery_note_remove(nursery_run_dir(nursling), &nursling->note);
 	program_free(&nursling->program);
@@ -235,7 +229,7 @@ static void start_failed(struct nursling *nursling, int err)
 		(void)snprintf(nursling->why, sizeof(nursling->why),
 			       "%s cannot be started: %s",
 			       nursling_name(nursling), strerror(-err));
-	close_files(nursling->file, PROGRAM_MAX_FILES);
+	fds_close(nursling->file, PROGRAM_MAX_FILES);
 	nursling->state = NURSLING_IDLE;
 	visits_fail(nursling, err);
 }
@@ -277,7 +271,7 @@ static int spawn(struct nursling *nursling, int out)
 			       program_spawn(&spec, &nursling->note.pid);
 
 	/* What is open keeps the image's lock. */
-	close_files(nursling->file, PROGRAM_MAX_FILES);
+	fds_close(nursling->file, PROGRAM_MAX_FILES);
 	return r < 0 ? r : watch(nursling);
 }
 

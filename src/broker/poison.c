@@ -60,14 +60,6 @@ static void print_file_name(char *buf, size_t len, const char *identity)
 	snprintf(buf, len, "%016" PRIx64 "%016" PRIx64, hash[0], hash[1]);
 }
 
-static bool one_line(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			return false;
-	return true;
-}
-
 /* "2026-11-23 12:00:00 UTC, guest 5/51728: reason" on one line. */
 static void print_text(char *buf, size_t len, const char *guest,
 		       const char *reason)
@@ -345,7 +337,7 @@ int poison_mark(struct broker *broker, const char *identity, const char *guest,
 	char text[sizeof(mark->text)];
 	int r;
 
-	if (!identity[0] || !one_line(identity))
+	if (!identity[0] || !is_one_line(identity))
 		return -EINVAL;
 	print_text(text, sizeof(text), guest, reason);
 	mark = remember(broker->poison, identity, text);

@@ -277,7 +277,7 @@ bool worker_take_changed(struct worker *worker, const void *msg)
 
 	if (changed->layer >= EXPR_MAX_LAYERS ||
 	    (changed->commit[0] && !msg_is_commit(changed->commit)) ||
-	    !worker_one_line(changed->text))
+	    !is_one_line(changed->text))
 		return false;
 	worker_goes_on(worker);
 	worker->events->changed(worker->ctx, changed->layer, changed->commit,

@@ -92,8 +92,6 @@ bool worker_told(const struct worker *worker);
 /* supervise-ask.c's on_later() is called soon: to tell what must not be told at
  * once. */
 void worker_tell_later(struct worker *worker);
-/* supervise.c: what can be shown as one line. */
-bool worker_one_line(const char *text);
 /* supervise.c: for struct process_spec. */
 void worker_exited(void *ctx, int status);
 /* supervise.c: its expression and its user are made known to its host. */

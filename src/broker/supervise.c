@@ -357,14 +357,6 @@ static bool sane_limits(const struct xd_limits *limits)
 	       limits->physical_sector_size % sector == 0;
 }
 
-bool worker_one_line(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			return false;
-	return true;
-}
-
 static bool take_hello(struct worker *worker, const void *msg)
 {
 	const struct msg_hello *hello = msg;
@@ -403,7 +395,7 @@ static bool take_opened(struct worker *worker, const void *msg)
 		return false;
 	for (uint32_t i = 0; i < opened->nr_identities; i++)
 		if (!opened->identity[i][0] ||
-		    !worker_one_line(opened->identity[i]))
+		    !is_one_line(opened->identity[i]))
 			return false;
 	if (worker->state == ADOPTING)
 		return adopt_opened(worker, opened);

@@ -156,6 +156,14 @@ int parse_bool(const char *text, bool *ret)
 	return -EINVAL;
 }
 
+bool is_one_line(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			return false;
+	return true;
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec ts;

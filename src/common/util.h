@@ -95,6 +95,9 @@ void print_size(char *buf, size_t len, uint64_t bytes);
 /* "10s", "250ms": the same for parse_time(). */
 void print_time(char *buf, size_t len, uint64_t ns);
 
+/* No control character is in it, a line feed neither. */
+bool is_one_line(const char *text);
+
 /* Monotonic clock, nanoseconds. */
 uint64_t now_ns(void);
 
