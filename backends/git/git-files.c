@@ -303,13 +303,6 @@ struct listener {
 	bool ended, failed;
 };
 
-static const char *text_of(json_t *line, const char *key)
-{
-	const char *text = json_string_value(json_object_get(line, key));
-
-	return text ? text : "";
-}
-
 static void begin_place(struct listener *l, json_t *line)
 {
 	int partition =
@@ -317,10 +310,10 @@ static void begin_place(struct listener *l, json_t *line)
 
 	if (partition > 0)
 		(void)snprintf(l->head, sizeof(l->head), "partition %d, %.40s",
-			       partition, text_of(line, "type"));
+			       partition, member_text(line, "type"));
 	else
 		(void)snprintf(l->head, sizeof(l->head), "%.40s",
-			       text_of(line, "type"));
+			       member_text(line, "type"));
 	if (!l->list)
 		return;
 	l->changes = json_array();
@@ -339,9 +332,9 @@ static void print_head(struct listener *l)
 
 static void print_path(json_t *line)
 {
-	print_clean(stdout, text_of(line, "path"));
-	if (strcmp(text_of(line, "kind"), "folder") == 0 &&
-	    strcmp(text_of(line, "path"), "/") != 0)
+	print_clean(stdout, member_text(line, "path"));
+	if (strcmp(member_text(line, "kind"), "folder") == 0 &&
+	    strcmp(member_text(line, "path"), "/") != 0)
 		putchar('/');
 }
 
@@ -374,7 +367,7 @@ static void print_change(struct listener *l, json_t *line)
 		print_clean(stdout, word);
 		printf("%*s", MAX(0, 9 - (int)strlen(word)), "");
 		if (strcmp(word, "renamed") == 0) {
-			print_clean(stdout, text_of(line, "from"));
+			print_clean(stdout, member_text(line, "from"));
 			fputs(" -> ", stdout);
 		}
 		print_path(line);
@@ -392,7 +385,7 @@ static void tell(struct listener *l, json_t *line, const char *key)
 		(void)json_object_update(place, line);
 	else
 		(void)tool_fail(l->call, -EBADMSG, *l->head ? l->head : l->name,
-				text_of(line, key));
+				member_text(line, key));
 }
 
 static void take_line(struct listener *l, json_t *line)
@@ -401,7 +394,7 @@ static void take_line(struct listener *l, json_t *line)
 		l->ended = true;
 	} else if (json_object_get(line, "failed")) {
 		(void)tool_fail(l->call, -EBADMSG, l->name,
-				text_of(line, "failed"));
+				member_text(line, "failed"));
 		l->failed = true;
 	} else if (json_object_get(line, "type")) {
 		begin_place(l, line);

@@ -55,13 +55,6 @@ enum status verb_check(const struct invocation *call)
 	return status;
 }
 
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
 static enum status print_names(json_t *backends)
 {
 	static const struct column columns[] = {
@@ -75,10 +68,10 @@ static enum status print_names(json_t *backends)
 		return fail(STATUS_FAILED, "backends: no memory");
 	json_array_foreach(backends, i, backend)
 	{
-		const char *error = text_of(backend, "error");
+		const char *error = member_text(backend, "error");
 		const char *const cells[] = {
-			text_of(backend, "name"),
-			*error ? error : text_of(backend, "summary")
+			member_text(backend, "name"),
+			*error ? error : member_text(backend, "summary")
 		};
 
 		if (table_add(table, cells) < 0)
@@ -98,7 +91,7 @@ static char *describe(json_t *param)
 
 	if (!out)
 		return NULL;
-	fputs(text_of(param, "type"), out);
+	fputs(member_text(param, "type"), out);
 	json_array_foreach(json_object_get(param, "choices"), i, choice)
 		fprintf(out, "%s%s", i ? "|" : " ", json_string_value(choice));
 	if (json_is_true(json_object_get(param, "required")))
@@ -106,7 +99,7 @@ static char *describe(json_t *param)
 	if (json_is_true(json_object_get(param, "repeated")))
 		fputs(", any number", out);
 	if (json_is_string(json_object_get(param, "preset")))
-		fprintf(out, ", else %s", text_of(param, "preset"));
+		fprintf(out, ", else %s", member_text(param, "preset"));
 	return fclose(out) == 0 ? text : NULL;
 }
 
@@ -120,8 +113,8 @@ static enum status print_one(json_t *backend)
 	json_t *param;
 	size_t i;
 
-	printf("%s - %s\n", text_of(backend, "name"),
-	       text_of(backend, "summary"));
+	printf("%s - %s\n", member_text(backend, "name"),
+	       member_text(backend, "summary"));
 	if (table_new(&table, columns, ARRAY_SIZE(columns)) < 0)
 		return fail(STATUS_FAILED, "backends: no memory");
 	json_array_foreach(json_object_get(backend, "parameters"), i, param)
@@ -129,10 +122,11 @@ static enum status print_one(json_t *backend)
 		cleanup_free char *value = describe(param);
 		bool positional =
 			json_is_true(json_object_get(param, "positional"));
-		cleanup_free char *name = xasprintf(
-			"%s%s", text_of(param, "name"), positional ? "" : "=");
+		cleanup_free char *name = xasprintf("%s%s",
+						    member_text(param, "name"),
+						    positional ? "" : "=");
 		const char *const cells[] = { name, value,
-					      text_of(param, "help") };
+					      member_text(param, "help") };
 
 		if (table_add(table, cells) < 0)
 			break;
@@ -152,7 +146,7 @@ static enum status no_backend(const struct invocation *call)
 	if (status != STATUS_DONE)
 		return status;
 	json_array_foreach(json_object_get(reply, "backends"), i, backend)
-		suggest_add(&s, text_of(backend, "name"));
+		suggest_add(&s, member_text(backend, "name"));
 	status = fail(STATUS_NOT_FOUND,
 		      "backends: there is no backend \"%s\"%s", call->args[0],
 		      suggest_text(&s, "; known: "));
@@ -183,9 +177,10 @@ enum status verb_backends(const struct invocation *call)
 		status = print_names(backends);
 	else if (json_array_size(backends) == 0)
 		status = no_backend(call);
-	else if (*text_of(json_array_get(backends, 0), "error"))
-		status = fail(STATUS_FAILED, "backends: %s: %s", call->args[0],
-			      text_of(json_array_get(backends, 0), "error"));
+	else if (*member_text(json_array_get(backends, 0), "error"))
+		status =
+			fail(STATUS_FAILED, "backends: %s: %s", call->args[0],
+			     member_text(json_array_get(backends, 0), "error"));
 	else
 		status = print_one(json_array_get(backends, 0));
 	json_decref(reply);
@@ -199,7 +194,7 @@ enum status verb_version(const struct invocation *call)
 	json_t *reply = NULL;
 	enum status status =
 		client_try(call, "Version", NULL, TIMEOUT_S, &reply, &why);
-	const char *version = text_of(reply, "version");
+	const char *version = member_text(reply, "version");
 
 	if (call->json) {
 		enum status printed = print_json(

@@ -15,18 +15,6 @@
 #define RESUME_TIMEOUT_S 40
 #define RESIZE_TIMEOUT_S 40
 
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
-static long long number_of(json_t *object, const char *key)
-{
-	return (long long)json_integer_value(json_object_get(object, key));
-}
-
 /* "connected, paused" */
 static char *state_text(json_t *disk)
 {
@@ -38,7 +26,7 @@ static char *state_text(json_t *disk)
 
 	if (!out)
 		return NULL;
-	fputs(text_of(disk, "state"), out);
+	fputs(member_text(disk, "state"), out);
 	json_array_foreach(json_object_get(disk, "conditions"), i, condition)
 		fprintf(out, ", %s", json_string_value(condition));
 	return fclose(out) == 0 ? text : NULL;
@@ -47,22 +35,22 @@ static char *state_text(json_t *disk)
 static int add_disk(struct table *table, json_t *disk)
 {
 	cleanup_free char *state = state_text(disk);
-	uint64_t bytes = (uint64_t)number_of(disk, "size");
+	uint64_t bytes = (uint64_t)member_number(disk, "size");
 	bool readonly = json_is_true(json_object_get(disk, "readonly"));
 	char domid[24];
 	char size[32];
 	const char *const cells[] = {
 		domid,
-		text_of(disk, "domain"),
-		text_of(disk, "vdev"),
+		member_text(disk, "domain"),
+		member_text(disk, "vdev"),
 		state,
 		/* Not before the disk is open. */
 		bytes ? size : "-",
 		bytes ? (readonly ? "ro" : "rw") : "-",
-		text_of(disk, "expression"),
+		member_text(disk, "expression"),
 	};
 
-	snprintf(domid, sizeof(domid), "%lld", number_of(disk, "domid"));
+	snprintf(domid, sizeof(domid), "%lld", member_number(disk, "domid"));
 	print_size(size, sizeof(size), bytes);
 	return table_add(table, cells);
 }
@@ -234,7 +222,7 @@ enum status verb_resize(const struct invocation *call)
 		return status;
 	if (call->json)
 		return print_json(reply);
-	print_size(text, sizeof(text), (uint64_t)number_of(reply, "size"));
+	print_size(text, sizeof(text), (uint64_t)member_number(reply, "size"));
 	puts(text);
 	json_decref(reply);
 	return STATUS_DONE;

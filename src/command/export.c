@@ -13,13 +13,6 @@
 #define TIMEOUT_S	 10
 #define EXPORT_TIMEOUT_S 45 /* an expression is opened first */
 
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
 /* --- What is asked for ---------------------------------------------------- */
 
 /* "PORT" is "127.0.0.1:PORT".  NULL: it is no address and port. */
@@ -148,7 +141,7 @@ enum status verb_export(const struct invocation *call)
 		return fail(status, "export: %s", why ? why : "?");
 	if (call->json)
 		return print_json(reply);
-	puts(text_of(json_object_get(reply, "export"), "uri"));
+	puts(member_text(json_object_get(reply, "export"), "uri"));
 	json_decref(reply);
 	return STATUS_DONE;
 }
@@ -168,22 +161,20 @@ static int add_export(struct table *table, json_t *export)
 	json_t *domid = json_object_get(export, "domid");
 	char id[24] = "", size[32];
 	const char *const cells[] = {
-		text_of(export, "name"),
+		member_text(export, "name"),
 		id,
-		text_of(export, "vdev"),
-		text_of(export, "state"),
+		member_text(export, "vdev"),
+		member_text(export, "state"),
 		size,
 		mode(export),
-		text_of(export, "uri"),
-		text_of(export, "expression"),
+		member_text(export, "uri"),
+		member_text(export, "expression"),
 	};
 
 	if (domid)
 		snprintf(id, sizeof(id), "%lld",
 			 (long long)json_integer_value(domid));
-	print_size(
-		size, sizeof(size),
-		(uint64_t)json_integer_value(json_object_get(export, "size")));
+	print_size(size, sizeof(size), (uint64_t)member_number(export, "size"));
 	return table_add(table, cells);
 }
 

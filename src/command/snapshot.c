@@ -87,13 +87,6 @@ static void pause_ms(unsigned int ms)
 			NULL);
 }
 
-static const char *text_of(json_t *status, const char *key)
-{
-	const char *text = json_string_value(json_object_get(status, key));
-
-	return text ? text : "";
-}
-
 /* Until the snapshot is a commit or cannot become one: *ret_status is what the
  * disk's status says of it then. */
 static enum status wait_for(const struct invocation *call, json_t *disk,
@@ -115,8 +108,8 @@ static enum status wait_for(const struct invocation *call, json_t *disk,
 			*ret_status =
 				json_incref(json_object_get(reply, "status"));
 			json_decref(reply);
-			if (strcmp(text_of(*ret_status, "state"), "pending") !=
-			    0)
+			if (strcmp(member_text(*ret_status, "state"),
+				   "pending") != 0)
 				return STATUS_DONE;
 			json_decref(*ret_status);
 		} else if (status == STATUS_NOT_FOUND ||
@@ -135,8 +128,8 @@ static enum status wait_for(const struct invocation *call, json_t *disk,
 static enum status tell_outcome(const struct invocation *call, json_t *id,
 				json_t *status)
 {
-	const char *state = text_of(status, "state");
-	const char *why = text_of(status, "why");
+	const char *state = member_text(status, "state");
+	const char *why = member_text(status, "why");
 	enum status r = STATUS_DONE;
 
 	if (strcmp(state, "committed") != 0)
@@ -147,10 +140,10 @@ static enum status tell_outcome(const struct invocation *call, json_t *id,
 	if (r == STATUS_DONE && call->json)
 		r = print_json(json_pack("{s:O, s:s, s:s, s:s}", "id", id,
 					 "state", state, "commit",
-					 text_of(status, "commit"), "ref",
-					 text_of(status, "ref")));
+					 member_text(status, "commit"), "ref",
+					 member_text(status, "ref")));
 	else if (r == STATUS_DONE)
-		print_line(text_of(status, "commit"));
+		print_line(member_text(status, "commit"));
 	json_decref(status);
 	return r;
 }

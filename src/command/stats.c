@@ -16,11 +16,6 @@
 
 static const char *const operations[] = { "read", "write", "flush", "discard" };
 
-static long long number_at(json_t *object, const char *key)
-{
-	return (long long)json_integer_value(json_object_get(object, key));
-}
-
 /* --- The table ------------------------------------------------------------ */
 
 static int add_operation(struct table *table, json_t *disk, json_t *queue,
@@ -29,17 +24,19 @@ static int add_operation(struct table *table, json_t *disk, json_t *queue,
 	json_t *op = json_object_get(queue, name);
 	json_t *latency = json_object_get(op, "latency_us");
 	const long long numbers[] = {
-		number_at(op, "requests"), number_at(op, "bytes"),
-		number_at(op, "errors"),   number_at(latency, "p50"),
-		number_at(latency, "p99"), number_at(latency, "p999"),
+		member_number(op, "requests"), member_number(op, "bytes"),
+		member_number(op, "errors"),   member_number(latency, "p50"),
+		member_number(latency, "p99"), member_number(latency, "p999"),
 	};
 	char cells[4 + ARRAY_SIZE(numbers)][32];
 	const char *pointers[ARRAY_SIZE(cells)];
 
-	snprintf(cells[0], sizeof(cells[0]), "%lld", number_at(disk, "domid"));
+	snprintf(cells[0], sizeof(cells[0]), "%lld",
+		 member_number(disk, "domid"));
 	vdev_print(cells[1], sizeof(cells[1]),
-		   (uint32_t)number_at(disk, "devid"));
-	snprintf(cells[2], sizeof(cells[2]), "%lld", number_at(queue, "queue"));
+		   (uint32_t)member_number(disk, "devid"));
+	snprintf(cells[2], sizeof(cells[2]), "%lld",
+		 member_number(queue, "queue"));
 	snprintf(cells[3], sizeof(cells[3]), "%s", name);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		snprintf(cells[4 + i], sizeof(cells[0]), "%lld", numbers[i]);
@@ -55,8 +52,8 @@ static int add_unused(struct table *table, json_t *disk)
 	const char *const cells[] = { domid, vdev, "-", "-", "0",
 				      "0",   "0",  "-", "-", "-" };
 
-	snprintf(domid, sizeof(domid), "%lld", number_at(disk, "domid"));
-	vdev_print(vdev, sizeof(vdev), (uint32_t)number_at(disk, "devid"));
+	snprintf(domid, sizeof(domid), "%lld", member_number(disk, "domid"));
+	vdev_print(vdev, sizeof(vdev), (uint32_t)member_number(disk, "devid"));
 	return table_add(table, cells);
 }
 
@@ -74,7 +71,7 @@ static int add_disk(struct table *table, json_t *disk)
 			json_t *op = json_object_get(queue, operations[k]);
 			int r;
 
-			if (number_at(op, "requests") == 0)
+			if (member_number(op, "requests") == 0)
 				continue;
 			used = true;
 			r = add_operation(table, disk, queue, operations[k]);
@@ -133,7 +130,7 @@ static json_t *add_up(json_t *disk, const char *name)
 
 			(void)json_object_set_new(
 				sum, key,
-				json_integer(number_at(sum, key) + n));
+				json_integer(member_number(sum, key) + n));
 		}
 	}
 	return sum;
@@ -156,7 +153,7 @@ static void print_histogram(json_t *disk, const char *name, const char *title)
 		int width;
 
 		snprintf(number, sizeof(number), "%u", i);
-		n = number_at(sum, number);
+		n = member_number(sum, number);
 		width = (int)((double)n / (double)most * BAR_WIDTH + 0.5);
 		if (n > 0)
 			printf("%6u %12lld%s%.*s\n", i, n, width ? " " : "",
@@ -177,8 +174,8 @@ static void print_totals(json_t *disk)
 		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
 			json_t *op = json_object_get(queue, operations[k]);
 
-			requests += number_at(op, "requests");
-			errors += number_at(op, "errors");
+			requests += member_number(op, "requests");
+			errors += member_number(op, "errors");
 		}
 	}
 	printf("%srequests %lld, OK %lld, errors %lld\n",

@@ -15,6 +15,18 @@ struct table {
 
 #define NARROWEST 16u /* a column of whole words */
 
+const char *member_text(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+long long member_number(const json_t *object, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(object, key));
+}
+
 int table_new(struct table **ret, const struct column *columns,
 	      unsigned int count)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tables.h - tables and trees for people (libsmartcols).
+ * tables.h - what the daemon answers, for people: tables and trees (libsmartcols).
  */
 #ifndef XENDISK_TABLES_H
 #define XENDISK_TABLES_H
@@ -31,6 +31,10 @@ enum status table_print(struct table *table);
 void print_clean(FILE *out, const char *text);
 /* The same as a line on stdout. */
 void print_line(const char *text);
+
+/* A member of an object: "", or 0, where it has none of that name and type. */
+const char *member_text(const json_t *object, const char *key);
+long long member_number(const json_t *object, const char *key);
 
 /* Prints a JSON value, as --json promises it, and drops the reference. */
 enum status print_json(json_t *value);
