@@ -103,9 +103,14 @@ relay_kill
 ok "the daemon says so" eventually 5 said "connection to xenstored is lost" 3
 # Only the backend's side: the simulated guest would mind the rest.
 xenstore-rm /local/domain/0/data
+xenstore-rm /local/domain/0/domid
 xenstore-rm /local/domain/0/backend/vbd/5/51728/hotplug-status
 xenstore-rm /local/domain/0/backend/vbd/5/51728/frontend
 relay_start
+# Who dom0 is, is written later, by another program.
+sleep 2
+ok "the guest's worker serves on, before it knows of dom0" kill -0 "$worker"
+xenstore-write /local/domain/0/domid 0
 ok "which is said" eventually 5 said "has forgotten everything" 1
 sleep 1
 ok "the guest's worker serves on" kill -0 "$worker"

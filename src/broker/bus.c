@@ -35,7 +35,7 @@ struct bus {
 	struct store *store;
 	struct event *wake;
 	struct event *reconnect; /* a timer */
-	char marker[48]; /* see is_same_store() */
+	char marker[48]; /* see is_new_store() */
 	struct store_mark *scan; /* something new */
 	struct store_mark *release; /* a domain has ended */
 	uint32_t domid;
@@ -312,13 +312,16 @@ static void write_marker(struct bus *bus)
 		bus->marker[0] = '\0';
 }
 
-static bool is_same_store(struct bus *bus)
+/* 1: this store has not known us before; 0: it has; -errno: it does not answer.  In a
+ * driver domain what is not there may not be read either. */
+static int is_new_store(struct bus *bus)
 {
 	cleanup_free char *value = NULL;
+	int r = store_read(bus->store, MARKER_DIR, MARKER_KEY, &value);
 
-	return bus->marker[0] &&
-	       store_read(bus->store, MARKER_DIR, MARKER_KEY, &value) == 0 &&
-	       strcmp(value, bus->marker) == 0;
+	if (r < 0 && r != -ENOENT && r != -EACCES)
+		return r;
+	return !value || !bus->marker[0] || strcmp(value, bus->marker) != 0;
 }
 
 static bool set_adrift(void *ctx, struct vbd *vbd)
@@ -335,28 +338,33 @@ static void try_later(struct bus *bus)
 	(void)event_add(bus->reconnect, &tv);
 }
 
-/* A xenstored that has only just begun does not know this domain yet. */
+/* A xenstored that has only just begun does not know this domain yet.  Marks are heeded
+ * until it does: no disk may be taken for removed then. */
 static void on_reconnect(evutil_socket_t fd, short what, void *arg)
 {
 	struct bus *bus = arg;
+	int r = store_reconnect(bus->store);
 	uint32_t domid;
 
 	(void)fd;
 	(void)what;
-	if (store_reconnect(bus->store) < 0 ||
+	if (r == 0)
+		r = is_new_store(bus);
+	if (r > 0)
+		bus_each(bus, set_adrift, NULL);
+	if (r < 0 ||
 	    store_read_u32(bus->store, "domid", NULL, UINT32_MAX, &domid) < 0) {
 		try_later(bus);
 		return;
 	}
-	if (is_same_store(bus)) {
+	if (r == 0) {
 		log_info("connected to xenstored again");
-	} else {
-		log_warning("connected to xenstored again, which has forgotten "
-			    "everything: connected disks are served until "
-			    "xendiskd is restarted");
-		bus_each(bus, set_adrift, NULL);
-		write_marker(bus);
+		return;
 	}
+	log_warning("connected to xenstored again, which has forgotten "
+		    "everything: connected disks are served until "
+		    "xendiskd is restarted");
+	write_marker(bus);
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
