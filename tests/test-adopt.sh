@@ -93,6 +93,27 @@ start
 ok "killed $rounds times while it started: the same process" eventually 5 same
 survived "the guest has noticed nothing"
 
+# --- One that cannot start -------------------------------------------------------
+load --queues 2 --seconds 5
+remember
+dies
+in_vain()
+{
+	fails 1 "cannot start: $1" timeout 20 "${XENDISKD:-$top_builddir/xendiskd}" \
+		--foreground --run-dir "$tmp/run" --state-dir "$tmp/state" \
+		--config "$tmp/xendiskd.conf" \
+		--backend-dir "$top_builddir/backends/.libs"
+}
+without_xenstored() { XENSTORED_PATH=$tmp/none in_vain xenstore; }
+ok "without xenstored it cannot start" without_xenstored
+rm -f "$tmp/run/control.sock"
+mkdir "$tmp/run/control.sock"
+ok "nor without its socket" in_vain "control socket"
+rmdir "$tmp/run/control.sock"
+start
+ok "the same process, not restarted" eventually 5 same
+survived "the guest has noticed nothing"
+
 # --- Killed while the guest comes and goes ---------------------------------------
 guest "$d" xvdb verify --seconds 5 --size 8M --reconnect 8 --queues 3 \
 	--timeout 30 > "$tmp/out" 2>&1 & verify=$!

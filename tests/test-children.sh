@@ -144,6 +144,10 @@ kill -9 "$daemon_pid"
 wait "$daemon_pid" 2>/dev/null || :
 sleep 0.3
 ok "without a daemon it lives on" fails 1 '' is_gone "$c"
+XENSTORED_PATH=$tmp/none timeout 20 "$top_builddir/xendiskd" --foreground \
+	--run-dir "$tmp/run" --state-dir "$tmp/state" --config "$tmp/xendiskd.conf" \
+	--backend-dir "$top_builddir/backends/.libs" >> "$tmp/log" 2>&1 || :
+ok "... and with one that cannot start" fails 1 '' is_gone "$c"
 daemon_start
 ok "the guest has noticed nothing" load_ended
 ok "the next daemon has the same child" same "$c"

@@ -7,7 +7,9 @@
  * comes last, so that a client that can connect finds all disks there.
  *
  * SIGTERM and SIGINT leave the guests' disks as they are in xenstore: workers
- * end with their in-flight logs valid, and the next daemon recovers them.
+ * end with their in-flight logs valid, and the next daemon recovers them.  A
+ * daemon that cannot start (without xenstored, say) leaves those that it has found
+ * as they are: they serve guests.
  */
 #include "config.h"
 
@@ -462,6 +464,7 @@ int broker_main(const struct broker_options *options)
 				  strerror(-r));
 		started++;
 	}
+	broker.leaves = r < 0;
 	if (r == 0) {
 		tell_ready(&broker);
 		if (event_base_dispatch(broker.base) < 0)

@@ -53,6 +53,7 @@ struct broker {
 	struct nursery *nursery; /* the child servers */
 	struct bus *bus;
 	struct control *control;
+	bool leaves; /* it could not start: what serves guests is not ended */
 };
 
 /* Runs until SIGTERM; returns the exit status. */

@@ -624,6 +624,13 @@ static void wait_for_all(struct nursery *nursery, unsigned int ms)
 	}
 }
 
+/* It lives on, and its note stays for the next daemon. */
+static void leave(struct nursling *nursling)
+{
+	nursling->lost = true;
+	nursling_free(nursling);
+}
+
 void nursery_free(struct nursery *nursery)
 {
 	struct nursling *nursling, *next;
@@ -631,7 +638,9 @@ void nursery_free(struct nursery *nursery)
 	if (!nursery)
 		return;
 	DL_FOREACH_SAFE(nursery->nurslings, nursling, next)
-		if (!nursling->dropped)
+		if (nursling->orphan && nursery->broker->leaves)
+			leave(nursling);
+		else if (!nursling->dropped)
 			nursling_drop(nursling, false);
 	wait_for_all(nursery, END_TIMEOUT_MS);
 	DL_FOREACH(nursery->nurslings, nursling)

@@ -392,9 +392,11 @@ void supervisor_free(struct supervisor *supervisor)
 	if (!supervisor)
 		return;
 	DL_FOREACH_SAFE(supervisor->processes, process, next) {
-		process_kill(process);
-		orphans_forget(supervisor->broker->options.run_dir,
-			       process->pid);
+		if (!supervisor->broker->leaves) {
+			process_kill(process);
+			orphans_forget(supervisor->broker->options.run_dir,
+				       process->pid);
+		}
 		child_forget(process->child);
 		stop_watching(process);
 		free(process);

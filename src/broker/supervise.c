@@ -127,7 +127,8 @@ void worker_free(struct worker *worker)
 {
 	if (!worker)
 		return;
-	process_kill(worker->process);
+	if (!worker->broker->leaves)
+		process_kill(worker->process);
 	if (worker->host)
 		drop_process(worker);
 	host_free(worker->host);
