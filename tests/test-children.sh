@@ -155,8 +155,23 @@ kill -9 "$c"
 ok "... and replaces it when a guest comes" verify 1
 ok "... by another" another_child "$c"
 c=$(child)
-daemon_stop
-ok "a daemon that is told to end leaves none" eventually 10 is_gone "$c"
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2>/dev/null || :
+# One that has found it, and has more files open than select() can tell of.
+cat > "$tmp/many" <<END
+#!/bin/bash
+ulimit -n 4096
+for ((i = 0; i < 1100; i++)); do exec {fd}< /dev/null; done
+exec "$top_builddir/xendiskd" "\$@"
+END
+chmod 755 "$tmp/many"
+XENDISKD=$tmp/many daemon_start
+ok "the next daemon has the same child" same "$c"
+rc=0
+kill "$daemon_pid"
+wait "$daemon_pid" || rc=$?
+ok "a daemon that is told to end ends well" [ $rc = 0 ]
+ok "... and leaves none" eventually 10 is_gone "$c"
 daemon_start
 ok "the next one starts it when it is needed" verify 1
 detach

@@ -26,6 +26,7 @@
 
 #include <event2/event.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -591,17 +592,11 @@ int nursery_new(struct nursery **ret, struct broker *broker)
 /* The event loop does not run any more. */
 static bool has_ended(struct nursling *nursling)
 {
-	struct timespec now = { 0 };
+	struct pollfd pfd = { .fd = nursling->pidfd, .events = POLLIN };
 	siginfo_t info = { .si_pid = 0 };
 
-	if (nursling->pidfd >= 0) {
-		fd_set set;
-
-		FD_ZERO(&set);
-		FD_SET(nursling->pidfd, &set);
-		return pselect(nursling->pidfd + 1, &set, NULL, NULL, &now,
-			       NULL) > 0;
-	}
+	if (nursling->pidfd >= 0)
+		return poll(&pfd, 1, 0) > 0;
 	return waitid(P_PID, (id_t)nursling->note.pid, &info,
 		      WEXITED | WNOHANG) < 0 ||
 	       info.si_pid != 0;
