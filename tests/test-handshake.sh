@@ -207,6 +207,23 @@ ok "... tells why it cannot" fails 1 "No such file" \
 ok "the domain is destroyed" "$xensim" domain destroy "$other"
 ok "its directories go with it" eventually 30 gone "/local/domain/0/backend/xendisk/$other"
 ok "no errors are left" gone "/local/domain/0/error/backend"
+
+# --- Gone while no daemon ran ---------------------------------------------------
+stays=$(domain)
+goes=$(domain)
+error() { echo "/local/domain/0/error/backend/vbd/$1/$devid/error"; }
+for d in "$stays" "$goes"; do
+	ok "what cannot be attached" fails 1 "No such file" toolstack attach "$d" xvdb "$tmp/none.img"
+	ok "... leaves an error" says "No such file" xenstore-read "$(error "$d")"
+done
+daemon_stop
+XENSIM_LIBXL_TIMEOUT=1 "$xensim" toolstack detach "$goes" xvdb --force > /dev/null 2>&1 || :
+ok "one of them goes, and nobody sees it" clean "$goes"
+start
+ok "the next daemon removes its error" eventually 10 gone "$(error "$goes")"
+ok "... and no other" says "No such file" xenstore-read "$(error "$stays")"
+ok "detach" toolstack detach "$stays" xvdb
+ok "no errors are left" eventually 10 gone "/local/domain/0/error/backend"
 daemon_stop
 
 # --- A driver domain ----------------------------------------------------------

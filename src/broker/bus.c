@@ -297,6 +297,50 @@ static void on_release(void *ctx)
 	bus_each(ctx, touch, NULL);
 }
 
+/* --- What stood there of disks that have gone ------------------------------ */
+
+static void sweep_error(struct bus *bus, struct node_address *at,
+			uint32_t devid)
+{
+	cleanup_free char *frontend = NULL, *path = NULL;
+	char dir[STORE_PATH_MAX];
+
+	at->devid = devid;
+	path = node_backend_path(at, bus->domid);
+	if (!path ||
+	    store_read(bus->store, path, "frontend", &frontend) != -ENOENT)
+		return;
+	node_print_error_dir(dir, at, bus->domid);
+	(void)store_remove_branch(bus->store, dir, 3); /* up to error/ */
+}
+
+static void sweep_domain(struct bus *bus, struct node_address *at,
+			 uint32_t domid)
+{
+	char dir[STORE_PATH_MAX];
+
+	at->domid = domid;
+	(void)snprintf(dir, sizeof(dir), "/local/domain/%u/error/backend/%s/%u",
+		       bus->domid, node_kind_name(at->kind), domid);
+	each_number(bus, dir, at, sweep_error);
+}
+
+/* Disks may have gone while no daemon ran, and with them whoever would remove what
+ * was said of them. */
+static void sweep_errors(struct bus *bus)
+{
+	struct node_address at;
+	char dir[STORE_PATH_MAX];
+
+	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
+		at.kind = kind;
+		(void)snprintf(dir, sizeof(dir),
+			       "/local/domain/%u/error/backend/%s", bus->domid,
+			       node_kind_name(at.kind));
+		each_number(bus, dir, &at, sweep_domain);
+	}
+}
+
 /* --- When xenstored goes -------------------------------------------------- */
 
 /* A key that a store which has begun anew does not have. */
@@ -451,6 +495,8 @@ static int start(struct bus *bus)
 	r = watch_all(bus);
 	if (r < 0)
 		log_error("xenstore cannot be watched: %s", strerror(-r));
+	else
+		sweep_errors(bus);
 	return r;
 }
 

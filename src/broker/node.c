@@ -65,6 +65,14 @@ char *node_frontend_path(const struct node_address *at)
 			 at->devid);
 }
 
+void node_print_error_dir(char buf[STORE_PATH_MAX],
+			  const struct node_address *at, uint32_t backend_domid)
+{
+	(void)snprintf(buf, STORE_PATH_MAX,
+		       "/local/domain/%u/error/backend/%s/%u/%u", backend_domid,
+		       kinds[at->kind], at->domid, at->devid);
+}
+
 static bool is_our_script(const char *script)
 {
 	const char *slash = strrchr(script, '/');

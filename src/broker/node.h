@@ -25,6 +25,11 @@ int node_parse(const char *xenbus_path, struct node_address *ret);
  * otherwise choose what we read and remove. */
 char *node_backend_path(const struct node_address *at, uint32_t backend_domid);
 char *node_frontend_path(const struct node_address *at);
+/* Where a backend says what is wrong with it, as the kernel's do: error/BACKEND, next
+ * to backend/. */
+void node_print_error_dir(char buf[STORE_PATH_MAX],
+			  const struct node_address *at,
+			  uint32_t backend_domid);
 
 struct node {
 	char *target; /* the expression */

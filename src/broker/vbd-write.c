@@ -82,19 +82,11 @@ int vbd_step(struct vbd *vbd, int state, int (*also)(struct vbd *vbd))
 	return r;
 }
 
-/* As the kernel's backends do: error/BACKEND, next to backend/. */
-static void print_error_dir(const struct vbd *vbd, char *buf, size_t len)
-{
-	(void)snprintf(buf, len, "/local/domain/%u/error/backend/%s/%u/%u",
-		       vbd->id.backend_domid, node_kind_name(vbd->at.kind),
-		       vbd->at.domid, vbd->at.devid);
-}
-
 void vbd_write_error(struct vbd *vbd, int err, const char *why)
 {
 	char dir[STORE_PATH_MAX];
 
-	print_error_dir(vbd, dir, sizeof(dir));
+	node_print_error_dir(dir, &vbd->at, vbd->id.backend_domid);
 	(void)store_write(vbd->store, dir, "error", "%d %s", -err, why);
 }
 
@@ -102,7 +94,7 @@ void vbd_remove_error(struct vbd *vbd)
 {
 	char dir[STORE_PATH_MAX];
 
-	print_error_dir(vbd, dir, sizeof(dir));
+	node_print_error_dir(dir, &vbd->at, vbd->id.backend_domid);
 	(void)store_remove_branch(vbd->store, dir, 3); /* up to error/ */
 }
 
