@@ -208,6 +208,35 @@ ok "the domain is destroyed" "$xensim" domain destroy "$other"
 ok "its directories go with it" eventually 30 gone "/local/domain/0/backend/xendisk/$other"
 ok "no errors are left" gone "/local/domain/0/error/backend"
 
+# --- By force, while its worker hangs -------------------------------------------
+d=$(domain)
+# hung COMMAND...: a guest's disk is taken away so; 5 s later its place can be had.
+hung()
+{
+	local user worker
+	guest "$d" xvdb hold > "$tmp/held" 2>&1 & user=$!
+	eventually 30 grep -q "^connected" "$tmp/held"
+	worker=$(xendisk --json show "$d" xvdb | sed -n 's/.*"worker_pid": \([0-9]*\).*/\1/p')
+	kill -STOP "$worker"
+	"$@" > /dev/null 2>&1 || :
+	kill -9 "$user"
+	wait "$user" || :
+	eventually 5 gone "$(fe "$d")"
+}
+by_xl() { XENSIM_LIBXL_TIMEOUT=6 "$xensim" toolstack detach "$d" xvdb --force; }
+directly() { xendisk detach "$d" xvdb --force --timeout 6; }
+ok "attach" toolstack attach "$d" xvdb 'mem(1M)'
+ok "it is taken away" hung by_xl
+ok "another one is attached there" toolstack attach "$d" xvdb 'mem(1M)'
+ok "... and taken away" hung by_xl
+ok "one of our own kind is attached there" timeout 8 "$top_builddir/xendisk" \
+	--run-dir "$tmp/run" attach "$d" 'mem(1M)' --vdev xvdb --direct
+ok "... and taken away" hung directly
+ok "another one is attached there" timeout 8 "$top_builddir/xendisk" \
+	--run-dir "$tmp/run" attach "$d" 'mem(1M)' --vdev xvdb --direct
+ok "... and works" says flushed guest "$d" xvdb flush
+ok "detach" xendisk detach "$d" xvdb
+
 # --- Gone while no daemon ran ---------------------------------------------------
 stays=$(domain)
 goes=$(domain)

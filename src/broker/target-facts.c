@@ -12,6 +12,10 @@
 
 #include "broker/exports.h"
 #include "broker/target-private.h"
+#include "common/util.h"
+
+/* Half of what libxl gives it when a disk is taken away by force. */
+#define HANGS_NS (5 * 1000000000ull)
 
 /* --- Conditions ----------------------------------------------------------- */
 
@@ -113,6 +117,13 @@ bool target_ready(const struct target *target)
 		target->link == TARGET_HELD) &&
 	       !target->stuck[0] &&
 	       !event_pending(target->timer, EV_TIMEOUT, NULL);
+}
+
+bool target_hangs(const struct target *target)
+{
+	return target->link == TARGET_DISCONNECTING &&
+	       !target->condition[MSG_FINISHING] &&
+	       now_ns() - target->disconnecting_since > HANGS_NS;
 }
 
 bool target_is_adopting(const struct target *target)

@@ -39,6 +39,7 @@ struct target {
 	char refused[MSG_TEXT_MAX];
 	char broken[MSG_TEXT_MAX];
 	uint64_t up_since; /* ns */
+	uint64_t disconnecting_since; /* ns */
 
 	struct event *timer; /* pending: pausing */
 	unsigned int pause_ms; /* the last one; 0: none yet */

@@ -518,6 +518,7 @@ void target_disconnect(struct target *target)
 	int r;
 
 	target->link = TARGET_DISCONNECTING;
+	target->disconnecting_since = now_ns();
 	r = worker_disconnect(target->worker);
 	if (r < 0)
 		on_disconnected(target, r, strerror(-r));

@@ -90,6 +90,8 @@ const char *target_refused(const struct target *target);
 const char *target_broken(const struct target *target);
 /* Ends as TARGET_DOWN. */
 void target_disconnect(struct target *target);
+/* It has been disconnecting for longer than it takes, with nothing to finish. */
+bool target_hangs(const struct target *target);
 /* The guest takes itself for connected, by an earlier broker: TARGET_DOWN
  * becomes TARGET_LOST. */
 void target_inherit(struct target *target);

@@ -17,7 +17,7 @@
 
 struct rival {
 	const struct vbd *vbd;
-	const struct vbd *found;
+	struct vbd *found;
 };
 
 /* Its worker may still be letting go; a directory without one harms nobody. */
@@ -36,7 +36,7 @@ static bool is_of_other_number(void *ctx, struct vbd *other)
 
 /* libxl does not know our own kind, and makes another disk in the same place.  But
  * kept state, socket and exports are those of a number, and there is one of each. */
-static const struct vbd *same_number(const struct vbd *vbd)
+static struct vbd *same_number(const struct vbd *vbd)
 {
 	struct rival rival = { .vbd = vbd };
 
@@ -44,11 +44,21 @@ static const struct vbd *same_number(const struct vbd *vbd)
 	return rival.found;
 }
 
+/* The other one has been removed, and nobody waits for its worker but this disk. */
+static bool forget_hanging(struct vbd *vbd)
+{
+	bool hangs = vbd->gone && target_hangs(vbd->target);
+
+	if (hangs)
+		bus_forget(vbd->broker->bus, vbd);
+	return hangs;
+}
+
 static int check_number(const struct vbd *vbd, char *why)
 {
-	const struct vbd *other = same_number(vbd);
+	struct vbd *other = same_number(vbd);
 
-	if (!other)
+	if (!other || forget_hanging(other))
 		return 0;
 	return msg_why(why, -EBUSY,
 		       "the domain has another disk there (%s), which is to be "

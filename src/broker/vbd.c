@@ -38,6 +38,7 @@
 /* xen-blkback takes a new device at once.  What it has not taken by then it
  * does not want, and libxl waits 10 s for somebody. */
 #define BLKBACK_WAIT_MS 2000
+#define PLACE_WAIT_MS	500
 
 /* --- Looking, but not too often ------------------------------------------- */
 
@@ -517,6 +518,17 @@ static void serve_blindly(struct vbd *vbd)
 		connect_target(vbd);
 }
 
+/* Its directory has been removed.  When it has been made again, a worker that hangs is
+ * not waited for: another disk waits for its place. */
+static void end_gone(struct vbd *vbd, bool made_again)
+{
+	vbd->gone = true;
+	if (vbd_attach_end(vbd) || (made_again && target_hangs(vbd->target)))
+		bus_forget(vbd->broker->bus, vbd);
+	else if (made_again)
+		vbd_look_in(vbd, PLACE_WAIT_MS);
+}
+
 void vbd_look(struct vbd *vbd)
 {
 	int r = read_states(vbd);
@@ -532,9 +544,7 @@ void vbd_look(struct vbd *vbd)
 		return;
 	end_adrift(vbd);
 	if (r == -ENOENT || vbd->gone || is_made_anew(vbd)) {
-		vbd->gone = true;
-		if (vbd_attach_end(vbd))
-			bus_forget(vbd->broker->bus, vbd);
+		end_gone(vbd, r == 0);
 		return;
 	}
 	vbd_attach_settle(vbd);
