@@ -195,6 +195,8 @@ ok "attach --direct" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --d
 ok "... works" says flushed guest "$other" xvdb flush
 ok "xl's in the same place is refused" fails 1 "another disk there .*xendisk/$other/$devid" \
 	toolstack attach "$other" xvdb 'mem(2M)'
+ok "... and is not the one that is meant" says "^expression  *mem(1M)" \
+	xendisk show "$other" xvdb
 ok "... and detached" toolstack detach "$other" xvdb --force
 ok "the first one is still there" says '1M.*mem(1M)' xendisk list "$other"
 ok "... with its socket" test -S "$tmp/run/nbd/$other-$devid.sock"

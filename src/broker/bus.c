@@ -20,6 +20,7 @@
 #include "broker/blkback.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/target.h"
 #include "common/log.h"
 
 #define RECONNECT_MS 500
@@ -116,16 +117,28 @@ void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
 	}
 }
 
+/* Of those of one number at most one is; the others were refused for that reason. */
+static bool is_in_use(const struct vbd *vbd)
+{
+	enum target_state state = target_state(vbd_target(vbd));
+
+	return state == TARGET_OPENING || state == TARGET_OPEN;
+}
+
 struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid)
 {
 	struct node_address at = { .domid = domid, .devid = devid };
-	struct vbd *vbd = NULL;
+	struct vbd *found = NULL;
 
-	for (int kind = 0; kind < NODE_NR_KINDS && !vbd; kind++) {
+	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
+		struct vbd *vbd;
+
 		at.kind = kind;
 		vbd = bus_known(bus, &at);
+		if (vbd && (!found || is_in_use(vbd)))
+			found = vbd;
 	}
-	return vbd;
+	return found;
 }
 
 uint32_t bus_domid(const struct bus *bus)

@@ -31,6 +31,8 @@ struct store *bus_store(struct bus *bus);
  * make or free disks. */
 void bus_each(struct bus *bus, bool (*fn)(void *ctx, struct vbd *vbd),
 	      void *ctx);
+/* By its number; of several directories, which are of other kinds, the one whose disk
+ * is in use. */
 struct vbd *bus_find(struct bus *bus, uint32_t domid, uint32_t devid);
 
 /* The disk at that place; known only, or looked for in xenstore as well.
