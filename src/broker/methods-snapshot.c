@@ -15,12 +15,13 @@
 #include "broker/exports.h"
 #include "broker/methods-private.h"
 #include "common/pairs.h"
+#include "common/suggest.h"
 #include "common/util.h"
 
 /* --- Which disk? ---------------------------------------------------------- */
 
 struct search {
-	const char *given;
+	struct suggest names; /* that there are */
 	struct vbd *found;
 	unsigned int nr;
 };
@@ -31,25 +32,28 @@ static bool is_it(void *ctx, struct vbd *vbd)
 	struct vbd_view view;
 
 	vbd_view(vbd, &view);
-	if (strcmp(view.given, search->given) == 0) {
+	if (strcmp(view.given, search->names.typed) == 0) {
 		search->found = vbd;
 		search->nr++;
+	} else if (view.given[0] == '@') {
+		suggest_add(&search->names, view.given);
 	}
 	return true;
 }
 
-static void say_nr(struct call *call, const struct search *search)
+static void say_nr(struct call *call, struct search *search)
 {
 	char message[MSG_TEXT_MAX];
 
 	if (search->nr == 0)
 		(void)snprintf(message, sizeof(message),
-			       "no domain has a disk \"%.200s\"",
-			       search->given);
+			       "no domain has a disk \"%.200s\"%s",
+			       search->names.typed,
+			       suggest_text(&search->names, NULL));
 	else
 		(void)snprintf(message, sizeof(message),
 			       "%u disks are \"%.200s\"", search->nr,
-			       search->given);
+			       search->names.typed);
 	method_fail(call,
 		    search->nr == 0 ? "io.xendisk.NoSuchDisk" :
 				      "io.xendisk.Refused",
@@ -60,7 +64,7 @@ static void say_nr(struct call *call, const struct search *search)
  * answered. */
 static struct vbd *named_disk(struct call *call, const char *name)
 {
-	struct search search = { .given = name };
+	struct search search = { .names.typed = name };
 
 	bus_each(call_broker(call)->bus, is_it, &search);
 	if (search.nr != 1)

@@ -310,7 +310,10 @@ static void test_errors(void **state)
 		  "io.xendisk.Failed", "message",
 		  "the backend gave the snapshot no number" },
 		{ SNAPSHOT "{\"name\":\"@wob\"}}", "io.xendisk.NoSuchDisk",
-		  "message", "no domain has a disk \"@wob\"" },
+		  "message",
+		  "no domain has a disk \"@wob\"; did you mean \"@web\"?" },
+		{ SNAPSHOT "{\"name\":\"@other\"}}", "io.xendisk.NoSuchDisk",
+		  "message", "no domain has a disk \"@other\"" },
 		{ SNAPSHOT "{\"name\":\"wob\"}}", "io.xendisk.NoSuchExport",
 		  "message",
 		  "there is no export \"wob\"; known: web1; a guest's disk is "
