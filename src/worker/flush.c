@@ -119,19 +119,26 @@ static int make_mark(struct io_disk *disk)
 	return 0;
 }
 
+/* Not while the operator accepts a loss that came before: what is noted and told of
+ * that one would come after this, and this one would pass for forgiven. */
 static void poison(struct io_disk *disk, int err)
 {
 	int clean = IO_CLEAN;
 
-	if (!atomic_compare_exchange_strong(&disk->poison, &clean, IO_FAILED))
+	/* Then a mark may be being made, which takes long. */
+	if (atomic_load(&disk->poison) != IO_CLEAN)
 		return;
-	/* The kernel will not tell the next worker. */
-	inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, true);
-	CRASH_POINT(failure_noted);
-	io_condition(disk, MSG_POISONED, true,
-		     "a flush failed (%s): what was written since the last "
-		     "flush may be lost",
-		     strerror(-err));
+	(void)pthread_mutex_lock(&disk->gate.marking);
+	if (atomic_compare_exchange_strong(&disk->poison, &clean, IO_FAILED)) {
+		/* The kernel will not tell the next worker. */
+		inflight_note(disk->log, INFLIGHT_FLUSH_FAILED, true);
+		CRASH_POINT(failure_noted);
+		io_condition(disk, MSG_POISONED, true,
+			     "a flush failed (%s): what was written since the "
+			     "last flush may be lost",
+			     strerror(-err));
+	}
+	(void)pthread_mutex_unlock(&disk->gate.marking);
 }
 
 /* FAILED becomes POISONED, unless somebody was faster. */

@@ -21,7 +21,9 @@ struct io_lane;
 /* One flush at a time for the whole disk. */
 struct flush_gate {
 	pthread_mutex_t mutex; /* used when there is more than one lane */
-	pthread_mutex_t marking; /* held while the broker makes a mark */
+	/* Held while a failure is noted, the broker makes a mark, or the operator
+	 * accepts the loss. */
+	pthread_mutex_t marking;
 	bool busy;
 	uint32_t waiting; /* mask of lanes */
 };
@@ -67,8 +69,9 @@ void flush_recover(struct io_disk *disk, uint32_t notes);
 int flush_mark(struct io_disk *disk);
 
 /* Main thread: the operator accepts what was lost.  Between flush_hold_marks() and
- * flush_let_marks() no mark is being made: what the broker hears in between comes
- * after the marks of all that is forgiven, and before any of what is not. */
+ * flush_let_marks() no mark is being made, and no failure is noted: what the broker
+ * hears in between comes after the marks of all that is forgiven, and before any of
+ * what is not. */
 void flush_hold_marks(struct io_disk *disk);
 void flush_let_marks(struct io_disk *disk);
 void flush_forgive(struct io_disk *disk);

@@ -120,7 +120,11 @@ int services_send(struct services *services, void *msg, size_t length,
 
 int services_tell(struct services *services, struct msg_condition *condition)
 {
+	void (*before)(void) = TAKE_PTR(fix.before_telling);
+
 	(void)services;
+	if (before)
+		before();
 	record(FIX_CONDITION, condition->kind, condition->set, 0);
 	return 0;
 }

@@ -63,6 +63,7 @@ struct fix {
 	uint32_t bad_gref; /* copies with it fail */
 	int mark_result; /* of the service that makes the mark */
 	void (*while_marking)(void); /* what others do meanwhile; or NULL */
+	void (*before_telling)(void); /* of the next condition; or NULL */
 	bool guest32; /* its layout */
 	uint64_t idle_ns; /* how long before that; 0: for ever */
 	bool maps; /* the stack lends its memory */

@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io-fixture.h"
 #include "worker/io-guest.h"
@@ -114,6 +116,48 @@ static void test_poison_flush_held(void **state)
 	assert_int_equal(fix.store[0], 0x32);
 }
 
+static pthread_t other_lane;
+
+static void *fail_another(void *arg)
+{
+	flush_untried(arg);
+	return NULL;
+}
+
+static void other_lane_fails(void)
+{
+	static struct io io;
+
+	io = (struct io){ .lane = &fix.lane, .client = true };
+	assert_int_equal(pthread_create(&other_lane, NULL, fail_another, &io),
+			 0);
+	usleep(100000); /* it comes as far as it may */
+}
+
+/* A flush fails while the operator accepts what was lost before: that is not forgiven,
+ * and the broker hears of it last. */
+static void test_poison_beside_resume(void **state)
+{
+	unsigned int last = 0;
+
+	(void)state;
+	fix_rw(FLUSH, 1, 0, 0, 0);
+	fix_run();
+	fix_complete(0, -EIO);
+	fix_forget_events();
+	fix.before_telling = other_lane_fails;
+	flush_hold_marks(&fix.disk);
+	flush_forgive(&fix.disk);
+	flush_let_marks(&fix.disk);
+	assert_int_equal(pthread_join(other_lane, NULL), 0);
+	assert_int_equal(atomic_load(&fix.disk.poison), IO_FAILED);
+	assert_int_equal(fix_count(FIX_CONDITION), 2);
+	for (unsigned int i = 0; i < fix.nr_events; i++)
+		if (fix.events[i].kind == FIX_CONDITION)
+			last = i;
+	assert_int_equal(fix.events[last].offset, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,6 +166,7 @@ int main(void)
 		IO_TEST(test_no_poison),
 		IO_TEST(test_begun_without_a_range),
 		IO_TEST(test_poison_flush_held),
+		IO_TEST(test_poison_beside_resume),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
