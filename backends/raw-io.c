@@ -18,6 +18,14 @@
  * DISCARD and ZERO go piece by piece, since punching a hole holds up the
  * other writes to the file.
  *
+ * With cache=writethrough a change that has been made waits for a sync that begins
+ * after it, and shares that with all others that wait.  O_DSYNC would not do: the
+ * kernel tells once that it has lost writes, however many, and whoever syncs first is
+ * told.  Of two writes that are lost at a time one would be answered as if it were
+ * durable.  So one sync runs at a time, and if it fails, no change that has been begun
+ * by then is believed: each fails like it, and is its owner's to try again.  For this
+ * such a disk has one lane.
+ *
  * All of it belongs to the lane.  State lives in the scratch of the request
  * (of a run: of its first request).
  */
@@ -42,6 +50,18 @@
 /* How XD_ZERO is done; each falls back on the next. */
 enum zero_way { ZERO_PUNCH, ZERO_RANGE, ZERO_WRITE };
 
+/* Changes of a disk that is written through. */
+struct through {
+	struct xd_sys sync;
+	struct xd_channel *ch;
+	struct xd_request *made; /* wait for a sync that begins from now on */
+	struct xd_request *syncing; /* for the one that runs; NULL: none does */
+	unsigned int making; /* begun, and not made yet */
+	int lost; /* why a sync failed, until none of those that were being made
+		   * then is left; no other begins before that */
+	bool burst; /* the sync is to begin at its end */
+};
+
 /* ch->data */
 struct raw_lane {
 	struct xd_request *first, *last; /* the open run */
@@ -52,13 +72,14 @@ struct raw_lane {
 	enum zero_way way; /* the best that was not refused */
 	bool looked; /* in this burst: at the end of the file */
 	void *zeroes; /* ZEROES_BYTES of the kernel's zero page */
+	struct through through;
 };
 
 /* req->scratch */
 struct raw_io {
 	struct xd_sys sys;
 	struct xd_channel *ch;
-	struct xd_request *next; /* READ, WRITE: in the run */
+	struct xd_request *next; /* READ, WRITE: in the run; made, syncing */
 	union {
 		struct iovec *iov; /* READ, WRITE: ours; NULL: the request's */
 		struct iovec zeroes; /* ZERO_WRITE */
@@ -99,6 +120,84 @@ static void io_prepare(struct xd_request *req, struct xd_channel *ch)
 	};
 }
 
+/* --- Written through ------------------------------------------------------ */
+
+static void through_end(struct xd_request *made, int err)
+{
+	struct xd_request *next;
+
+	for (; made; made = next) {
+		next = io_of(made)->next;
+		xd_complete(made, err);
+	}
+}
+
+static void through_synced(struct xd_sys *sys, int64_t res);
+
+static void through_sync(struct through *through)
+{
+	if (through->syncing || through->burst || !through->made)
+		return;
+	through->syncing = TAKE_PTR(through->made);
+	through->sync.op = XD_SYS_FDATASYNC;
+	through->sync.fd = raw_of(through->ch)->fd;
+	through->sync.done = through_synced;
+	xd_sys(through->ch, &through->sync);
+}
+
+static void through_synced(struct xd_sys *sys, int64_t res)
+{
+	struct through *through = container_of(sys, struct through, sync);
+
+	if (res == -EINTR) {
+		xd_sys(through->ch, sys);
+		return;
+	}
+	through_end(TAKE_PTR(through->syncing), (int)res);
+	if (res < 0) {
+		through_end(TAKE_PTR(through->made), (int)res);
+		through->lost = through->making > 0 ? (int)res : 0;
+	}
+	through_sync(through);
+}
+
+static bool is_through(const struct xd_channel *ch,
+		       const struct xd_request *req)
+{
+	return raw_of(ch)->sync && (req->op == XD_WRITE || req->op == XD_ZERO);
+}
+
+/* 0, or why it cannot begin. */
+static int through_begin(struct through *through)
+{
+	if (through->lost)
+		return through->lost;
+	through->making++;
+	through->burst = true;
+	return 0;
+}
+
+/* What was asked for has been done, or has failed. */
+static void io_complete(struct xd_request *req, int err)
+{
+	struct raw_io *io = io_of(req);
+	struct raw_lane *lane = io->ch->data;
+	struct through *through = &lane->through;
+
+	if (is_through(io->ch, req)) {
+		err = err ? err : through->lost;
+		if (--through->making == 0)
+			through->lost = 0;
+		if (err == 0) {
+			io->next = through->made;
+			through->made = req;
+			through_sync(through);
+			return;
+		}
+	}
+	xd_complete(req, err);
+}
+
 /* --- READ and WRITE ------------------------------------------------------ */
 
 static void run_complete(struct xd_request *first, int err)
@@ -108,7 +207,7 @@ static void run_complete(struct xd_request *first, int err)
 	free(io_of(first)->iov);
 	for (struct xd_request *req = first; req; req = next) {
 		next = io_of(req)->next;
-		xd_complete(req, err);
+		io_complete(req, err);
 	}
 }
 
@@ -202,7 +301,8 @@ static void run_start(struct xd_request *first, unsigned int iovcnt,
 		}
 	}
 	io->sys.op = first->op == XD_READ ? XD_SYS_READV : XD_SYS_WRITEV;
-	io->sys.flags = first->flags & XD_FUA ? RWF_DSYNC : 0;
+	io->sys.flags =
+		first->flags & XD_FUA && !raw_of(io->ch)->sync ? RWF_DSYNC : 0;
 	io->sys.offset = first->offset;
 	io->sys.length = length;
 	io->sys.iov = io->iov ? io->iov : first->iov;
@@ -286,12 +386,11 @@ static int hole_flags(const struct xd_request *req, enum zero_way way)
 static void hole_end(struct raw_io *io)
 {
 	struct xd_request *req = request_of(io);
-	bool durable = (req->flags & XD_FUA) || raw_of(io->ch)->sync;
 
-	if (req->op == XD_ZERO && durable)
+	if (req->flags & XD_FUA && !raw_of(io->ch)->sync)
 		sync_start(io);
 	else
-		xd_complete(req, 0);
+		io_complete(req, 0);
 }
 
 static void write_zeroes(struct raw_io *io, uint64_t left)
@@ -361,7 +460,7 @@ static void hole_done(struct xd_sys *sys, int64_t res)
 	if (res > 0 || res == -EINTR || next_way(io, res))
 		hole_next(io);
 	else
-		xd_complete(request_of(io),
+		io_complete(request_of(io),
 			    is_too_slow(io) ? -EOPNOTSUPP : (int)res);
 }
 
@@ -398,7 +497,7 @@ static void zero_start(struct raw_io *io)
 	io->sys.offset = req->offset;
 	io->end = req->offset + req->length;
 	if (is_too_slow(io))
-		xd_complete(req, -EOPNOTSUPP);
+		io_complete(req, -EOPNOTSUPP);
 	else
 		hole_next(io);
 }
@@ -431,10 +530,15 @@ static bool is_cut_off(struct xd_channel *ch, const struct xd_request *req)
 void raw_submit(struct xd_channel *ch, struct xd_request *req)
 {
 	struct raw_lane *lane = ch->data;
+	int err = 0;
 
 	io_prepare(req, ch);
-	if (req->op != XD_FLUSH && is_cut_off(ch, req)) {
-		xd_complete(req, -EIO);
+	if (req->op != XD_FLUSH && is_cut_off(ch, req))
+		err = -EIO;
+	else if (is_through(ch, req))
+		err = through_begin(&lane->through);
+	if (err) {
+		xd_complete(req, err);
 		return;
 	}
 	switch (req->op) {
@@ -462,6 +566,8 @@ void raw_kick(struct xd_channel *ch)
 
 	run_end(lane);
 	lane->looked = false;
+	lane->through.burst = false;
+	through_sync(&lane->through);
 }
 
 int raw_channel_open(struct xd_channel *ch)
@@ -478,7 +584,8 @@ int raw_channel_open(struct xd_channel *ch)
 		return -ENOMEM;
 	}
 	lane->nowait[XD_READ] = !raw->direct;
-	lane->nowait[XD_WRITE] = !raw->direct && !raw->sync;
+	lane->nowait[XD_WRITE] = !raw->direct;
+	lane->through.ch = ch;
 	ch->data = lane;
 	return 0;
 }
@@ -487,7 +594,7 @@ void raw_channel_close(struct xd_channel *ch)
 {
 	struct raw_lane *lane = ch->data;
 
-	assert(!lane->first);
+	assert(!lane->first && !lane->through.syncing);
 	(void)munmap(lane->zeroes, ZEROES_BYTES);
 	free(lane);
 }

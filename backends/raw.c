@@ -130,7 +130,7 @@ static int choose_cache(struct xd_disk *disk, struct raw *raw,
 	if (raw->direct)
 		how = "O_DIRECT";
 	else if (raw->sync)
-		how = "page cache, O_DSYNC";
+		how = "page cache, written through";
 	else if (!cache)
 		why = facts->logical ? ", O_DIRECT needs larger sectors" :
 				       ", O_DIRECT is refused";
@@ -170,6 +170,8 @@ static struct xd_limits make_limits(const struct xd_disk *disk,
 			discard ? MAX(facts->discard_granularity, sector) : 0,
 		.discard_alignment = discard ? facts->discard_alignment : 0,
 		.memory_alignment = raw->direct ? MAX(facts->memory, 512u) : 1,
+		.max_channels = raw->sync && !readonly ? 1 :
+							 0, /* see raw-io.c */
 		.readonly = readonly,
 		.flush = !readonly && !raw->sync,
 		.fua = !readonly,
@@ -392,7 +394,7 @@ static int raw_activate(struct xd_disk *disk, bool recover)
 	struct raw *raw = disk->data;
 	bool readonly = xd_readonly(disk);
 	int flags = (readonly ? O_RDONLY : O_RDWR) |
-		    (raw->direct ? O_DIRECT : 0) | (raw->sync ? O_DSYNC : 0);
+		    (raw->direct ? O_DIRECT : 0);
 	cleanup_close int fd = xd_open(disk, "path", flags);
 	cleanup_close int claimed = -1;
 	int err;

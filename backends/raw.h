@@ -33,7 +33,7 @@ struct raw {
 	bool is_device;
 	bool direct; /* O_DIRECT: no page cache */
 	bool keep_space; /* discard=no: zeroing makes no holes either */
-	bool sync; /* O_DSYNC: a write is durable when it is done */
+	bool sync; /* written through: a write is durable when it is done */
 };
 
 /* What the kernel says about an open image. */
