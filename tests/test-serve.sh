@@ -67,10 +67,12 @@ ok "a client that caches: nbdkit over us" with 'nbdkit -U - nbd uri="$uri" \
 	--run "nbdinfo \$uri"' "$raw"
 
 # --- Sockets -------------------------------------------------------------------------
+# SIGHUP as from a terminal, also where nohup(1) runs all the tests.
+hangup=--default-signal=HUP
 start()
 {
 	: > "$tmp/uri"
-	"${words[@]}" "$@" > "$tmp/uri" 2> "$tmp/err" & server=$!
+	env "$hangup" "${words[@]}" "$@" > "$tmp/uri" 2> "$tmp/err" & server=$!
 	cleanup_pids+=("$server")
 	eventually 10 test -s "$tmp/uri"
 }
@@ -96,9 +98,9 @@ start 'mem(1M)' --socket "$tmp/sock"
 rc=0; kill -HUP "$server" && wait "$server" || rc=$?
 ok "its terminal goes: it ends well" test $rc = 0
 ok "... and the socket is gone" test ! -e "$tmp/sock"
-trap '' HUP # as nohup(1) does
+hangup=--ignore-signal=HUP
 start 'mem(1M)' --socket "$tmp/sock"
-trap - HUP
+hangup=--default-signal=HUP
 kill -HUP "$server"
 ok "under nohup that is no matter" nbdinfo "$(cat "$tmp/uri")"
 stop
