@@ -9,12 +9,13 @@ t 'cow(gold, mem): the gold file stays as it is' Ab xendisk cow_trip
 t 'cow(gold, scratch file): empty again at the next attach' aB xendisk cow_file
 t 'readonly(gold): reads, and refuses writes' Ab xendisk readonly_trip
 t '@name: a disk of the configuration file' aB xendisk named_trip
-t 'three attaches and detaches in a row' AB any again
+t 'three attaches and detaches in a row' Ab any again
 
 raw_trip() {
 	guest pv
 	image /srv/d.img 96M
-	round_trip pv xvdb /srv/d.img
+	attach pv xvdb /srv/d.img
+	gx -t 300 pv 'disk fill xvdb 1000 && disk check xvdb 1000'
 	detach pv xvdb
 	image_is_good /srv/d.img
 	rm /srv/d.img
@@ -40,7 +41,7 @@ raw_sparse() {
 mem_trip() {
 	guest pv
 	is "the size" "$(attach pv xvdb 'mem(64M)')" $((64 << 11))
-	gx -t 300 pv 'disk fill xvdb && disk check xvdb && disk fio xvdb'
+	gx -t 300 pv 'disk fill xvdb && disk check xvdb'
 	detach pv xvdb
 	# A new one is empty, and the short spelling is the same disk.
 	attach pv xvdb mem:64M
@@ -55,13 +56,13 @@ cow_trip() {
 	guest pv
 	before=$(digest /srv/gold.img)
 	attach pv xvdb 'cow(/srv/gold.img, mem)'
-	gx -t 120 pv 'disk check xvdb 200'
+	gx -t 120 pv 'disk check xvdb'
 	gx -t 300 pv 'disk fill xvdb && disk check xvdb'
 	detach pv xvdb
 	is "gold.img's sum" "$(digest /srv/gold.img)" "$before"
 	# What was written is gone with the disk.
 	attach pv xvdb 'cow(/srv/gold.img, mem)'
-	gx -t 120 pv 'disk check xvdb 200'
+	gx -t 120 pv 'disk check xvdb'
 	detach pv xvdb
 	image_is_good /srv/gold.img
 }
@@ -72,10 +73,10 @@ cow_file() {
 	before=$(digest /srv/gold.img)
 	image /srv/top.img 48M
 	attach pv xvdb 'cow(/srv/gold.img, /srv/top.img)'
-	gx -t 300 pv 'disk check xvdb 200 && disk fill xvdb && disk check xvdb'
+	gx -t 300 pv 'disk check xvdb && disk fill xvdb && disk check xvdb'
 	detach pv xvdb
 	attach pv xvdb 'cow(/srv/gold.img, /srv/top.img)'
-	gx -t 120 pv 'disk check xvdb 200'
+	gx -t 120 pv 'disk check xvdb'
 	detach pv xvdb
 	is "gold.img's sum" "$(digest /srv/gold.img)" "$before"
 	rm /srv/top.img
@@ -87,7 +88,7 @@ readonly_trip() {
 	before=$(digest /srv/gold.img)
 	attach pv xvdb 'readonly(/srv/gold.img)' access=ro
 	is "the guest's ro" "$(gx pv 'cat /sys/block/xvdb/ro')" 1
-	gx -t 120 pv 'disk check xvdb 200'
+	gx -t 120 pv 'disk check xvdb'
 	refuse gx pv 'dd if=/dev/zero of=/dev/xvdb bs=4096 count=1 conv=fsync'
 	detach pv xvdb
 	is "gold.img's sum" "$(digest /srv/gold.img)" "$before"
@@ -95,12 +96,13 @@ readonly_trip() {
 
 named_trip() {
 	guest pv
-	image /srv/web.img 96M
+	image /srv/web.img 32M
 	settings 'disk "web1" { expr = "/srv/web.img" }'
-	round_trip pv xvdb @web1
+	attach pv xvdb @web1
 	has "the list" "$(xendisk list)" 'web'
+	gx -t 120 pv 'disk fio xvdb'
+	refuse cmp -s -n 8388608 /srv/web.img /dev/zero
 	detach pv xvdb
-	image_is_good /srv/web.img
 	settings ''
 	rm /srv/web.img
 }

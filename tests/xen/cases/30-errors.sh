@@ -3,15 +3,15 @@
 # A disk that cannot be: xl exits 1, says why, nothing hangs, and a detach
 # clears the nodes that libxl leaves behind.
 
-t 'error: a file that is not there' AB xendisk no_file
+t 'error: a file that is not there' aB xendisk no_file
 t 'error: a size that is no multiple of the sector' aB xendisk odd_size
 t 'error: no such backend' Ab xendisk no_backend
 t 'error: an expression that does not parse' aB xendisk no_parse
 t 'error: an expression that is ill-typed' Ab xendisk ill_typed
 t 'error: an unknown @name' aB xendisk no_name
 t 'error: an image in use is refused, its holder named' aB xendisk in_use
-t 'error: a bad disk line ends xl create, with the reason' AB xendisk bad_create
-t 'error: a bad neighbour does not disturb a disk at work' Ab xendisk neighbour
+t 'error: a bad disk line ends xl create, with the reason' aB xendisk bad_create
+t 'error: a bad neighbour does not disturb a disk at work' aB xendisk neighbour
 
 # rejected EXPR REASON: in seconds, not by a time-out of xl's.
 rejected() {
