@@ -126,6 +126,7 @@ mkfifo "$tmp/fifo"
 # A guest that does not look whether it should let go.
 hold()
 {
+	: > "$tmp/guest" # before the guest that runs beside us does it
 	guest "$dom" xvdb script < "$tmp/fifo" > "$tmp/guest" 2>&1 &
 	holder=$!
 	cleanup_pids+=("$holder")
