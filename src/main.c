@@ -68,8 +68,8 @@ static int print_help(void)
 	for (size_t i = 0; i < NR_OPTIONS; i++) {
 		char left[40];
 
-		snprintf(left, sizeof(left), "--%s %s", options[i].name,
-			 options[i].argument ? options[i].argument : "");
+		(void)snprintf(left, sizeof(left), "--%s %s", options[i].name,
+			       options[i].argument ? options[i].argument : "");
 		printf("  %-22s %s\n", left, options[i].help);
 	}
 	return 0;

@@ -193,8 +193,8 @@ struct orphan_note *adopt_new_note(const struct worker *worker,
 	note->id = worker->id;
 	note->read_only = worker->read_only;
 	note->used = worker->used;
-	snprintf(note->expression, sizeof(note->expression), "%s",
-		 worker->expression);
+	(void)snprintf(note->expression, sizeof(note->expression), "%s",
+		       worker->expression);
 	note->open = opened;
 	if (opened)
 		note->opened = *opened;

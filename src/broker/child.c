@@ -139,9 +139,9 @@ void child_forget(struct child *child)
 void child_explain(int status, char *buf, size_t len)
 {
 	if (WIFSIGNALED(status))
-		snprintf(buf, len, "was killed by signal %d (%s)",
-			 WTERMSIG(status), strsignal(WTERMSIG(status)));
+		(void)snprintf(buf, len, "was killed by signal %d (%s)",
+			       WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
-		snprintf(buf, len, "exited with status %d",
-			 WEXITSTATUS(status));
+		(void)snprintf(buf, len, "exited with status %d",
+			       WEXITSTATUS(status));
 }

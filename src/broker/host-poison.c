@@ -68,9 +68,9 @@ void host_serve_poison(struct host *host)
 		host_answer_error(host, -EPERM, "not storage of this disk");
 		return;
 	}
-	snprintf(guest, sizeof(guest), "%" PRIu32 "/%" PRIu32 "%s%s",
-		 host->id.domid, host->id.devid, host->id.vm[0] ? " " : "",
-		 host->id.vm);
+	(void)snprintf(guest, sizeof(guest), "%" PRIu32 "/%" PRIu32 "%s%s",
+		       host->id.domid, host->id.devid,
+		       host->id.vm[0] ? " " : "", host->id.vm);
 	marking = new_marking(host);
 	if (marking)
 		r = poison_mark(host->broker, request->name, guest,

@@ -17,7 +17,7 @@ static void answer_seq(struct host *host, uint32_t seq, int result, bool kept,
 					 .h.result = result,
 					 .kept = kept };
 
-	snprintf(done.text, sizeof(done.text), "%s", text);
+	(void)snprintf(done.text, sizeof(done.text), "%s", text);
 	host->answer(host->ctx, &done, fd);
 }
 
@@ -34,7 +34,7 @@ void host_answer_error(struct host *host, int err, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	host_send_answer(host, err, false, -1, text);
 }

@@ -19,8 +19,8 @@
 static void print_note_name(char *buf, size_t len, uint32_t domid,
 			    uint32_t devid, unsigned int n)
 {
-	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".scratch.%u", domid, devid,
-		 n);
+	(void)snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".scratch.%u", domid,
+		       devid, n);
 }
 
 void keep_note_scratch(struct keep *keep, const struct msg_identity *id,

@@ -36,7 +36,7 @@ struct kept {
 /* "5-51728.": how the names of a disk's files begin. */
 static void print_prefix(char *buf, size_t len, uint32_t domid, uint32_t devid)
 {
-	snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".", domid, devid);
+	(void)snprintf(buf, len, "%" PRIu32 "-%" PRIu32 ".", domid, devid);
 }
 
 /* --- Which disks have files ---------------------------------------------- */
@@ -503,10 +503,10 @@ static void print_file_name(char *buf, size_t len, uint32_t domid,
 	print_prefix(buf, len, domid, devid);
 	length = strlen(buf);
 	if (layer == MSG_LAYER_NONE)
-		snprintf(buf + length, len - length, "disk.%s", name);
+		(void)snprintf(buf + length, len - length, "disk.%s", name);
 	else
-		snprintf(buf + length, len - length, "%" PRIu32 ".%s", layer,
-			 name);
+		(void)snprintf(buf + length, len - length, "%" PRIu32 ".%s",
+			       layer, name);
 }
 
 int keep_read(struct keep *keep, uint32_t domid, uint32_t devid,

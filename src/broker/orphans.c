@@ -30,7 +30,7 @@ int orphans_start_time(pid_t pid, uint64_t *ret)
 	const char *p;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, stat, sizeof(stat) - 1);
 	if (n < 0)
@@ -72,7 +72,7 @@ int orphans_note(const char *run_dir, pid_t pid, struct orphan_note *note)
 
 	if (r < 0 || dir < 0)
 		return r < 0 ? r : dir;
-	snprintf(name, sizeof(name), "%d", (int)pid);
+	(void)snprintf(name, sizeof(name), "%d", (int)pid);
 	note->version = MSG_VERSION;
 	note->size = sizeof(*note);
 	return write_note(dir, name, time, note);
@@ -88,7 +88,7 @@ static int open_note(int dir, pid_t pid, off_t *ret_offset)
 	uint64_t now;
 	int end = 0;
 
-	snprintf(name, sizeof(name), "%d", (int)pid);
+	(void)snprintf(name, sizeof(name), "%d", (int)pid);
 	fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || read(fd, line, sizeof(line) - 1) < 0)
 		return -errno;
@@ -137,7 +137,7 @@ void orphans_forget(const char *run_dir, pid_t pid)
 	cleanup_close int dir = rundir_folder(run_dir, FOLDER);
 	char name[16];
 
-	snprintf(name, sizeof(name), "%d", (int)pid);
+	(void)snprintf(name, sizeof(name), "%d", (int)pid);
 	if (dir >= 0)
 		(void)unlinkat(dir, name, 0);
 }

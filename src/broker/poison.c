@@ -57,7 +57,7 @@ static void print_file_name(char *buf, size_t len, const char *identity)
 		for (size_t i = 0; i < ARRAY_SIZE(hash); i++)
 			hash[i] = (hash[i] ^ (unsigned char)*p) *
 				  0x100000001b3ull;
-	snprintf(buf, len, "%016" PRIx64 "%016" PRIx64, hash[0], hash[1]);
+	(void)snprintf(buf, len, "%016" PRIx64 "%016" PRIx64, hash[0], hash[1]);
 }
 
 /* "2026-11-23 12:00:00 UTC, guest 5/51728: reason" on one line. */
@@ -70,7 +70,7 @@ static void print_text(char *buf, size_t len, const char *guest,
 
 	gmtime_r(&now, &tm);
 	n = strftime(buf, len, "%Y-%m-%d %H:%M:%S UTC", &tm);
-	snprintf(buf + n, len - n, ", guest %s: %s", guest, reason);
+	(void)snprintf(buf + n, len - n, ", guest %s: %s", guest, reason);
 	for (char *p = buf; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
@@ -106,8 +106,8 @@ static struct mark *remember(struct poison *poison, const char *identity,
 			return NULL;
 		DL_APPEND(poison->marks, mark);
 	}
-	snprintf(mark->identity, sizeof(mark->identity), "%s", identity);
-	snprintf(mark->text, sizeof(mark->text), "%s", text);
+	(void)snprintf(mark->identity, sizeof(mark->identity), "%s", identity);
+	(void)snprintf(mark->text, sizeof(mark->text), "%s", text);
 	return mark;
 }
 
@@ -312,9 +312,10 @@ static struct job *new_job(struct broker *broker, const char *identity,
 	job->poison = broker->poison;
 	job->done = done;
 	job->ctx = ctx;
-	snprintf(job->identity, sizeof(job->identity), "%s", identity);
+	(void)snprintf(job->identity, sizeof(job->identity), "%s", identity);
 	print_file_name(job->name, sizeof(job->name), identity);
-	snprintf(job->temporary, sizeof(job->temporary), ".%s.new", job->name);
+	(void)snprintf(job->temporary, sizeof(job->temporary), ".%s.new",
+		       job->name);
 	return job;
 }
 
@@ -344,8 +345,8 @@ int poison_mark(struct broker *broker, const char *identity, const char *guest,
 	job = new_job(broker, identity, done, ctx);
 	if (!mark || !job)
 		return -ENOMEM;
-	snprintf(job->content, sizeof(job->content), "%s%s\n%s\n", FIRST_LINE,
-		 identity, text);
+	(void)snprintf(job->content, sizeof(job->content), "%s%s\n%s\n",
+		       FIRST_LINE, identity, text);
 	r = queue(job);
 	if (r == 0)
 		TAKE_PTR(job);

@@ -87,7 +87,7 @@ static void find_program(char *buf, size_t size)
 	if (n > 0)
 		memcpy(buf + n, suffix, sizeof(suffix));
 	if (n <= 0 || access(buf, X_OK) < 0)
-		snprintf(buf, size, "%s", SELF);
+		(void)snprintf(buf, size, "%s", SELF);
 }
 
 static int spawn_with(pid_t *ret, const struct spawn_spec *spec,
@@ -135,8 +135,8 @@ int spawn_worker(const struct spawn_spec *spec, pid_t *ret)
 
 	if (!env)
 		return -ENOMEM;
-	snprintf(disk, sizeof(disk), "%" PRIu32 "/%" PRIu32, spec->id->domid,
-		 spec->id->devid);
+	(void)snprintf(disk, sizeof(disk), "%" PRIu32 "/%" PRIu32,
+		       spec->id->domid, spec->id->devid);
 	r = spawn_with(ret, spec, argv, env);
 	free_environment(env, NR_OWN);
 	return r;

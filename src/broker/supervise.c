@@ -194,7 +194,7 @@ void worker_doom(struct worker *worker, const char *fmt, ...)
 	if (!worker->process || worker->doom[0])
 		return;
 	va_start(ap, fmt);
-	vsnprintf(worker->doom, sizeof(worker->doom), fmt, ap);
+	(void)vsnprintf(worker->doom, sizeof(worker->doom), fmt, ap);
 	va_end(ap);
 	log_guest(&worker->who, LOG_LEVEL_WARNING, "the worker %s: killed",
 		  worker->doom);
@@ -206,9 +206,9 @@ static void explain_death(const struct worker *worker, char *buf, size_t size)
 	size_t n = (size_t)snprintf(buf, size, "the worker ");
 
 	if (worker->doom[0])
-		snprintf(buf + n, size - n, "%s", worker->doom);
+		(void)snprintf(buf + n, size - n, "%s", worker->doom);
 	else if (worker->status == PROCESS_STATUS_UNKNOWN)
-		snprintf(buf + n, size - n, "ended");
+		(void)snprintf(buf + n, size - n, "ended");
 	else
 		child_explain(worker->status, buf + n, size - n);
 }
@@ -654,8 +654,8 @@ static int send_open(struct worker *worker)
 		msg.flags |= MSG_OPEN_READONLY;
 	if (worker->fence)
 		msg.flags |= MSG_OPEN_FENCE;
-	snprintf(msg.expression, sizeof(msg.expression), "%s",
-		 worker->expression);
+	(void)snprintf(msg.expression, sizeof(msg.expression), "%s",
+		       worker->expression);
 	return worker_ask(worker, &msg, sizeof(msg), MSG_OPEN,
 			  &worker->main_seq);
 }

@@ -57,7 +57,7 @@ static json_t *domain_name(struct broker *broker, uint32_t domid)
 	cleanup_free char *name = NULL;
 	char dir[40];
 
-	snprintf(dir, sizeof(dir), "/local/domain/%" PRIu32, domid);
+	(void)snprintf(dir, sizeof(dir), "/local/domain/%" PRIu32, domid);
 	if (store_read(bus_store(broker->bus), dir, "name", &name) < 0)
 		return json_string("");
 	return any_text(name);

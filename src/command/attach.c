@@ -56,8 +56,8 @@ static char **list_disks(struct attach *a, xs_transaction_t t,
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "%s/%" PRIu32 "/device/vbd", prefix,
-		 a->device.domid);
+	(void)snprintf(path, sizeof(path), "%s/%" PRIu32 "/device/vbd", prefix,
+		       a->device.domid);
 	*ret_count = 0;
 	return xs_directory(a->store, t, path, ret_count);
 }
@@ -124,7 +124,7 @@ static bool write_backend(struct attach *a, xs_transaction_t t)
 		{ NULL, NULL },
 	};
 
-	snprintf(domid, sizeof(domid), "%" PRIu32, a->device.domid);
+	(void)snprintf(domid, sizeof(domid), "%" PRIu32, a->device.domid);
 	vdev_print(vdev, sizeof(vdev), a->device.devid);
 	return write_dir(a, t, a->device.backend, a->backend_domid,
 			 a->device.domid, pairs);
@@ -144,9 +144,9 @@ static bool write_frontend(struct attach *a, xs_transaction_t t)
 		{ NULL, NULL },
 	};
 
-	snprintf(backend_domid, sizeof(backend_domid), "%" PRIu32,
-		 a->backend_domid);
-	snprintf(devid, sizeof(devid), "%" PRIu32, a->device.devid);
+	(void)snprintf(backend_domid, sizeof(backend_domid), "%" PRIu32,
+		       a->backend_domid);
+	(void)snprintf(devid, sizeof(devid), "%" PRIu32, a->device.devid);
 	return write_dir(a, t, a->device.frontend, a->device.domid,
 			 a->backend_domid, pairs);
 }

@@ -37,8 +37,9 @@ static bool is_of(json_t *item, const char *dom)
 	const char *name = json_string_value(json_object_get(item, "domain"));
 	char id[24];
 
-	snprintf(id, sizeof(id), "%lld",
-		 (long long)json_integer_value(json_object_get(item, "domid")));
+	(void)snprintf(
+		id, sizeof(id), "%lld",
+		(long long)json_integer_value(json_object_get(item, "domid")));
 	return strcmp(dom, id) == 0 || (name && strcmp(dom, name) == 0);
 }
 

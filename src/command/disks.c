@@ -50,7 +50,8 @@ static int add_disk(struct table *table, json_t *disk)
 		member_text(disk, "expression"),
 	};
 
-	snprintf(domid, sizeof(domid), "%lld", member_number(disk, "domid"));
+	(void)snprintf(domid, sizeof(domid), "%lld",
+		       member_number(disk, "domid"));
 	print_size(size, sizeof(size), bytes);
 	return table_add(table, cells);
 }

@@ -172,8 +172,8 @@ static int add_export(struct table *table, json_t *export)
 	};
 
 	if (domid)
-		snprintf(id, sizeof(id), "%lld",
-			 (long long)json_integer_value(domid));
+		(void)snprintf(id, sizeof(id), "%lld",
+			       (long long)json_integer_value(domid));
 	print_size(size, sizeof(size), (uint64_t)member_number(export, "size"));
 	return table_add(table, cells);
 }

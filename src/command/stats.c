@@ -31,15 +31,16 @@ static int add_operation(struct table *table, json_t *disk, json_t *queue,
 	char cells[4 + ARRAY_SIZE(numbers)][32];
 	const char *pointers[ARRAY_SIZE(cells)];
 
-	snprintf(cells[0], sizeof(cells[0]), "%lld",
-		 member_number(disk, "domid"));
+	(void)snprintf(cells[0], sizeof(cells[0]), "%lld",
+		       member_number(disk, "domid"));
 	vdev_print(cells[1], sizeof(cells[1]),
 		   (uint32_t)member_number(disk, "devid"));
-	snprintf(cells[2], sizeof(cells[2]), "%lld",
-		 member_number(queue, "queue"));
-	snprintf(cells[3], sizeof(cells[3]), "%s", name);
+	(void)snprintf(cells[2], sizeof(cells[2]), "%lld",
+		       member_number(queue, "queue"));
+	(void)snprintf(cells[3], sizeof(cells[3]), "%s", name);
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
-		snprintf(cells[4 + i], sizeof(cells[0]), "%lld", numbers[i]);
+		(void)snprintf(cells[4 + i], sizeof(cells[0]), "%lld",
+			       numbers[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(cells); i++)
 		pointers[i] = cells[i];
 	return table_add(table, pointers);
@@ -52,7 +53,8 @@ static int add_unused(struct table *table, json_t *disk)
 	const char *const cells[] = { domid, vdev, "-", "-", "0",
 				      "0",   "0",  "-", "-", "-" };
 
-	snprintf(domid, sizeof(domid), "%lld", member_number(disk, "domid"));
+	(void)snprintf(domid, sizeof(domid), "%lld",
+		       member_number(disk, "domid"));
 	vdev_print(vdev, sizeof(vdev), (uint32_t)member_number(disk, "devid"));
 	return table_add(table, cells);
 }
@@ -152,7 +154,7 @@ static void print_histogram(json_t *disk, const char *name, const char *title)
 		long long n;
 		int width;
 
-		snprintf(number, sizeof(number), "%u", i);
+		(void)snprintf(number, sizeof(number), "%u", i);
 		n = member_number(sum, number);
 		width = (int)((double)n / (double)most * BAR_WIDTH + 0.5);
 		if (n > 0)

@@ -24,7 +24,7 @@ char *store_read(struct xs_handle *store, xs_transaction_t t, const char *fmt,
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(path, sizeof(path), fmt, ap);
+	(void)vsnprintf(path, sizeof(path), fmt, ap);
 	va_end(ap);
 	return xs_read(store, t, path, &length);
 }
@@ -37,7 +37,7 @@ bool store_exists(struct xs_handle *store, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(path, sizeof(path), fmt, ap);
+	(void)vsnprintf(path, sizeof(path), fmt, ap);
 	va_end(ap);
 	value = xs_read(store, XBT_NULL, path, &length);
 	return value != NULL;

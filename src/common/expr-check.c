@@ -15,7 +15,7 @@ int expr_fail(struct expr_error *error, size_t position, const char *fmt, ...)
 
 	error->position = position;
 	va_start(ap, fmt);
-	vsnprintf(error->message, sizeof(error->message), fmt, ap);
+	(void)vsnprintf(error->message, sizeof(error->message), fmt, ap);
 	va_end(ap);
 	return -EINVAL;
 }
@@ -85,10 +85,10 @@ static char *print_number(const struct xd_param *param, uint64_t number)
 		print_time(text, sizeof(text), number);
 		break;
 	case XD_UINT:
-		snprintf(text, sizeof(text), "%" PRIu64, number);
+		(void)snprintf(text, sizeof(text), "%" PRIu64, number);
 		break;
 	default:
-		snprintf(text, sizeof(text), "%s", number ? "yes" : "no");
+		(void)snprintf(text, sizeof(text), "%s", number ? "yes" : "no");
 	}
 	return strdup(text);
 }

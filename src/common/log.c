@@ -145,8 +145,8 @@ static bool to_stderr(enum log_level level, const char *where, const char *text)
 	int n;
 
 	if (target == TO_JOURNAL)
-		snprintf(priority, sizeof(priority), "<%d>",
-			 levels[level].syslog_priority);
+		(void)snprintf(priority, sizeof(priority), "<%d>",
+			       levels[level].syslog_priority);
 	n = snprintf(line, sizeof(line), "%s%s: %s%s%s%s\n", priority,
 		     log_program, plain ? "" : levels[level].word,
 		     plain ? "" : ": ", where, text);
@@ -211,14 +211,15 @@ static void emit(enum log_level level, const struct log_who *who,
 	char where[64] = "";
 	char text[LINE_MAX_BYTES];
 
-	vsnprintf(text, sizeof(text), fmt, ap);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	/* A guest's bytes must not forge a line of their own. */
 	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
 	if (who)
-		snprintf(where, sizeof(where), "d%" PRIu32 "/%" PRIu32 ": ",
-			 who->domid, who->devid);
+		(void)snprintf(where, sizeof(where),
+			       "d%" PRIu32 "/%" PRIu32 ": ", who->domid,
+			       who->devid);
 	tell_not_taken();
 	if (!put(level, who, where, text))
 		atomic_fetch_add(&not_taken, 1);

@@ -32,7 +32,7 @@ static void PRINTF(1, 2) keep_error(const char *fmt, ...)
 	if (first_error[0] != '\0')
 		return;
 	va_start(ap, fmt);
-	vsnprintf(first_error, SETTINGS_TEXT_MAX, fmt, ap);
+	(void)vsnprintf(first_error, SETTINGS_TEXT_MAX, fmt, ap);
 	va_end(ap);
 }
 
@@ -44,7 +44,7 @@ static void on_error(cfg_t *cfg, const char *fmt, va_list ap)
 	char text[256];
 	char word[64];
 
-	vsnprintf(text, sizeof(text), fmt, ap);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	if (cfg && sscanf(text, "no such option '%63[^']'", word) == 1) {
 		s.typed = word;
 		for (unsigned int i = 0; i < cfg_num(cfg); i++)

@@ -114,8 +114,8 @@ static void print_unit(char *buf, size_t len, const struct unit *units,
 	for (; units[1].suffix; units++)
 		if (value && value % units->factor == 0)
 			break;
-	snprintf(buf, len, "%" PRIu64 "%s", value / units->factor,
-		 units->suffix);
+	(void)snprintf(buf, len, "%" PRIu64 "%s", value / units->factor,
+		       units->suffix);
 }
 
 int parse_size(const char *text, uint64_t *ret_bytes)

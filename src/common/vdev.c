@@ -93,9 +93,10 @@ static void put_name(char *buf, size_t len, const char *prefix, uint32_t disk,
 	for (uint32_t n = disk + 1; n > 0 && at > 0; n = (n - 1) / 26)
 		letters[--at] = (char)('a' + (n - 1) % 26);
 	if (part)
-		snprintf(buf, len, "%s%s%" PRIu32, prefix, letters + at, part);
+		(void)snprintf(buf, len, "%s%s%" PRIu32, prefix, letters + at,
+			       part);
 	else
-		snprintf(buf, len, "%s%s", prefix, letters + at);
+		(void)snprintf(buf, len, "%s%s", prefix, letters + at);
 }
 
 void vdev_print(char *buf, size_t len, uint32_t devid)
@@ -114,5 +115,5 @@ void vdev_print(char *buf, size_t len, uint32_t devid)
 			 (major == HD_MAJOR ? 0 : 2) + (minor >> 6),
 			 minor & 63);
 	else
-		snprintf(buf, len, "%" PRIu32, devid);
+		(void)snprintf(buf, len, "%" PRIu32, devid);
 }

@@ -84,7 +84,7 @@ void xd_error(struct xd_disk *disk, const char *fmt, ...)
 	if (n < 0 || (size_t)n >= room)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(why + n, room - (size_t)n, fmt, ap);
+	(void)vsnprintf(why + n, room - (size_t)n, fmt, ap);
 	va_end(ap);
 }
 

@@ -62,7 +62,7 @@ static void fail(struct modules *modules, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(modules->error, sizeof(modules->error), fmt, ap);
+	(void)vsnprintf(modules->error, sizeof(modules->error), fmt, ap);
 	va_end(ap);
 }
 

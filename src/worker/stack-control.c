@@ -50,7 +50,7 @@ int stack_control(struct stack *stack, const char *verb, const char *text,
 	if (r < 0 && !stack->why[0])
 		xd_error(&hd->disk, "%s: %s", verb, strerror(-r));
 	if (r < 0)
-		snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
 	return MIN(r, 0);
 }
 

@@ -104,7 +104,7 @@ int stack_resize(struct stack *stack, uint64_t size, char *ret_why)
 	stack->why[0] = '\0';
 	r = xd_resize(&top_of(stack)->disk, size, &now);
 	if (r < 0)
-		snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
 	return r;
 }
 

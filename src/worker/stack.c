@@ -53,13 +53,13 @@ static int parse(struct stack *stack, const char *expression, bool read_only,
 
 	r = expr_parse(expression, read_only, &env, &stack->root, &error);
 	if (r == -EINVAL && *modules_error(stack->modules))
-		snprintf(ret_why, MSG_TEXT_MAX, "%s",
-			 modules_error(stack->modules));
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s",
+			       modules_error(stack->modules));
 	else if (r == -EINVAL)
-		snprintf(ret_why, MSG_TEXT_MAX, "at byte %zu: %s",
-			 error.position, error.message);
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "at byte %zu: %s",
+			       error.position, error.message);
 	else if (r < 0)
-		snprintf(ret_why, MSG_TEXT_MAX, "%s", strerror(-r));
+		(void)snprintf(ret_why, MSG_TEXT_MAX, "%s", strerror(-r));
 	return r;
 }
 
@@ -329,7 +329,7 @@ int stack_open(struct stack **ret, const struct stack_spec *spec,
 	struct host_disk *top;
 	int r = -ENOMEM;
 
-	snprintf(ret_why, MSG_TEXT_MAX, "no memory");
+	(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
 	if (!stack)
 		return r;
 	stack->services = services;
@@ -344,7 +344,7 @@ int stack_open(struct stack **ret, const struct stack_spec *spec,
 		if (r == 0)
 			r = open_disks(stack);
 		if (r < 0 && stack->why[0])
-			snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
+			(void)snprintf(ret_why, MSG_TEXT_MAX, "%s", stack->why);
 	}
 	if (r == 0)
 		r = check_identities(stack, ret_why);
@@ -418,8 +418,9 @@ void stack_describe(const struct stack *stack, struct msg_opened *opened)
 		const struct host_disk *hd = &stack->disks[i];
 
 		if (has_identity(hd))
-			snprintf(opened->identity[opened->nr_identities++],
-				 MSG_IDENTITY_MAX, "%s", hd->identity);
+			(void)snprintf(
+				opened->identity[opened->nr_identities++],
+				MSG_IDENTITY_MAX, "%s", hd->identity);
 		if (hd->notes)
 			add_notes(opened, hd->notes);
 	}
@@ -431,7 +432,7 @@ static void say_why(struct host_disk *hd, int err, char *ret_why)
 {
 	if (!hd->stack->why[0])
 		xd_error(&hd->disk, "%s", strerror(-err));
-	snprintf(ret_why, MSG_TEXT_MAX, "%s", hd->stack->why);
+	(void)snprintf(ret_why, MSG_TEXT_MAX, "%s", hd->stack->why);
 }
 
 static int activate_disk(struct host_disk *hd, bool recover, char *ret_why)
@@ -549,7 +550,7 @@ int stack_channel_open(struct stack *stack, struct engine *engine,
 	struct stack_lane *lane = calloc(1, sizeof(*lane));
 	int r = 0;
 
-	snprintf(ret_why, MSG_TEXT_MAX, "no memory");
+	(void)snprintf(ret_why, MSG_TEXT_MAX, "no memory");
 	if (!lane)
 		return -ENOMEM;
 	assert(!stack->limits.max_channels ||
