@@ -405,6 +405,9 @@ void nbd_io_down(struct nbd_link *link)
 		link->force_err = ENOTCONN;
 		link->force_over = true;
 	}
+	/* What is fetched for a write, which cannot be sent any more. */
+	DL_FOREACH(link->over, io)
+		io->lost |= io->filling;
 	while ((io = link->flying)) {
 		DL_DELETE(link->flying, io);
 		io->left = 0;

@@ -576,6 +576,44 @@ static void grows(void **state)
 	end(&server);
 }
 
+/* A part of a block is fetched, to be written back, when the connection is given up. */
+static void fetched_at_the_end(void **state)
+{
+	unsigned char buf[4096], part[512];
+	cleanup_free char *args = NULL;
+	struct rig_op ops[2];
+	struct server server;
+	struct rig rig;
+
+	(void)state;
+	rig_new(&rig, true);
+	args = xasprintf(
+		"--filter=blocksize-policy file %s blocksize-minimum=4096",
+		rig_file(&rig, "image", SIZE));
+	server.rig = &rig;
+	server.args = args;
+	(void)snprintf(server.sock, sizeof(server.sock), "%s",
+		       rig_file(&rig, "sock", 0));
+	server_start(&server);
+	assert_int_equal(rig_open(&rig, 1, "nbd(" URI ")"), 0);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	(void)rig_file(&rig, "image", SIZE + (2 << 20));
+	assert_int_equal(stack_resize(rig.stack, 0, rig.why), 0);
+	stack_settle(rig.stack);
+	memset(part, 0x5a, sizeof(part));
+	rig_start(&rig, 0, &ops[0], XD_WRITE, 0, 512, sizeof(part), part);
+	(void)usleep(200000); /* the block is there, and not taken yet */
+	rig_start(&rig, 0, &ops[1], XD_READ, 0, SIZE + 4096, 4096, buf);
+	rig_wait(&rig, 0, ops, 2);
+	assert_int_equal(ops[0].err, 0);
+	assert_int_equal(ops[1].err, 0);
+	assert_int_equal(rig_io(&rig, 0, XD_READ, 0, 0, 4096, buf), 0);
+	assert_memory_equal(buf + 512, part, sizeof(part));
+	assert_int_equal(buf[511] | buf[1024], 0);
+	assert_int_equal(rig_close(&rig), 0);
+	end(&server);
+}
+
 /* --- Where data is --------------------------------------------------------------- */
 
 /* 32 KiB at 1 MiB, and asked again when the server has forgotten them. */
@@ -643,8 +681,9 @@ int main(void)
 		cmocka_unit_test(no_fence),
 		cmocka_unit_test(cut_under_load),
 		cmocka_unit_test(grows),
+		cmocka_unit_test(fetched_at_the_end),
 	};
-	size_t n = 9;
+	size_t n = 10;
 
 	if (system("nbdkit --version >/dev/null 2>&1") != 0) {
 		printf("1..0 # SKIP nbdkit is not installed\n");
