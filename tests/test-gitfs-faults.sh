@@ -89,7 +89,7 @@ all=$(XENDISK_COMMIT_POINT=list "$faulty")
 # Those of a disk made of chunks only; and those that are passed at other times.
 for point in $all; do
 	case $point in
-	chunks_sent | packs_sent | thinned | pack_grown | pinned | pins_released) ;;
+	chunks_sent | packs_sent | thinned | pack_grown | pinned | packed_locked | pins_released) ;;
 	answered) ;; # the worker has heard it: the next section but one
 	*) ok "killed at $point" sweep "$point" ;;
 	esac

@@ -17,6 +17,7 @@
 
 #include "command/tables.h"
 #include "git-tool.h"
+#include "packed-refs.h"
 #include "repo-confine.h"
 #include "retention.h"
 #include "safe-git.h"
@@ -91,6 +92,7 @@ static int collect(struct tool_repo *repo, bool full, char *ret_why)
 		return why(ret_why, -EBUSY, "somebody else is at it");
 	repo_stand_back();
 	(void)tool_interrupted(); /* from now on a signal only says so */
+	(void)packed_refs_clean(repo->dir);
 	r = safe_git(repo->dir, refs, tool_interrupted, ret_why);
 	if (r == 0)
 		r = run(repo, full ? all : combine, ret_why);

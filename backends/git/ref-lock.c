@@ -116,14 +116,6 @@ static bool is_old(const char *path)
 	       time(NULL) - st.st_mtime >= REF_LOCK_STALE_S;
 }
 
-void ref_lock_remove_old(git_repository *repo, const char *name)
-{
-	cleanup_free char *path = path_of_lock(repo, name);
-
-	if (path && is_old(path))
-		(void)unlink(path);
-}
-
 /* Was the lock left by somebody dead? */
 static void remove_left(git_repository *repo, const char *name)
 {

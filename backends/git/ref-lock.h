@@ -31,7 +31,4 @@ void ref_lock_note_in(int fd);
 /* The transaction has ended, and its lock with it: nothing is written down. */
 void ref_lock_over(void);
 
-/* The same for what libgit2 locks by itself ("packed-refs"): only if it is old. */
-void ref_lock_remove_old(struct git_repository *repo, const char *name);
-
 #endif

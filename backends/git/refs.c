@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/util.h"
+#include "packed-refs.h"
 #include "ref-lock.h"
 #include "repo-files.h"
 #include "repo.h"
@@ -132,18 +133,31 @@ static int set_target(git_repository *repo, git_transaction *tx,
 	return git_transaction_set_target(tx, name, &id, who, log);
 }
 
-/* git_transaction_commit() looks for packed-refs.lock itself, and does not wait. */
-static int commit_ref(git_repository *repo, git_transaction *tx,
-		      const char *name, char *ret_why)
+/* packed-refs has it, and we could not lock that: see packed_refs_forget(). */
+static int commit_ref(git_transaction *tx, const char *name, char *ret_why)
 {
 	int r = git_transaction_commit(tx);
 
-	if (r == GIT_ELOCKED) {
-		ref_lock_remove_old(repo, "packed-refs");
-		return why(ret_why, -EBUSY,
-			   "packed-refs: it is locked by another process");
-	}
-	return r < 0 ? repo_why(ret_why, -EIO, name, "") : 0;
+	return r == 0 ? 0 :
+			repo_why(ret_why, r == GIT_ELOCKED ? -EBUSY : -EIO,
+				 name, "");
+}
+
+/* It is locked, and what the caller believes. */
+static int carry_out(git_repository *repo, git_transaction *tx,
+		     const char *name, const uint8_t *new_id, const char *log,
+		     char *ret_why)
+{
+	struct packed_refs packed = PACKED_REFS_NONE;
+	int r = new_id ? 0 : packed_refs_forget(&packed, repo, name, ret_why);
+
+	if (r == 0 && (new_id ? set_target(repo, tx, name, new_id, log) :
+				git_transaction_remove(tx, name)) < 0)
+		r = repo_why(ret_why, -EIO, name, "");
+	if (r == 0)
+		r = commit_ref(tx, name, ret_why);
+	packed_refs_let_go(&packed);
+	return r;
 }
 
 static int update(git_repository *repo, const char *name, const uint8_t *old,
@@ -159,13 +173,7 @@ static int update(git_repository *repo, const char *name, const uint8_t *old,
 	r = ref_lock(tx, repo, name, ret_why);
 	if (r == 0)
 		r = check_old(repo, name, old, ret_why);
-	if (r < 0)
-		return r;
-	r = new_id ? set_target(repo, tx, name, new_id, log) :
-		     git_transaction_remove(tx, name);
-	if (r < 0)
-		return repo_why(ret_why, -EIO, name, "");
-	return commit_ref(repo, tx, name, ret_why);
+	return r < 0 ? r : carry_out(repo, tx, name, new_id, log, ret_why);
 }
 
 int refs_update(git_repository *repo, const char *name, const uint8_t *old,
