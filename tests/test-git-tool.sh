@@ -290,6 +290,8 @@ ok "log --json: also beside the branch" count '"commit": "[0-9a-f]\{40\}"' 5
 ok "... of this disk only" count '"ref": "refs/xendisk/auto/web/20231114T221322Z"' 1
 ok "... what trailers say" count '"dirty": 196608' 1
 ok "... not as message" count 'Xendisk' 0
+shallow() { git clone -q --bare --depth 2 --no-single-branch "file://$repo" "$tmp/shallow.git" && xgit log "$tmp/shallow.git" web | grep -c snapshot; }
+ok "log: of a clone that has only two of them" says '^2$' shallow
 ok "log: no such disk" fails 4 "git log: none: refs/heads/none" xgit log "$repo" none
 ok "log: no name" fails 2 "cannot be the name" xgit log "$repo" a..b
 git -C "$repo" update-ref -d refs/xendisk/diverged/web/20231114T221322Z

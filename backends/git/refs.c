@@ -302,6 +302,10 @@ int refs_history(git_repository *repo, const uint8_t from[OID_BYTES],
 	memcpy(next, from, OID_BYTES);
 	for (unsigned int i = 0; i < HISTORY_MAX; i++) {
 		r = refs_commit(repo, next, &commit, ret_why);
+		/* git clone --depth leaves out what was before. */
+		if (r == -ENOENT && i > 0 &&
+		    git_repository_is_shallow(repo) == 1)
+			return 0;
 		if (r == 0)
 			r = fn(ctx, &commit);
 		if (r != 0 || !commit.has_parent)
