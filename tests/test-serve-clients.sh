@@ -209,6 +209,60 @@ if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	end_process "$server"
 fi
 
+# Flushes: one at a time, whatever lanes they come to.
+if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
+	# slow_kit FLUSH WRITE: a server that does these by shell.
+	slow_kit()
+	{
+		rm -f "$tmp/evals"
+		nbdkit -f -U "$tmp/evals" --filter=log eval logfile="$tmp/log" \
+			get_size='echo 4G' pread='head -c $3 /dev/zero' \
+			can_write='exit 0' can_flush='exit 0' can_multi_conn='exit 0' \
+			can_zero='exit 0' zero='sleep 1' \
+			thread_model='echo parallel' flush="$1" pwrite="cat > /dev/null; $2" \
+			2> /dev/null & kit=$!
+		cleanup_pids+=("$kit")
+		eventually 20 listens "$tmp/evals"
+	}
+	slow_kit 'sleep 0.5' 'exit 0'
+	start "nbd(\"nbd+unix:///?socket=$tmp/evals\")" --socket "$tmp/nbd.sock"
+	flushes()
+	{
+		local i pids=()
+		: > "$tmp/log"
+		for i in 1 2 3 4; do
+			io "write ${i}k 512" flush & pids+=("$!")
+		done
+		wait "${pids[@]}" || return
+		awk '/ Flush id=/ { all++; if (++n > most) most = n }
+			/ \.\.\.Flush id=/ { n-- }
+			END { print most, (all >= 2) }' "$tmp/log"
+	}
+	ok "four clients' flushes: one at a time" says '^1 1$' flushes
+	end_process "$server"
+	end_process "$kit"
+	# All are under way when the lanes end: the flush for longer than the write, which
+	# needs one then, and zeroes in 48 pieces.
+	slow_kit "[ -e $tmp/slept ] || { touch $tmp/slept; sleep 7; }" 'sleep 6'
+	for port in $(shuf -i 20000-29999 -n 10); do
+		start "nbd(\"nbd+unix:///?socket=$tmp/evals\")" --tcp "$port" && break
+	done 2> /dev/null
+	stay
+	printf '\x25\x60\x95\x13\0\0\0\3%s\0\0\0\0\0\0\0\0\0\0\0\0' flushing >&"$fd"
+	stay
+	printf '\x25\x60\x95\x13\0\1\0\1%s\0\0\0\0\0\0\0\0\0\0\2\0' writing. >&"$fd"
+	head -c 512 /dev/zero >&"$fd"
+	stay
+	printf '\x25\x60\x95\x13\0\0\0\6%s\0\0\0\0\0\0\x10\0\xc0\0\0\0' zeroing. >&"$fd"
+	eventually 20 test -e "$tmp/slept"
+	sleep 0.5
+	kill -TERM "$server"
+	ok "SIGTERM while a write waits for another lane's flush, and zeroes are written" \
+		eventually 20 is_gone "$server"
+	kill -9 "$server" 2> /dev/null || :
+	end_process "$kit"
+fi
+
 # The slow one was asked first, and answers last.
 if [ -e "$top_builddir/backends/.libs/nbd.so" ]; then
 	nbdkit -f -U "$tmp/slow" --filter=delay memory 1M delay-read=1 2> /dev/null &

@@ -205,9 +205,13 @@ static void finish_all(struct op **list, int err)
 	}
 }
 
+/* At the end there is none but the last: another lane's may run, and not go on. */
 static void flush(struct op *op)
 {
-	DL_APPEND(op->channel->unflushed, op);
+	if (op->channel->stopped)
+		finish(op, -ESHUTDOWN);
+	else
+		DL_APPEND(op->channel->unflushed, op);
 }
 
 static void flushed(struct xd_request *req, int err)
@@ -327,7 +331,7 @@ static void transferred(struct op *op)
 		finish(op, 0);
 }
 
-/* The next piece, or the end. */
+/* The next piece, or the end.  There may be thousands of pieces. */
 static void step(struct op *op)
 {
 	static const enum xd_op kinds[NBD_NR_CMDS] = {
@@ -339,6 +343,8 @@ static void step(struct op *op)
 
 	if (op->done == op->command.length)
 		transferred(op);
+	else if (op->channel->stopped)
+		finish(op, -ESHUTDOWN);
 	else
 		submit(op, kinds[op->command.type], flags_of(op), piece(op));
 }
@@ -387,6 +393,7 @@ static bool begin_waiting(struct serve_channel *channel)
 
 void serve_end_waiting(struct serve_channel *channel)
 {
+	channel->stopped = true;
 	while (channel->fresh)
 		finish(channel->fresh, -ESHUTDOWN);
 	while (channel->outside)

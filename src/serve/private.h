@@ -51,9 +51,11 @@ struct serve_channel {
 	struct op *flushing; /* ... for the one that runs */
 	struct xd_request flush;
 	_Atomic(bool) granted; /* some have theirs: said by any lane */
+	bool stopped; /* no piece and no flush begins any more */
 };
 
-/* Those that have not begun fail. */
+/* Those that have not begun fail; those that have, do before the next piece, or the
+ * flush that they need. */
 void serve_end_waiting(struct serve_channel *channel);
 
 #endif
