@@ -121,6 +121,28 @@ first=$fd
 keepalive() { ss -tno state established "( sport = :$port )" | grep keepalive; }
 ok "those that vanish are noticed: keep-alive" eventually 20 keepalive
 
+# Fewer descriptors than clients.  Later on this shell, and so its server, has many.
+for other in $(shuf -i 20000-29999 -n 10); do
+	start_short() { ulimit -n 64; exec "${words[@]}" 'mem(1M)' --tcp "$other"; }
+	: > "$tmp/uri"
+	start_short > "$tmp/uri" 2> "$tmp/err" & short=$!
+	cleanup_pids+=("$short")
+	eventually 20 test -s "$tmp/uri" && break
+done 2> /dev/null
+fds=()
+for ((i = 0; i < 60; i++)); do
+	exec {fd}<> "/dev/tcp/127.0.0.1/$other"
+	fds+=("$fd")
+done
+ok "no descriptor for a client: that is said" \
+	eventually 20 grep -q 'accept: Too many open' "$tmp/err"
+sleep 1
+ok "... once" test "$(grep -c 'accept: ' "$tmp/err")" = 1
+for fd in "${fds[@]}"; do exec {fd}>&-; done
+ok "... and the next ones are served, when others have gone" \
+	eventually 30 timeout 20 nbdinfo "nbd://127.0.0.1:$other"
+end_process "$short"
+
 # --- Limits ---------------------------------------------------------------------------------
 for ((i = 1; i < 256; i++)); do stay; done
 timeout 60 nbdinfo --size "nbd://127.0.0.1:$port" > "$tmp/size" 2>&1 & waiting=$!

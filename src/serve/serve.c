@@ -60,6 +60,7 @@ struct server {
 	char *folder; /* of --run's socket */
 	int signals; /* signalfd */
 	pid_t child; /* 0: none */
+	bool is_short; /* of descriptors or memory, when a client came last */
 };
 
 /* --- Options -------------------------------------------------------------- */
@@ -271,17 +272,23 @@ static void give(const struct server *server, int fd)
 		(void)close(fd);
 }
 
-static void accept_one(const struct server *server, int listener)
+/* False: it is to be tried again later, and not at once.  It is said once. */
+static bool accept_one(struct server *server, int listener)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+			return true;
+		if (!server->is_short)
 			complain("accept: %s", strerror(errno));
-		return;
+		server->is_short = true;
+		return false;
 	}
+	server->is_short = false;
 	tcp_watch_client(fd);
 	give(server, fd);
+	return true;
 }
 
 /* --- --run ---------------------------------------------------------------- */
@@ -362,13 +369,25 @@ static bool has_ended(int fd)
 
 enum { SIGNALS, INPUT, LISTENERS }; /* what the main thread waits for */
 
+/* Whoever waits in the sockets' queues.  False: not now. */
+static bool accept_all(struct server *server, const struct pollfd *fds)
+{
+	bool more = true;
+
+	for (unsigned int i = 0; i < server->listeners.nr; i++)
+		if (fds[i].revents & POLLIN)
+			more &= accept_one(server, fds[i].fd);
+	return more;
+}
+
 static int loop(struct server *server)
 {
 	struct pollfd fds[LISTENERS + LISTEN_MAX];
+	bool more = true;
 	int status = 0;
 
 	for (;;) {
-		bool full = nr_clients(server) >= MAX_CLIENTS;
+		bool full = !more || nr_clients(server) >= MAX_CLIENTS;
 
 		fds[SIGNALS] = (struct pollfd){ .fd = server->signals,
 						.events = POLLIN };
@@ -388,9 +407,7 @@ static int loop(struct server *server)
 			return status;
 		if (fds[INPUT].revents && has_ended(STDIN_FILENO))
 			return status;
-		for (unsigned int i = 0; i < server->listeners.nr; i++)
-			if (fds[LISTENERS + i].revents & POLLIN)
-				accept_one(server, fds[LISTENERS + i].fd);
+		more = accept_all(server, fds + LISTENERS);
 	}
 }
 
