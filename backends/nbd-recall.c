@@ -85,18 +85,23 @@ static struct note *place_of(struct nbd_recall *recall, uint64_t block)
 
 int nbd_recall_open(struct nbd_recall **ret, struct xd_disk *disk)
 {
-	struct nbd_recall *recall;
+	struct nbd_recall *recall = NULL;
 	cleanup_close int fd = -1;
 	bool kept;
+	int r;
 
 	fd = xd_keep(disk, RECALL_NAME, XD_KEEP_STATE, sizeof(*recall), &kept);
 	if (fd < 0)
 		return fd; /* xd_keep() has said why */
-	recall = mmap(NULL, sizeof(*recall), PROT_READ | PROT_WRITE, MAP_SHARED,
-		      fd, 0);
-	if (recall == MAP_FAILED) {
-		xd_error(disk, "kept state: %s", strerror(errno));
-		return -errno;
+	r = reserve_room(fd, 0, sizeof(*recall));
+	if (r == 0)
+		recall = mmap(NULL, sizeof(*recall), PROT_READ | PROT_WRITE,
+			      MAP_SHARED, fd, 0);
+	if (r == 0 && recall == MAP_FAILED)
+		r = -errno;
+	if (r < 0) {
+		xd_error(disk, "kept state: %s", strerror(-r));
+		return r;
 	}
 	*ret = recall;
 	return 0;

@@ -3,6 +3,7 @@
 
 #include "common/util.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
@@ -208,6 +209,16 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)
 		offset += (uint64_t)n;
 	}
 	return 0;
+}
+
+int reserve_room(int fd, uint64_t offset, uint64_t length)
+{
+	int r;
+
+	do
+		r = fallocate(fd, 0, (off_t)offset, (off_t)length);
+	while (r < 0 && errno == EINTR);
+	return r == 0 || errno == EOPNOTSUPP ? 0 : -errno;
 }
 
 int make_dirs(const char *path, unsigned int mode)

@@ -106,6 +106,10 @@ uint64_t now_ns(void);
 int pread_all(int fd, void *buf, size_t len, uint64_t offset);
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
 
+/* Room for these bytes of a file that is mapped: where there is none when they are
+ * touched, that is a SIGBUS.  0 also where the file system cannot do it. */
+int reserve_room(int fd, uint64_t offset, uint64_t length);
+
 /* mkdir -p; what exists already is fine, its mode is left alone.  mode is the
  * last one's, those above it get 0755. */
 int make_dirs(const char *path, unsigned int mode);

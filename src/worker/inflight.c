@@ -123,6 +123,17 @@ struct inflight_ring inflight_ring(struct inflight *log, unsigned int ring)
 	};
 }
 
+int inflight_reserve(const struct inflight *log, unsigned int nr_rings,
+		     uint32_t nr_slots)
+{
+	int r = reserve_room(log->fd, 0, INFLIGHT_HEAD_BYTES);
+
+	for (unsigned int i = 0; r == 0 && i < nr_rings; i++)
+		r = reserve_room(log->fd, entries_at(i),
+				 (uint64_t)nr_slots * INFLIGHT_ENTRY_BYTES);
+	return r;
+}
+
 void inflight_clear(struct inflight *log)
 {
 	STORE(header(log)->magic, 0);

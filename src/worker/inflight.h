@@ -76,6 +76,10 @@ struct inflight;
 /* Maps a file of INFLIGHT_BYTES and takes over fd. */
 int inflight_open(struct inflight **ret, int fd);
 void inflight_free(struct inflight *log);
+/* Room for that many rings of so many slots, before it is written to.  -ENOSPC: the
+ * file system of kept state is full. */
+int inflight_reserve(const struct inflight *log, unsigned int nr_rings,
+		     uint32_t nr_slots);
 
 /* A new connection: nothing is in flight.  A failed flush of this storage that
  * is noted and not marked yet stays noted. */

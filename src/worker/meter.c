@@ -7,19 +7,21 @@
 #include "common/util.h"
 #include "worker/services.h"
 
-int meter_open(struct stats_file **ret, struct services *services)
+int meter_open(struct stats_file **ret, int *ret_fd, struct services *services)
 {
+	cleanup_close int fd = -1;
 	struct stats_file *stats;
-	int fd, r = services_keep(services, STATS_NAME, sizeof(*stats), &fd);
+	int r = services_keep(services, STATS_NAME, sizeof(*stats), &fd);
 
+	if (r)
+		return r;
+	r = reserve_room(fd, 0, sizeof(stats->header));
 	if (r)
 		return r;
 	stats = mmap(NULL, sizeof(*stats), PROT_READ | PROT_WRITE, MAP_SHARED,
 		     fd, 0);
-	r = stats == MAP_FAILED ? -errno : 0;
-	(void)close(fd);
-	if (r)
-		return r;
+	if (stats == MAP_FAILED)
+		return -errno;
 	/* Another version of this program has counted other things. */
 	if (stats->header.magic && (stats->header.magic != STATS_MAGIC ||
 				    stats->header.version != STATS_VERSION))
@@ -27,6 +29,7 @@ int meter_open(struct stats_file **ret, struct services *services)
 	stats->header.magic = STATS_MAGIC;
 	stats->header.version = STATS_VERSION;
 	*ret = stats;
+	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
@@ -36,10 +39,17 @@ void meter_close(struct stats_file *stats)
 		(void)munmap(stats, sizeof(*stats));
 }
 
-void meter_begin(struct stats_file *stats, unsigned int nr_rings)
+int meter_begin(struct stats_file *stats, int fd, unsigned int nr_rings)
 {
+	int r = reserve_room(fd, 0,
+			     sizeof(stats->header) +
+				     nr_rings * sizeof(stats->queue[0]));
+
+	if (r)
+		return r;
 	if (stats->header.nr_queues < nr_rings)
 		stats->header.nr_queues = nr_rings;
+	return 0;
 }
 
 /* NULL: an operation that does not exist. */

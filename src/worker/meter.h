@@ -15,11 +15,11 @@
 
 struct services;
 
-/* Main thread.  -errno of the broker's answer. */
-int meter_open(struct stats_file **ret, struct services *services);
+/* Main thread.  -errno of the broker's answer.  ret_fd: of the file, to be closed. */
+int meter_open(struct stats_file **ret, int *ret_fd, struct services *services);
 void meter_close(struct stats_file *stats);
-/* Before the lanes run: that many rings are in use now. */
-void meter_begin(struct stats_file *stats, unsigned int nr_rings);
+/* Before the lanes run: that many rings are in use now.  -ENOSPC: there is no room. */
+int meter_begin(struct stats_file *stats, int fd, unsigned int nr_rings);
 
 /* --- Lane ----------------------------------------------------------------- */
 

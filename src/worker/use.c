@@ -236,6 +236,20 @@ static int activate(struct worker *worker, bool recovers, char *ret_why)
 	return 0;
 }
 
+/* Both are mapped, on a file system of memory that others fill as well. */
+static int reserve(struct worker *worker, char *ret_why)
+{
+	unsigned int nr_rings = worker->nr_rings;
+	uint32_t nr_slots = nr_rings ? worker->rings[0]->ring.nr_slots : 0;
+	int r = inflight_reserve(worker->log, nr_rings, nr_slots);
+
+	if (!r)
+		r = meter_begin(worker->stats, worker->stats_fd, nr_rings);
+	return r ? msg_why(ret_why, r, "the in-flight log and the counters: %s",
+			   strerror(-r)) :
+		   0;
+}
+
 /* Those that are parked, from lane to lane. */
 static void unpark(struct worker *worker)
 {
@@ -280,9 +294,10 @@ static int begin(struct worker *worker, const struct msg_connect *msg,
 	CRASH_POINT(lanes_attached);
 	while (!r && worker->nr_rings < nr_rings)
 		r = attach_ring(worker, msg, ret_why);
+	if (!r)
+		r = reserve(worker, ret_why);
 	if (r)
 		return r;
-	meter_begin(worker->stats, worker->nr_rings);
 	id = identify(worker, msg);
 	if (again)
 		r = recover(&worker->disk, worker->rings, worker->nr_rings, &id,

@@ -21,6 +21,7 @@ struct worker {
 	struct stack *stack;
 	struct inflight *log;
 	struct stats_file *stats;
+	int stats_fd;
 	struct msg_opened opened;
 	struct lane *lanes[IO_MAX_LANES]; /* as many as could be needed */
 	unsigned int nr_lanes;

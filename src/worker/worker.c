@@ -134,12 +134,14 @@ static int open_all(struct worker *worker, const struct msg_open *msg,
 		return r;
 	CRASH_POINT(log_opened);
 	written_open(worker->stack);
-	r = meter_open(&worker->stats, worker->services);
+	r = meter_open(&worker->stats, &worker->stats_fd, worker->services);
 	return r ? msg_why(ret_why, r, "the counters: %s", strerror(-r)) : 0;
 }
 
 static void close_all(struct worker *worker)
 {
+	if (worker->stats)
+		(void)close(worker->stats_fd);
 	meter_close(worker->stats);
 	worker->stats = NULL;
 	inflight_free(worker->log);

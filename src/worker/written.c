@@ -41,7 +41,8 @@ void written_open(struct stack *stack)
 
 	if (!find_files(stack) ||
 	    services_keep(stack->services, STAMP_NAME,
-			  sizeof(struct stamp_file), &fd) < 0)
+			  sizeof(struct stamp_file), &fd) < 0 ||
+	    reserve_room(fd, 0, sizeof(struct stamp_file)) < 0)
 		return;
 	stamps = mmap(NULL, sizeof(struct stamp_file), PROT_READ | PROT_WRITE,
 		      MAP_SHARED, fd, 0);

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +180,22 @@ static void test_short_file(void **state)
 	(void)state;
 	assert_int_equal(ftruncate(fd, INFLIGHT_BYTES - 1), 0);
 	assert_int_equal(inflight_open(&log, fd), -EPROTO);
+}
+
+/* What rings use of it is there, and no more. */
+static void test_reserved(void **state)
+{
+	struct stat st;
+	int fd;
+	struct inflight *log = new_log(&fd);
+
+	(void)state;
+	assert_int_equal(inflight_reserve(log, 2, 64), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_blocks * 512,
+			 INFLIGHT_HEAD_BYTES + 2 * 64 * INFLIGHT_ENTRY_BYTES);
+	inflight_free(log);
+	close(fd);
 }
 
 /* --- Every point of death -------------------------------------------------------- */
@@ -491,6 +508,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_reserved),
 		cmocka_unit_test(test_failure_outlives_connection),
 		cmocka_unit_test(test_failure_outlives_death),
 		cmocka_unit_test(test_other_version),
