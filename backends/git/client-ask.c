@@ -105,18 +105,26 @@ static int answer(struct client *client, uint32_t seq, enum cm_type type,
 	}
 }
 
+int client_send(struct client *client, struct cm_header *msg, enum cm_type type,
+		char *ret_why)
+{
+	int r;
+
+	msg->seq = client_seq(client);
+	r = cm_send(client->sock, msg, type, NULL, 0, true);
+	return r < 0 ? why(ret_why, r, "the committer: %s", strerror(-r)) : 0;
+}
+
 int client_ask_open(struct client *client, struct cm_header *msg,
 		    enum cm_type type, struct cm_opened *ret, char *ret_why)
 {
 	union cm_any any;
 	int fds[CM_MAX_FDS];
 	unsigned int nr;
-	int r;
+	int r = client_send(client, msg, type, ret_why);
 
-	msg->seq = client_seq(client);
-	r = cm_send(client->sock, msg, type, NULL, 0, true);
 	if (r < 0)
-		return why(ret_why, r, "the committer: %s", strerror(-r));
+		return r;
 	r = answer(client, msg->seq, CM_OPENED, &any, fds, &nr, ret_why);
 	if (r < 0)
 		return r;
@@ -127,14 +135,14 @@ int client_ask_open(struct client *client, struct cm_header *msg,
 
 int client_ask_packs(struct client *client, char *ret_why)
 {
-	struct cm_header msg = { .seq = client_seq(client) };
+	struct cm_header msg = { .type = CM_PACKS };
 	union cm_any any;
 	int fds[CM_MAX_FDS];
 	unsigned int nr;
-	int r = cm_send(client->sock, &msg, CM_PACKS, NULL, 0, true);
+	int r = client_send(client, &msg, CM_PACKS, ret_why);
 
 	if (r < 0)
-		return why(ret_why, r, "the committer: %s", strerror(-r));
+		return r;
 	do {
 		r = answer(client, msg.seq, CM_PACK, &any, fds, &nr, ret_why);
 		if (r < 0)
@@ -148,16 +156,16 @@ static int ask_object(struct client *client, const uint8_t oid[OID_BYTES],
 		      enum object_type *ret_type, uint64_t *ret_size,
 		      int *ret_fd, char *ret_why)
 {
-	struct cm_object msg = { .h.seq = client_seq(client) };
+	struct cm_object msg = { .h.type = CM_OBJECT };
 	union cm_any any;
 	int fds[CM_MAX_FDS];
 	unsigned int nr;
 	int r;
 
 	memcpy(msg.oid, oid, OID_BYTES);
-	r = cm_send(client->sock, &msg.h, CM_OBJECT, NULL, 0, true);
+	r = client_send(client, &msg.h, CM_OBJECT, ret_why);
 	if (r < 0)
-		return why(ret_why, r, "the committer: %s", strerror(-r));
+		return r;
 	r = answer(client, msg.h.seq, CM_OBJECT_IS, &any, fds, &nr, ret_why);
 	if (r < 0)
 		return r;
@@ -305,15 +313,15 @@ void client_fill_stand(struct client *client, struct cm_stand *msg)
 
 int client_give_up(struct client *client, char *ret_why)
 {
-	struct cm_give_up msg = { .h.seq = client_seq(client) };
+	struct cm_give_up msg = { .h.type = CM_GIVE_UP };
 	union cm_any any;
 	int fds[CM_MAX_FDS];
 	unsigned int nr;
 	int r;
 
 	uuid_print(overlay_facts(client->overlay)->uuid, msg.uuid);
-	r = cm_send(client->sock, &msg.h, CM_GIVE_UP, NULL, 0, true);
+	r = client_send(client, &msg.h, CM_GIVE_UP, ret_why);
 	if (r < 0)
-		return why(ret_why, r, "the committer: %s", strerror(-r));
+		return r;
 	return answer(client, msg.h.seq, CM_DONE, &any, fds, &nr, ret_why);
 }

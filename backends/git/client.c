@@ -132,16 +132,16 @@ int client_ask_meanwhile(struct client *client, const uint8_t oid[OID_BYTES],
 			 enum object_type *ret_type, uint64_t *ret_size,
 			 int *ret_fd, char *ret_why)
 {
-	struct cm_object ask = { .h.seq = client_seq(client) };
+	struct cm_object ask = { .h.type = CM_OBJECT };
 	union cm_any msg;
 	int fds[CM_MAX_FDS];
 	unsigned int nr;
 	int r;
 
 	memcpy(ask.oid, oid, OID_BYTES);
-	r = cm_send(client->sock, &ask.h, CM_OBJECT, NULL, 0, true);
+	r = client_send(client, &ask.h, CM_OBJECT, ret_why);
 	if (r < 0)
-		return why(ret_why, r, "the committer: %s", strerror(-r));
+		return r;
 	do {
 		r = client_receive(client, &msg, fds, &nr, ret_why);
 		if (r < 0)
@@ -168,16 +168,14 @@ int client_ask_meanwhile(struct client *client, const uint8_t oid[OID_BYTES],
  */
 int client_renew_store(struct client *client, char *ret_why)
 {
-	struct cm_header ask = { .seq = client_seq(client) };
+	struct cm_header ask = { .type = CM_PACKS };
 	struct store *store;
 	int r = store_new(&store, GIT_CACHE, ret_why);
 
 	if (r < 0)
 		return r;
-	r = cm_send(client->sock, &ask, CM_PACKS, NULL, 0, true);
-	if (r < 0)
-		(void)why(ret_why, r, "the committer: %s", strerror(-r));
-	else
+	r = client_send(client, &ask, CM_PACKS, ret_why);
+	if (r == 0)
 		r = receive_packs(client, store, ask.seq, ret_why);
 	if (r == 0) {
 		store_put(client->store);

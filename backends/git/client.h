@@ -123,6 +123,9 @@ void client_add_packs(struct client *client, struct store *store,
 /* Waits for a message: -ETIMEDOUT, or what cm_receive() says. */
 int client_receive(struct client *client, union cm_any *ret, int *fds,
 		   unsigned int *ret_nr, char *ret_why);
+/* Asks something, whose number is set here. */
+int client_send(struct client *client, struct cm_header *msg, enum cm_type type,
+		char *ret_why);
 /* OPEN or STAND. */
 int client_ask_open(struct client *client, struct cm_header *msg,
 		    enum cm_type type, struct cm_opened *ret, char *ret_why);
