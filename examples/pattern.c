@@ -56,8 +56,8 @@ static void answer(struct xd_sys *timer, int64_t res)
 
 		for (size_t n = req->iov[i].iov_len; n > 0; n--, at++) {
 			if (at % 512 == 0 || at == req->offset)
-				sprintf(text, "This is sector %llu.\n",
-					at / 512);
+				snprintf(text, sizeof(text),
+					 "This is sector %llu.\n", at / 512);
 			*to++ = text[at % 512];
 		}
 	}
