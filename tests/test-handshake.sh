@@ -206,6 +206,12 @@ ok "... leaving no empty directory" gone "/local/domain/0/backend/xendisk/$other
 ok "attach, again" says xvdb xendisk attach "$other" 'mem(1M)' --vdev xvdb --direct
 ok "... tells why it cannot" fails 1 "No such file" \
 	xendisk attach "$other" "$tmp/none.img" --vdev xvdc --direct
+ok "a guest that removes its own side" env XENSTORED_PATH="$XENSIM_DIR/xenstore-$other" \
+	xenstore-rm "$(fe "$other")"
+xenstore-write "$(be "$other" xendisk)/left" 1
+ok "... can be given another disk there" says xvdb \
+	xendisk attach "$other" 'mem(2M)' --vdev xvdb --direct
+ok "... with nothing of the last one" gone "$(be "$other" xendisk)/left"
 ok "the domain is destroyed" "$xensim" domain destroy "$other"
 ok "its directories go with it" eventually 30 gone "/local/domain/0/backend/xendisk/$other"
 ok "no errors are left" gone "/local/domain/0/error/backend"

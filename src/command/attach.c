@@ -94,6 +94,8 @@ static bool write_dir(struct attach *a, xs_transaction_t t, const char *dir,
 		{ .id = reader, .perms = XS_PERM_READ },
 	};
 
+	/* What may be left of an earlier one: a guest can remove its own side. */
+	(void)xs_rm(a->store, t, dir);
 	if (!xs_mkdir(a->store, t, dir) ||
 	    !xs_set_permissions(a->store, t, dir, perms, 2))
 		return false;
