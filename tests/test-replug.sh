@@ -128,3 +128,40 @@ ok "that disk has gone" gone
 ok "the neighbour's is untouched" untouched
 ok "there is no other one" fails 4 "has no disk" xendisk detach "$dom" xvdb
 ok "detach the neighbour's" xendisk detach "$victim" xvdb
+
+# --- By xl ----------------------------------------------------------------------------
+
+# /proc says that this is dom0, and xl is the simulator's toolstack.
+mkdir "$tmp/bin" "$tmp/proc"
+cat > "$tmp/bin/xl" <<END
+#!/bin/bash
+[ "\$1" != block-detach ] || exec "$xensim" toolstack detach "\$2" "\$3"
+kind=vbd
+format=
+[[ \$3 != *,backendtype=tap,* ]] || { kind=vbd3 format=aio:; }
+vdev=\${3#vdev=}
+exec "$xensim" toolstack attach "\$2" "\${vdev%%,*}" "\$format\${3#*,target=}" \\
+	--kind \$kind --script "$hotplug_script"
+END
+chmod +x "$tmp/bin/xl"
+cat > "$tmp/in-charge" <<END
+#!/bin/bash
+mount --rbind /proc "$tmp/proc" && mount -t tmpfs tmpfs /proc &&
+	ln -s "$tmp/proc/self" /proc/self && mkdir /proc/xen &&
+	echo control_d > /proc/xen/capabilities &&
+	PATH=$tmp/bin:\$PATH exec "\$@"
+END
+chmod +x "$tmp/in-charge"
+in_charge() { unshare -m --propagation private "$tmp/in-charge" "$@"; }
+replug_by_xl() { in_charge "$top_builddir/xendisk" --run-dir "$tmp/run" replug "$dom" "$1"; }
+params() { xenstore-read "/local/domain/0/backend/$1/$dom/$2/params"; }
+if in_charge true 2> /dev/null; then
+	ok "attach" toolstack attach "$dom" xvdc mem:1M
+	ok "replug, by xl" replug_by_xl xvdc
+	ok "it is what it was" test "$(params vbd 51744)" = mem:1M
+	ok "attach, with backendtype=tap" toolstack attach "$dom" xvdd aio:mem:1M --kind vbd3
+	ok "replug" replug_by_xl xvdd
+	ok "it is what it was" test "$(params vbd3 51760)" = aio:mem:1M
+else
+	skipped "replug, by xl" "no mount namespace can be made"
+fi

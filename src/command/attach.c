@@ -280,9 +280,10 @@ enum status attach_by_xl(struct attach *a)
 	if (a->choose && first_free(a, XBT_NULL) < 0)
 		return fail(STATUS_FAILED, "%s: no vdev is free", verb_name(a));
 	vdev_print(vdev, sizeof(vdev), a->device.devid);
-	spec = xasprintf("vdev=%s,access=%s,%sscript=block-xendisk,target=%s",
+	spec = xasprintf("vdev=%s,access=%s,%s%sscript=block-xendisk,target=%s",
 			 vdev, a->read_only ? "ro" : "rw",
-			 a->no_discard ? "no-discard," : "", a->expr);
+			 a->no_discard ? "no-discard," : "",
+			 a->tap ? "backendtype=tap," : "", a->expr);
 	if (!domid || !spec)
 		return fail(STATUS_FAILED, "%s: no memory", verb_name(a));
 	return xl_run(a->call, (const char *const[]){ "xl", "block-attach",

@@ -17,6 +17,7 @@ struct attach {
 	struct xs_handle *store;
 	bool read_only;
 	bool no_discard;
+	bool tap; /* by xl: backendtype=tap, and so backend/vbd3 */
 	bool choose; /* the first free vdev */
 	uint32_t backend_domid;
 	struct device device;

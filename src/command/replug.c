@@ -63,6 +63,22 @@ static bool has(const struct detach *d, const char *key, const char *value)
 	return text && strcmp(text, value) == 0;
 }
 
+static bool is_tap(const struct detach *d)
+{
+	return strstr(d->device.backend, "/backend/vbd3/") != NULL;
+}
+
+/* As it was given: libxl puts the format in front of what backendtype=tap is given. */
+static const char *given(const struct detach *d, const char *params)
+{
+	static const char format[] = "aio:";
+	size_t length = sizeof(format) - 1;
+
+	return is_tap(d) && strncmp(params, format, length) == 0 ?
+		       params + length :
+		       params;
+}
+
 /* What xl block-attach would have to be told besides, and libxl's own kind where
  * there is no xl. */
 static enum status check_kind(const struct detach *d)
@@ -93,21 +109,22 @@ static enum status attach_again(struct attach *a, bool by_xl)
 static enum status replug(struct detach *d)
 {
 	bool by_xl = detach_is_by_xl(d);
-	cleanup_free char *expr = read_key(d, "params");
+	cleanup_free char *params = read_key(d, "params");
 	struct attach a = {
 		.call = d->call,
-		.expr = expr,
+		.expr = params ? given(d, params) : NULL,
 		.cancel_fd = -1,
 		.store = d->store,
 		.read_only = has(d, "mode", "r"),
 		.no_discard = has(d, "discard-enable", "0"),
+		.tap = is_tap(d),
 		.backend_domid = device_backend_domid(d->store),
 		.device = { .domid = d->device.domid,
 			    .devid = d->device.devid },
 	};
 	enum status status;
 
-	if (!expr)
+	if (!params)
 		return fail(STATUS_FAILED,
 			    "replug: its expression cannot be read");
 	/* What is wrong with it by now is found while it is still there. */
