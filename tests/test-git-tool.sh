@@ -254,6 +254,7 @@ ok "fork" prints_commit web xgit fork "$own" web web2
 ok "... is the same disk" is_model "$own" web2
 ok "... once" fails 5 "web2: it is there already" xgit fork "$own" web web2
 ok "... of nothing" fails 4 "fork: nothing: there is no such revision" xgit fork "$own" nothing web3
+ok "... of one that is near" fails 4 'no such revision; did you mean "web"?' xgit fork "$own" wbe web3
 ok "diff: nothing" [ -z "$(xgit diff "$own" web web2)" ]
 changed()
 {
@@ -293,6 +294,8 @@ ok "... not as message" count 'Xendisk' 0
 shallow() { git clone -q --bare --depth 2 --no-single-branch "file://$repo" "$tmp/shallow.git" && xgit log "$tmp/shallow.git" web | grep -c snapshot; }
 ok "log: of a clone that has only two of them" says '^2$' shallow
 ok "log: no such disk" fails 4 "git log: none: refs/heads/none" xgit log "$repo" none
+ok "... one that is near" fails 4 'no such reference; did you mean "web"?' \
+	xgit log "$repo" wbe
 ok "log: no name" fails 2 "cannot be the name" xgit log "$repo" a..b
 git -C "$repo" update-ref -d refs/xendisk/diverged/web/20231114T221322Z
 

@@ -47,7 +47,7 @@ ok "command includes no worker and no broker" \
 	arrows "$src/command" '"(common/|command/|config\.h)|<xen'
 ok "backends: the public header, their own, and a few of common" \
 	arrows "$top_srcdir/backends" \
-	'"(common/(confine|crash|fds|pidfd|server|tcp|util)\.h|config\.h|[a-z0-9-]+\.h)"|^\./git/git-[a-z]+\.[ch]:.*"command/(tables|verbs)\.h"'
+	'"(common/(confine|crash|fds|pidfd|server|tcp|util)\.h|config\.h|[a-z0-9-]+\.h)"|^\./git/git-[a-z]+\.[ch]:.*"(command/(tables|verbs)|common/suggest)\.h"'
 ok "examples include only the installed header" \
 	arrows "$top_srcdir/examples" '<xendisk-backend\.h>'
 ok "blkif.h and ring.h are the worker's ring's and blkif's business" \

@@ -157,6 +157,8 @@ static int read_log(struct tool_repo *repo, const char *disk, struct log *log,
 	int r = refs_read(repo->git, log->ref, head, ret_why);
 
 	log->left = log->most;
+	if (r == -ENOENT)
+		tool_suggest_branch(repo, disk, ret_why);
 	if (r == 0)
 		r = refs_history(repo->git, head, add_of_branch, log, ret_why);
 	if (r >= 0)

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "command/tables.h"
+#include "common/suggest.h"
 #include "pack-write.h"
 #include "repo-confine.h"
 
@@ -174,6 +175,25 @@ enum status tool_open(const struct invocation *call, const char *path,
 	return status == STATUS_DONE ? tool_open_rest(call, path, ret) : status;
 }
 
+static int add_branch(void *ctx, const char *name, const uint8_t oid[OID_BYTES])
+{
+	(void)oid;
+	suggest_add(ctx, name + strlen(REFS_HEADS));
+	return 0;
+}
+
+void tool_suggest_branch(struct tool_repo *repo, const char *typed,
+			 char *io_why)
+{
+	struct suggest s = { .typed = typed };
+	size_t n = strlen(io_why);
+	char ignored[WHY_MAX];
+
+	if (refs_each(repo->git, REFS_HEADS, add_branch, &s, ignored) == 0)
+		(void)snprintf(io_why + n, WHY_MAX - n, "%s",
+			       suggest_text(&s, NULL));
+}
+
 enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
 			  const char *rev, struct commit_facts *ret_commit,
 			  struct chunk_map **ret_map)
@@ -181,6 +201,8 @@ enum status tool_revision(const struct invocation *call, struct tool_repo *repo,
 	char reason[WHY_MAX];
 	int r = refs_resolve(repo->git, rev, ret_commit, reason);
 
+	if (r == -ENOENT)
+		tool_suggest_branch(repo, rev, reason);
 	if (r < 0)
 		return tool_fail(call, r == -EINVAL ? -EBADMSG : r, NULL,
 				 reason);

@@ -64,6 +64,10 @@ void tool_close(struct tool_repo *repo);
 /* For what reads chunks: all indexes are loaded.  Once more: nothing. */
 int tool_objects(struct tool_repo *repo, char *ret_why);
 
+/* Adds the branch that may have been meant by the name of one that is none. */
+void tool_suggest_branch(struct tool_repo *repo, const char *typed,
+			 char *io_why);
+
 /* An argument with a K, M, G or T; 0 where there is none. */
 enum status tool_size(const struct invocation *call, const char *name,
 		      uint64_t *ret);
