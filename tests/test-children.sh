@@ -161,6 +161,7 @@ wait "$daemon_pid" 2>/dev/null || :
 cat > "$tmp/many" <<END
 #!/bin/bash
 ulimit -n 4096
+exec 3< /dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3
 for ((i = 0; i < 1100; i++)); do exec {fd}< /dev/null; done
 exec "$top_builddir/xendiskd" "\$@"
 END
