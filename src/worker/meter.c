@@ -1,11 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
 #include "worker/meter.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "common/util.h"
 #include "worker/services.h"
+
+/* Another version of this program has counted other things.  Zeroes would need room
+ * where there are holes now. */
+static int forget_others(struct stats_file *stats, int fd)
+{
+	if (!stats->header.magic || (stats->header.magic == STATS_MAGIC &&
+				     stats->header.version == STATS_VERSION))
+		return 0;
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+		      sizeof(*stats)) < 0) {
+		if (errno != EOPNOTSUPP)
+			return -errno;
+		memset(stats, 0, sizeof(*stats));
+	}
+	return reserve_room(fd, 0, sizeof(stats->header));
+}
 
 int meter_open(struct stats_file **ret, int *ret_fd, struct services *services)
 {
@@ -22,10 +42,11 @@ int meter_open(struct stats_file **ret, int *ret_fd, struct services *services)
 		     fd, 0);
 	if (stats == MAP_FAILED)
 		return -errno;
-	/* Another version of this program has counted other things. */
-	if (stats->header.magic && (stats->header.magic != STATS_MAGIC ||
-				    stats->header.version != STATS_VERSION))
-		memset(stats, 0, sizeof(*stats));
+	r = forget_others(stats, fd);
+	if (r) {
+		meter_close(stats);
+		return r;
+	}
 	stats->header.magic = STATS_MAGIC;
 	stats->header.version = STATS_VERSION;
 	*ret = stats;
