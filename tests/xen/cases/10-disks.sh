@@ -5,11 +5,11 @@
 t 'raw: file system, 1000 files, fio, detach, e2fsck and sums' AB any raw_trip
 t 'raw: an image file grows no larger than what was written' Ab xendisk raw_sparse
 t 'mem(64M)' aB xendisk mem_trip
-t 'cow(gold, mem): the gold file stays as it is' Ab xendisk cow_trip
+t 'cow(gold, mem): the gold file stays as it is' ab xendisk cow_trip
 t 'cow(gold, scratch file): empty again at the next attach' aB xendisk cow_file
 t 'readonly(gold): reads, and refuses writes' Ab xendisk readonly_trip
 t '@name: a disk of the configuration file' aB xendisk named_trip
-t 'three attaches and detaches in a row' Ab any again
+t 'three attaches and detaches in a row' ab any again
 
 raw_trip() {
 	guest pv

@@ -63,7 +63,9 @@ at_create() {
 	has "block-list" "$(xl block-list pvh)" \
 		"^$(devid xvdb) .* 4 .*/local/domain/0/backend/"
 	gx -t 300 pvh 'disk fill xvdb && disk check xvdb && disk fio xvdc'
-	gx -t 300 pvh 'disk check xvdd && disk check xvde'
+	gx -t 300 pvh 'disk check xvdd'
+	is "the first file by xvde" "$(gx pvh 'mount -o ro /dev/xvde /mnt && cd /mnt && head -1 SHA256SUMS | sha256sum -c; cd /; umount /mnt')" \
+		'file-aaa: OK'
 	for dev in xvdb xvdc xvdd xvde; do
 		detach pvh $dev
 	done

@@ -4,7 +4,7 @@
 
 t 'nbd://127.0.0.1/vol on nbdkit: file system, fio, detach' B xendisk nbd_nbdkit
 t 'nbd+unix: on qemu-nbd' A xendisk nbd_qemu
-t 'nbd: the server is killed time and again under load' A xendisk nbd_killed 600
+t 'nbd: the server is killed time and again under load' a xendisk nbd_killed 600
 t 'nbds: keys that both sides have, by @name and in disk=[...]' B xendisk nbd_tls 600
 t 'nbd+vsock' B xendisk nbd_vsock 400
 t 'nbd: a root file system, whose server is killed' B xendisk nbd_root 600

@@ -2,18 +2,21 @@
 # shellcheck shell=bash
 # Disks made of a tree of a git repository.
 
-t 'gitfs: 10,000 files on FAT, their sums as git has them' B xendisk gitfs_fat 900
-t 'gitfs: 10,000 files on EROFS, their sums as git has them' b xendisk gitfs_erofs 900
+t 'gitfs: 10,000 files on FAT, with sums as git has them' B xendisk gitfs_fat 900
+t 'gitfs: 10,000 files on EROFS, with sums as git has them' b xendisk gitfs_erofs 900
 t 'gitfs: what a guest edits becomes commits, and nothing else' A xendisk gitfs_edits 600
 t 'gitfs: replug, and xl knows' A xendisk gitfs_replug 400
 
-# The two file systems are read by the guest's own kernel.
+# The two file systems are read by the guest's own kernel. All files are looked for, but
+# to read each of them takes most of a minute.
 gitfs_tree() { # FORMAT TYPE
+	local nth=5
+	[ -z "${XENLAB_ALL:-}" ] || nth=1
 	# Whoever has built the lab.
 	chown -R 0:0 /srv/tree.git
 	guest pv
 	attach pv xvdb "gitfs:/srv/tree.git?rev=main&format=$1" access=ro
-	is "files on $1" "$(gx -t 400 pv "disk tree xvdb $2")" 10003
+	is "files on $1" "$(gx -t 400 pv "disk tree xvdb $2 $nth")" 10003
 	detach pv xvdb
 }
 
