@@ -33,12 +33,15 @@
 
 struct piece {
 	struct nbd_restore *restore;
-	bool busy, over;
+	bool busy;
 	bool discards; /* and may fail: nothing is lost by that */
-	int err;
+	unsigned int left; /* commands; and 1 while they are made */
+	int err; /* the first command's that failed */
 	uint64_t begin, end;
 	struct nbd_recalled recalled;
-	unsigned char *block; /* NBD_RECALL_BLOCK bytes, where one is read */
+	unsigned char *block; /* where one is read: room bytes, whole blocks of */
+	uint32_t room; /* the server; and ours is skip bytes after them */
+	uint32_t skip;
 };
 
 struct nbd_restore {
@@ -49,6 +52,20 @@ struct nbd_restore {
 	bool failed; /* it is tried again on another connection */
 	struct piece pieces[WINDOW];
 };
+
+static bool make_room(struct piece *piece, uint32_t room)
+{
+	unsigned char *block;
+
+	if (room <= piece->room)
+		return true;
+	block = realloc(piece->block, room);
+	if (!block)
+		return false;
+	piece->block = block;
+	piece->room = room;
+	return true;
+}
 
 int nbd_restore_open(struct nbd_link *link)
 {
@@ -61,11 +78,9 @@ int nbd_restore_open(struct nbd_link *link)
 	if (!restore)
 		return -ENOMEM;
 	link->restore = restore;
-	for (unsigned int i = 0; i < WINDOW && link->nbd->recall; i++) {
-		restore->pieces[i].block = malloc(NBD_RECALL_BLOCK);
-		if (!restore->pieces[i].block)
+	for (unsigned int i = 0; i < WINDOW && link->nbd->recall; i++)
+		if (!make_room(&restore->pieces[i], NBD_RECALL_BLOCK))
 			r = -ENOMEM;
-	}
 	return r;
 }
 
@@ -90,7 +105,7 @@ void nbd_restore_begin(struct nbd_link *link)
 	restore->busy = 0;
 	restore->failed = false;
 	for (unsigned int i = 0; i < WINDOW; i++)
-		restore->pieces[i].busy = restore->pieces[i].over = false;
+		restore->pieces[i].busy = false;
 }
 
 bool nbd_restore_is_busy(const struct nbd_link *link)
@@ -104,8 +119,9 @@ static int on_answer(void *data, int *error)
 {
 	struct piece *piece = data;
 
-	piece->err = *error;
-	piece->over = true;
+	if (*error && !piece->err)
+		piece->err = *error;
+	piece->left--;
 	return 1; /* libnbd may forget it */
 }
 
@@ -117,16 +133,20 @@ static struct piece *free_piece(struct nbd_restore *restore)
 	return NULL;
 }
 
-/* cookie: what libnbd said to its command. */
-static void take_off(struct nbd_restore *restore, struct piece *piece,
-		     int64_t cookie)
+static void take_off(struct nbd_restore *restore, struct piece *piece)
 {
 	piece->busy = true;
+	piece->left = 1;
+	piece->err = 0;
 	restore->busy++;
-	if (cookie < 0) {
+}
+
+/* libnbd did not take a command, and on_answer() is not called for it. */
+static void not_taken(struct piece *piece)
+{
+	piece->left--;
+	if (!piece->err)
 		piece->err = nbd_get_errno() ? nbd_get_errno() : EIO;
-		piece->over = true;
-	}
 }
 
 static bool is_under_way(const struct nbd_restore *restore, uint64_t begin,
@@ -157,12 +177,13 @@ static bool send_kept(struct nbd_link *link, struct piece *piece)
 	n = MIN(kept->length, (uint64_t)link->facts.maximum);
 	if (is_under_way(restore, kept->offset, kept->offset + n))
 		return false;
-	piece->over = false;
+	take_off(restore, piece);
 	piece->begin = kept->offset;
 	piece->end = kept->offset + n;
 	piece->discards = kept->op == XD_DISCARD;
 	/* What was durable there, as this one or a later one, is so no more. */
 	atomic_fetch_add(&link->nbd->written, 1);
+	piece->left++;
 	if (kept->op == XD_WRITE)
 		cookie = nbd_aio_pwrite(link->h, kept->data, n, kept->offset,
 					done, 0);
@@ -173,7 +194,9 @@ static bool send_kept(struct nbd_link *link, struct piece *piece)
 	kept->offset += n;
 	kept->length -= n;
 	kept->data += kept->op == XD_WRITE ? n : 0;
-	take_off(restore, piece, cookie);
+	if (cookie < 0)
+		not_taken(piece);
+	piece->left--;
 	return true;
 }
 
@@ -197,26 +220,44 @@ static void kept_sent(struct nbd_link *link, const struct piece *piece)
 
 /* --- Blocks that are remembered ------------------------------------------- */
 
-static bool read_back(struct nbd_link *link, struct piece *piece)
+/* In whole blocks of the server, and no more of them at a time than it takes. */
+static void read_around(struct nbd_link *link, struct piece *piece,
+			uint32_t room)
 {
-	struct nbd_disk *nbd = link->nbd;
 	nbd_completion_callback done = { .callback = on_answer,
 					 .user_data = piece };
+	uint64_t begin = piece->recalled.offset / room * room;
+	uint32_t n;
+
+	take_off(link->restore, piece);
+	piece->skip = (uint32_t)(piece->recalled.offset - begin);
+	for (uint32_t at = 0; at < room; at += n) {
+		n = MIN(room - at, link->facts.maximum);
+		piece->left++;
+		if (nbd_aio_pread(link->h, piece->block + at, n, begin + at,
+				  done, 0) < 0)
+			not_taken(piece);
+	}
+	piece->left--;
+}
+
+static bool read_back(struct nbd_link *link, struct piece *piece)
+{
+	uint32_t room = MAX(NBD_RECALL_BLOCK, link->facts.minimum);
+	struct nbd_disk *nbd = link->nbd;
 	bool more;
 
-	if (link->facts.minimum > NBD_RECALL_BLOCK)
-		return false; /* it cannot be asked for */
+	if (!make_room(piece, room)) {
+		link->restore->failed = true;
+		return false;
+	}
 	(void)pthread_mutex_lock(&nbd->lock);
 	more = nbd_recall_next(nbd->recall, &link->restore->note_at,
 			       link->facts.size, &piece->recalled);
 	(void)pthread_mutex_unlock(&nbd->lock);
-	if (!more)
-		return false;
-	piece->over = false;
-	take_off(link->restore, piece,
-		 nbd_aio_pread(link->h, piece->block, NBD_RECALL_BLOCK,
-			       piece->recalled.offset, done, 0));
-	return true;
+	if (more)
+		read_around(link, piece, room);
+	return more;
 }
 
 /* One that cannot be read is not known to be another. */
@@ -229,7 +270,8 @@ static void was_read_back(struct nbd_link *link, const struct piece *piece)
 	if (piece->err)
 		return;
 	(void)pthread_mutex_lock(&nbd->lock);
-	if (nbd_recall_differs(nbd->recall, &piece->recalled, piece->block))
+	if (nbd_recall_differs(nbd->recall, &piece->recalled,
+			       piece->block + piece->skip))
 		atomic_store(&nbd->forgot, true);
 	(void)pthread_mutex_unlock(&nbd->lock);
 }
@@ -243,7 +285,7 @@ static void settle(struct nbd_link *link)
 	for (unsigned int i = 0; i < WINDOW; i++) {
 		struct piece *piece = &restore->pieces[i];
 
-		if (!piece->busy || !piece->over)
+		if (!piece->busy || piece->left > 0)
 			continue;
 		piece->busy = false;
 		restore->busy--;

@@ -99,6 +99,8 @@ static struct xd_limits make_limits(const struct nbd_disk *nbd)
 	/* What is kept is in one piece, and others want room, too. */
 	if (nbd->keep)
 		most = (uint32_t)MIN(most, nbd->keep_limit / 4);
+	/* Several commands then; but of parts of a block nothing is recalled. */
+	most = MAX(most, NBD_RECALL_BLOCK);
 	return (struct xd_limits){
 		.size = facts->size,
 		.sector_size = nbd->sector,

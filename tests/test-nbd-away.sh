@@ -66,12 +66,20 @@ ok "the disk can be used again" does "write 0 4096 0x44" "flush"
 
 # --- A server that loses what was not flushed --------------------------------------------------
 cache_serves() { nbdkit_serves --filter=cache file "$tmp/image" cache=writeback; }
-lose() { # HOW: the guest has written a block of E, and the server dies with it
+# ... and enforces its blocks, which are smaller than what is read back at a time.
+small_serves()
+{
+	nbdkit_serves --filter=blocksize-policy --filter=cache file \
+		"$tmp/image" cache=writeback blocksize-minimum=512 \
+		blocksize-preferred=512 blocksize-maximum=1024 \
+		blocksize-error-policy=error
+}
+lose() { # HOW BYTE [SERVER]: the guest has written a block, and its server dies with it
 	again "nbd(\"$uri\", fence=0s, unflushed=$1)"
 	meet "$d"
 	tell "write 8192 4096 0x$2"
 	ok "$1: a block is written" has_written write
-	cache_serves
+	"${3:-cache_serves}"
 }
 cache_serves
 lose trust 45
@@ -83,6 +91,11 @@ tell "flush expect=-3" "write 0 4096 expect=-1"
 ended_well "check: the flush fails"
 ok "... and the disk is poisoned" condition_is poisoned
 xendisk resume "$d" xvdb --accept-loss >/dev/null
+lose check 49 small_serves
+tell "flush expect=-3"
+ended_well "... also if the next server takes 1024 bytes at a time"
+xendisk resume "$d" xvdb --accept-loss >/dev/null
+cache_serves
 lose keep 47
 tell "read 8192 4096 0x47"
 ok "keep: it is there" has_written "read.*0x47"

@@ -231,6 +231,52 @@ static void what_one_write_comes_to(void **state)
 	one_write(TRUST, false, true, 0, 0);
 }
 
+/* Blocks that the server says, and enforces: at first, and when it comes back. */
+static int loss_with_blocks(const uint32_t before[3], const uint32_t after[3],
+			    bool forgets)
+{
+	struct test t;
+	int err;
+
+	begin(&t);
+	t.mutant.minimum = before[0];
+	t.mutant.preferred = before[1];
+	t.mutant.maximum = before[2];
+	must_open(&t, 1, CHECK);
+	assert_int_equal(fill(&t, 0, 12288, BLOCK, 'A'), 0);
+	t.mutant.minimum = after[0];
+	t.mutant.preferred = after[1];
+	t.mutant.maximum = after[2];
+	mutant_restart(&t.mutant, forgets);
+	assert_int_equal(first_byte(&t, 12288), forgets ? 0 : 'A');
+	err = flush(&t);
+	assert_int_equal(t.mutant.unaligned, 0);
+	end(&t);
+	return err;
+}
+
+/* Whatever blocks it has, what is recalled is read back. */
+static void recall_in_its_blocks(void **state)
+{
+	static const uint32_t usual[3] = { 512, 4096, 1u << 20 };
+	static const uint32_t blocks[][3] = {
+		{ 1, 512, 512 },	 { 512, 512, 1024 },
+		{ 512, 512, 2560 },	 { 4096, 4096, 4096 },
+		{ 16384, 16384, 16384 }, { 65536, 65536, 1u << 20 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++) {
+		assert_int_equal(loss_with_blocks(usual, blocks[i], true),
+				 -EREMOTEIO);
+		assert_int_equal(loss_with_blocks(usual, blocks[i], false), 0);
+		assert_int_equal(loss_with_blocks(blocks[i], blocks[i], true),
+				 -EREMOTEIO);
+		assert_int_equal(loss_with_blocks(blocks[i], blocks[i], false),
+				 0);
+	}
+}
+
 /* Block 0 and the one that has the same place in the table of fingerprints: the other
  * is written so many times; then one of both is zeroed, and so is remembered no more.
  * What does the flush say of a server that has forgotten all? */
@@ -586,6 +632,7 @@ int main(void)
 		cmocka_unit_test(trusted_under_load),
 		cmocka_unit_test(no_false_alarm),
 		cmocka_unit_test(what_one_write_comes_to),
+		cmocka_unit_test(recall_in_its_blocks),
 		cmocka_unit_test(one_place_for_two),
 		cmocka_unit_test(changed_since),
 		cmocka_unit_test(keep_order),
