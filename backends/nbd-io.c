@@ -22,7 +22,8 @@
  * When the connection breaks, libnbd calls back for each command with ENOTCONN.
  * A request with such a command is sent again as a whole on the next connection,
  * before anything else, in the order in which the requests came.  A server that
- * says ESHUTDOWN has not done it, so it is sent again, too.  A guest may have read
+ * says ESHUTDOWN has not done it, so it is sent again, too; and so is what was answered
+ * when the answer did not count any more (nbd-generation.c).  A guest may have read
  * already what such a write has written, from a server that has forgotten it since; so
  * a read of the same place waits until the write is done once more.
  *
@@ -55,8 +56,6 @@ static void carried_out(struct nbd_io *io)
 	struct nbd_disk *nbd = io->link->nbd;
 	bool told = false;
 
-	if (nbd_changes(req))
-		nbd_note_changed(io, req);
 	if (req->op == XD_FLUSH && !io->err) {
 		nbd_note_flushed(nbd, io->written, io->mark);
 		told = atomic_exchange(&nbd->forgot, false);
@@ -96,12 +95,25 @@ static void fly(struct nbd_link *link, struct nbd_io *io,
 	}
 }
 
+/* Has it been answered?  What is remembered of a change is noted in the same
+ * moment. */
+static bool counts(struct nbd_io *io, const struct xd_request *req)
+{
+	if (nbd_changes(req))
+		return nbd_note_changed(io, req);
+	return req->op != XD_FLUSH || !nbd_is_stale(io->link);
+}
+
 static void settle(struct nbd_link *link, struct nbd_io *io)
 {
 	struct xd_request *req = nbd_request_of(io);
 
 	if (io->missing && !io->err && !io->lost)
 		io->err = -EIO;
+	if (!io->lost && (io->err || !io->filling) && !counts(io, req)) {
+		io->lost = true;
+		link->leaving = true;
+	}
 	if (io->again && (io->lost || io->err || !io->filling)) {
 		io->again = false;
 		link->nr_again--;
@@ -322,6 +334,8 @@ static void start(struct nbd_link *link, struct nbd_io *io)
 	struct xd_request *req = nbd_request_of(io);
 	uint64_t until = 0;
 
+	if (link->phase == NBD_UP && nbd_is_stale(link))
+		link->leaving = true;
 	if (link->phase != NBD_UP || link->leaving) {
 		wait_for_link(link, io);
 		return;

@@ -69,8 +69,9 @@ bool nbd_is_dirty(const struct nbd_disk *nbd);
 void nbd_note_flushed(struct nbd_disk *nbd, uint64_t written, uint64_t mark);
 /* A change is about to be sent. */
 void nbd_note_sent(const struct nbd_io *io);
-/* It has been carried out, or part of it if there was an error. */
-void nbd_note_changed(struct nbd_io *io, const struct xd_request *req);
+/* It has been carried out, or part of it if there was an error.  False: that does not
+ * count (nbd-generation.c), and nothing is noted. */
+bool nbd_note_changed(struct nbd_io *io, const struct xd_request *req);
 /* It has not: the room that was reserved to keep it is free. */
 void nbd_unreserve(struct nbd_io *io);
 

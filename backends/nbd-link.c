@@ -65,6 +65,9 @@
  * things to do. */
 #define MAX_BURST 500
 
+/* Why it is made anew. */
+#define ANOTHER "another connection to it had to be made anew"
+
 static void on_in(struct xd_sys *sys, int64_t res);
 static void on_out(struct xd_sys *sys, int64_t res);
 static void on_again(struct xd_sys *sys, int64_t res);
@@ -240,8 +243,9 @@ static void begin_ending(struct nbd_link *link)
 	link->phase = NBD_ENDING;
 	link->deaf = false;
 	if (link->leaving)
-		set_why(link, "it shuts down, or has grown");
-	link->leaving = false;
+		set_why(link, "%s",
+			nbd_is_stale(link) ? ANOTHER :
+					     "it shuts down, or has grown");
 	if (link->tls) {
 		if (nbd_tls_why(link->tls))
 			set_why(link, "%s", nbd_tls_why(link->tls));
@@ -251,6 +255,8 @@ static void begin_ending(struct nbd_link *link)
 	drain(link);
 	nbd_close(TAKE_PTR(link->h));
 	nbd_io_down(link);
+	link->leaving = false;
+	nbd_generation_lost(link);
 	end_if_quiet(link);
 }
 
@@ -268,6 +274,15 @@ static void come_up(struct nbd_link *link)
 	nbd_io_up(link);
 }
 
+/* It may be to the server that there was before; there is one, so at once again. */
+static void be_outdated(struct nbd_link *link)
+{
+	link->outdated = true;
+	link->delay_ns = 0;
+	set_why(link, ANOTHER);
+	begin_ending(link);
+}
+
 /* False: it has become UP, and has been pumped, or it is ENDING. */
 static bool restore(struct nbd_link *link)
 {
@@ -275,7 +290,9 @@ static bool restore(struct nbd_link *link)
 
 	if (r == -EAGAIN)
 		return true;
-	if (r == 0) {
+	if (r == 0 && nbd_is_stale(link)) {
+		be_outdated(link);
+	} else if (r == 0) {
 		come_up(link);
 	} else {
 		set_why(link, "it does not take again what it had taken");
@@ -289,6 +306,10 @@ static bool greeted(struct nbd_link *link)
 	if (nbd_facts_read(link->h, &link->facts, link->why) < 0 ||
 	    nbd_facts_compare(link->nbd, &link->facts, link->why) < 0) {
 		begin_ending(link);
+		return false;
+	}
+	if (!nbd_generation_join(link)) {
+		be_outdated(link);
 		return false;
 	}
 	link->phase = NBD_RESTORING;
@@ -343,8 +364,10 @@ static void on_limit(struct xd_sys *sys, int64_t res)
 
 static void call(struct nbd_link *link)
 {
-	int r = nbd_call(link->nbd);
+	int r;
 
+	nbd_generation_call(link);
+	r = nbd_call(link->nbd);
 	if (r < 0) {
 		set_why(link, "%s",
 			r == -ECONNRESET ? "there is no broker to connect" :
@@ -375,10 +398,12 @@ static void called(struct nbd_link *link)
 		return;
 	}
 	link->fd = -1; /* closed */
-	if (fd < 0)
-		go_down(link);
-	else
+	if (fd >= 0) {
 		greet(link, fd);
+		return;
+	}
+	nbd_generation_lost(link);
+	go_down(link);
 }
 
 /* --- Hearing from it ------------------------------------------------------ */

@@ -64,8 +64,7 @@ static void keep(struct nbd_io *io, const struct xd_request *req)
 		     io->bounce ? 1 : req->iovcnt);
 }
 
-/* It has been carried out, or part of it if there was an error. */
-void nbd_note_changed(struct nbd_io *io, const struct xd_request *req)
+static void note(struct nbd_io *io, const struct xd_request *req)
 {
 	struct nbd_disk *nbd = io->link->nbd;
 	uint64_t written;
@@ -76,9 +75,22 @@ void nbd_note_changed(struct nbd_io *io, const struct xd_request *req)
 	if (!io->err && is_durable(io, req))
 		return;
 	written = atomic_fetch_add(&nbd->written, 1) + 1;
-	if (!nbd->recall || io->err || req->op != XD_WRITE)
-		return;
-	(void)pthread_mutex_lock(&nbd->lock);
-	nbd_recall_note(nbd->recall, req, written);
-	(void)pthread_mutex_unlock(&nbd->lock);
+	if (nbd->recall && !io->err && req->op == XD_WRITE)
+		nbd_recall_note(nbd->recall, req, written);
+}
+
+/* Where it is read back, whoever does that has begun a generation before. */
+bool nbd_note_changed(struct nbd_io *io, const struct xd_request *req)
+{
+	struct nbd_disk *nbd = io->link->nbd;
+	bool fresh;
+
+	if (nbd->recall)
+		(void)pthread_mutex_lock(&nbd->lock);
+	fresh = !nbd_is_stale(io->link);
+	if (fresh)
+		note(io, req);
+	if (nbd->recall)
+		(void)pthread_mutex_unlock(&nbd->lock);
+	return fresh;
 }

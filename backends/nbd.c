@@ -181,6 +181,7 @@ int nbd_open(struct xd_disk *disk, struct xd_limits *ret_limits,
 	nbd->disk = disk;
 	disk->data = nbd;
 	(void)pthread_mutex_init(&nbd->lock, NULL);
+	atomic_store(&nbd->generation, 1);
 	r = take_parameters(nbd);
 	if (r == 0)
 		r = prepare(nbd);

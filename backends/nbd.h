@@ -4,8 +4,9 @@
  * image.c are the backends that are made of it.  nbd-facts.c is what a server says
  * of its export, nbd-link.c one connection and its return, nbd-io.c the requests
  * and nbd-command.c what the server is told, nbd-fence.c what a broken connection
- * may still do, nbd-tls.c certificates.  What the server may have forgotten:
- * nbd-unflushed.c, nbd-keep.c, nbd-recall.c, nbd-restore.c.
+ * may still do, nbd-generation.c which connections are of one time, nbd-tls.c
+ * certificates.  What the server may have forgotten: nbd-unflushed.c, nbd-keep.c,
+ * nbd-recall.c, nbd-restore.c.
  */
 #ifndef XENDISK_NBD_H
 #define XENDISK_NBD_H
@@ -73,6 +74,7 @@ struct nbd_disk {
 	struct nbd_keep *keep; /* NULL: not unflushed=keep */
 	struct nbd_recall *recall; /* NULL: not unflushed=check */
 	_Atomic(bool) forgot; /* the server; the next flush fails */
+	_Atomic(uint64_t) generation; /* changed under the lock */
 };
 
 /* --- nbd.c: the disk ------------------------------------------------------ */
@@ -218,9 +220,12 @@ struct nbd_link {
 	bool closing; /* the channel */
 	bool stopping; /* the guest goes */
 	bool impatient; /* ... and the server was away for too long then */
-	bool leaving; /* the server is about to shut down */
+	bool leaving; /* the server is about to shut down; or it is stale */
 	bool given_up; /* requests fail until it is UP again */
 	bool answered; /* since then: a request */
+	uint64_t generation; /* of the connection, or the attempt */
+	uint64_t broke_in; /* the last one that came to an end; 0: none has */
+	bool outdated; /* an attempt that ends for its generation */
 	unsigned int useless; /* connections in a row that answered nothing */
 	unsigned int brief; /* ... that did not last */
 	uint64_t up_since; /* 0: it has not been UP since it was DOWN */
@@ -271,6 +276,21 @@ void nbd_io_give_up(struct nbd_link *link);
 /* link->stopping: what waits ends, but for the last flush; and link->impatient:
  * that, too. */
 void nbd_io_stop(struct nbd_link *link);
+
+/* --- nbd-generation.c ----------------------------------------------------- */
+
+/* Have others begun a new one?  Then no answer counts, and none is asked for. */
+static inline bool nbd_is_stale(const struct nbd_link *link)
+{
+	return atomic_load(&link->nbd->generation) != link->generation;
+}
+
+/* An attempt to connect begins. */
+void nbd_generation_call(struct nbd_link *link);
+/* The handshake is over.  False: it may be with the server of before. */
+bool nbd_generation_join(struct nbd_link *link);
+/* The connection has broken, or the attempt has failed. */
+void nbd_generation_lost(struct nbd_link *link);
 
 /* --- nbd-fence.c ---------------------------------------------------------- */
 
