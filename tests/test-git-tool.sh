@@ -595,4 +595,13 @@ elsewhere()
 		fails 1 "else.git: objects" xgit log "$tmp/else.git" web
 }
 ok "a repository that leads elsewhere" elsewhere
+included()
+{
+	git clone -q --bare --single-branch -b web "file://$repo" "$tmp/incl.git" || return
+	printf '[include]\npath = ~/settings\n' >> "$tmp/incl.git/config"
+	xgit log "$tmp/incl.git" web && mkfifo "$tmp/settings" &&
+		fails 1 "incl.git/config includes $tmp/settings, which is no plain file" \
+			xgit log "$tmp/incl.git" web && rm "$tmp/settings"
+}
+ok "a pipe in one's home for settings" included
 ok "... and no image of any" [ ! -e "$tmp/none.img" ]

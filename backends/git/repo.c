@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "common/util.h"
+#include "repo-config.h"
 #include "repo-files.h"
 
 #define FREE_AS(name, type)                         \
@@ -76,7 +77,9 @@ int repo_open(git_repository **ret, int dir, char *ret_why)
 		return r;
 	if (git_libgit2_init() < 0)
 		return repo_why(ret_why, -EIO, "libgit2", "");
-	r = open_repository(ret, dir, ret_why);
+	r = repo_check_config(dir, ret_why);
+	if (r == 0)
+		r = open_repository(ret, dir, ret_why);
 	if (r < 0)
 		(void)git_libgit2_shutdown();
 	return r;

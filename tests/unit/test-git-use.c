@@ -517,6 +517,60 @@ static void a_trap_is_named(void **state)
 	rig_free(&rig);
 }
 
+#define INCLUDE(path) "printf '%s\\n' '[include]' 'path = " path "' >> config;"
+#define IS_NONE	      ", which is no plain file"
+
+/* In r.git; NULL: there is nothing wrong with it. */
+static const struct {
+	const char *make, *why;
+} includes[] = {
+	{ "mkfifo p;" INCLUDE("p"), "/r.git/p" IS_NONE },
+	{ "mkfifo p; echo \"[include] path=$PWD/p\" >> config",
+	  "/r.git/p" IS_NONE },
+	{ "mkfifo '[include]p';" INCLUDE("\"[include]p\""),
+	  "/r.git/[include]p" IS_NONE },
+	{ INCLUDE("/dev/zero"), "/dev/zero" IS_NONE },
+	{ INCLUDE("/dev"), "/dev" IS_NONE },
+	{ "echo '[IncludeIf \"gitdir:/none/\"]path=/dev/zero' >> config",
+	  "/dev/zero" IS_NONE },
+	{ "mkdir d; mkfifo p; echo '[include]path=../p' > d/q;"
+	  "ln -s d/q q;" INCLUDE("none") INCLUDE("d/q"),
+	  "/r.git/d/q includes " },
+	{ INCLUDE("config"), "more than 10 deep" },
+	{ "for i in $(seq 300); do " INCLUDE("q") "done; echo > q",
+	  "one of more than 256 files" },
+	{ "truncate -s 1G q;" INCLUDE("q"), "which is too large" },
+	{ "echo '[include' > q;" INCLUDE("q"),
+	  "/r.git/q: failed to parse config file: missing ']' in section "
+	  "header, line 1" },
+	{ INCLUDE("/none/credentials") INCLUDE("config/none"), NULL },
+	{ "echo '[a] path = /dev/zero' > q; ln -s q l;" INCLUDE("l"), NULL },
+};
+
+static void what_is_included(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	begin(&rig, "1M");
+	git_shell(&rig, "cp -a r.git r");
+	for (unsigned int i = 0; i < ARRAY_SIZE(includes); i++) {
+		cleanup_free char *script =
+			xasprintf("rm -rf r.git; cp -a r r.git; cd r.git; %s",
+				  includes[i].make);
+		int r;
+
+		git_shell(&rig, script);
+		r = rig_open(&rig, 1, READ_ONLY);
+		if ((r < 0) != !!includes[i].why ||
+		    (r < 0 && !strstr(rig.why, includes[i].why)))
+			fail_msg("%s: %s", includes[i].make, rig.why);
+		if (r == 0)
+			ends(&rig);
+	}
+	rig_free(&rig);
+}
+
 /* While the committer is at work: it goes on beside the branch. */
 static void a_trap_is_laid_later(void **state)
 {
@@ -551,6 +605,7 @@ int main(void)
 		cmocka_unit_test(to_another_size),
 		cmocka_unit_test(a_name_means_what_it_did),
 		cmocka_unit_test(a_trap_is_named),
+		cmocka_unit_test(what_is_included),
 		cmocka_unit_test(a_trap_is_laid_later),
 	};
 
