@@ -17,10 +17,14 @@
 #define BACKLOG		64
 #define FIRST_PASSED_FD 3 /* sd_listen_fds(3) */
 
+/* A socket that was passed may be another process's as well, which takes a client that
+ * we were told of: who accepts here must not wait for the next one then. */
 static int add(struct listeners *listeners, int fd)
 {
 	if (listeners->nr == LISTEN_MAX)
 		return -ENOSPC;
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
 	listeners->fd[listeners->nr++] = fd;
 	return 0;
 }
