@@ -105,6 +105,44 @@ ok "export: not over a file" fails 5 "it is there.*\|File exists; --force" \
 echo x > "$tmp/out.img"
 forced() { xgit export "$repo" web -o "$tmp/out.img" --force && cmp "$tmp/out.img" "$tmp/model.img"; }
 ok "... but with --force" forced
+# What somebody has: not even then.
+touch "$tmp/none.conf"
+over=("$top_builddir/xendisk" git export "$repo" web~1 --force -o)
+kept() { fails 5 "it is in use: $1" "${@:2}" && cmp "$tmp/out.img" "$tmp/model.img"; }
+disk()
+{
+	timeout 120 "$top_builddir/xendisk" serve --config "$tmp/none.conf" \
+		--backend-dir "$top_builddir/backends/.libs" "$1" --run "${*:2}"
+}
+ok "export --force: a disk's image" kept "another process" \
+	disk "$tmp/out.img" "${over[@]}" "$tmp/out.img"
+ok "... one that is only read" kept "another process" \
+	disk "readonly($tmp/out.img)" "${over[@]}" "$tmp/out.img"
+of_qemu()
+{
+	local pid rc=0
+	qemu-io -r -f raw -c "sleep 60000" "$tmp/out.img" & pid=$!
+	eventually 20 grep -q ":$(stat -c %i "$tmp/out.img") " /proc/locks &&
+		kept "another process" "${over[@]}" "$tmp/out.img" || rc=1
+	kill $pid
+	return $rc
+}
+if command -v qemu-io > /dev/null; then
+	ok "... QEMU's" of_qemu
+else
+	skipped "... QEMU's" "no qemu-io"
+fi
+cp "$tmp/model.img" "$tmp/device.img"
+if loop=$(losetup -f --show "$tmp/device.img" 2> /dev/null); then
+	claimed() { perl -e 'use Fcntl; sysopen(F, shift, O_RDWR | O_EXCL) or die; exit(system(@ARGV) >> 8)' "$loop" "$@"; }
+	ok "... a device that is mounted" kept "it is mounted" claimed "${over[@]}" "$loop"
+	ok "... nothing has come to it" cmp -n 1049088 "$loop" "$tmp/model.img"
+	ok "... and any other is written" "${over[@]}" "$loop"
+	ok "... with another commit" eval '! cmp -n 1049088 "$loop" "$tmp/model.img"'
+	losetup -d "$loop"
+else
+	skipped "... a device that is mounted" "no loop device"
+fi
 ok "export: where to?" fails 2 "git export: -o FILE is missing" xgit export "$repo" web
 ok "export: a revision that is none" fails 4 "git export: nothing: " \
 	xgit export "$repo" nothing -o "$tmp/none.img"

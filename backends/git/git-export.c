@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -229,24 +230,69 @@ static int prepare_device(int fd, uint64_t size, char *ret_why)
 	return 0;
 }
 
+/* Nor may one be mounted, or part of another: of these the kernel knows. */
+static int claim_device(int *io_fd, char *ret_why)
+{
+	char name[40];
+	int fd;
+
+	(void)snprintf(name, sizeof(name), "/proc/self/fd/%d", *io_fd);
+	fd = open(name, O_WRONLY | O_EXCL | O_CLOEXEC);
+	if (fd < 0)
+		return why(ret_why, -errno, "%s",
+			   errno == EBUSY ? "it is in use: it is mounted, part "
+					    "of another device, or a disk" :
+					    strerror(errno));
+	(void)close(*io_fd);
+	*io_fd = fd;
+	return 0;
+}
+
+/* A guest may have it, or be given it before it is whole: the locks are those that
+ * disks of ours and QEMU take (xendisk-raw(7)).  Where there are none it is written
+ * without. */
+static int lock_output(int fd, char *ret_why)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int whole = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : 0;
+	int bytes = fcntl(fd, F_OFD_SETLK, &all) < 0 ? errno : 0;
+
+	if (whole == EWOULDBLOCK || bytes == EAGAIN || bytes == EACCES)
+		return why(ret_why, -EBUSY,
+			   "it is in use: another process has locked it");
+	return 0;
+}
+
+static int open_file(const char *path, bool force, char *ret_why)
+{
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
+			      (force ? 0 : O_EXCL),
+		      0600);
+
+	return fd < 0 ? why(ret_why, -errno, "%s%s", strerror(errno),
+			    errno == EEXIST ? "; --force writes over it" : "") :
+			fd;
+}
+
 static int open_output(const char *path, bool force, char *ret_why)
 {
-	cleanup_close int fd = -1;
+	cleanup_close int fd = open_file(path, force, ret_why);
 	struct stat st;
+	int r = fd;
 
-	fd = open(path,
-		  O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
-			  (force ? 0 : O_EXCL),
-		  0600);
-	if (fd < 0)
-		return why(ret_why, -errno, "%s%s", strerror(errno),
-			   errno == EEXIST ? "; --force writes over it" : "");
+	if (r < 0)
+		return r;
 	if (fstat(fd, &st) < 0)
 		return why(ret_why, -errno, "%s", strerror(errno));
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
 		return why(ret_why, -EBADF,
 			   "it is neither a file nor a block device");
-	return TAKE_FD(fd);
+	if (S_ISBLK(st.st_mode))
+		r = claim_device(&fd, ret_why);
+	if (r >= 0)
+		r = lock_output(fd, ret_why);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 /* As large as the disk only when it has all of it: fewer bytes are no image that
