@@ -177,6 +177,34 @@ daemon_start
 ok "the next one starts it when it is needed" verify 1
 detach
 
+# --- One that cannot start leaves what it has claimed ---------------------------------------
+cannot_start()
+{
+	XENSTORED_PATH=$tmp/none fails 1 "cannot start: xenstore" timeout 20 \
+		"$top_builddir/xendiskd" --foreground --run-dir "$tmp/run" \
+		--state-dir "$tmp/state" --config "$tmp/xendiskd.conf" \
+		--backend-dir "$top_builddir/backends/.libs"
+}
+worker_notes() { find "$tmp/run/workers" -name '[0-9]*' -printf '%f\n'; }
+live_workers() { local w; for w in $(worker_notes); do is_gone "$w" || echo "$w"; done; }
+no_worker() { live_workers; [ -z "$(live_workers)" ]; }
+head -c 1M /dev/urandom > "$tmp/pattern"
+uri=$(xendisk export 'nbdkit(memory, "1M")' --name own)
+ok "an export's child has data" nbdcopy "$tmp/pattern" "$uri"
+c=$(child)
+kill -9 "$daemon_pid" "$(live_workers)"
+wait "$daemon_pid" 2>/dev/null || :
+ok "the daemon and the export's worker are dead" eventually 5 no_worker
+ok "the next daemon cannot start" cannot_start
+ok "... and the child lives on" fails 1 '' is_gone "$c"
+ok "... with its note" same "$c"
+daemon_start
+ok "the one after it has the child" same "$c"
+timeout 30 nbdcopy "$uri" "$tmp/copy" || :
+ok "... with its data" cmp "$tmp/pattern" "$tmp/copy"
+xendisk unexport own
+ok "without the export it ends" eventually 10 is_gone "$c"
+
 # --- The next disk waits for the last one's child ------------------------------------------
 # after_the_last WHAT: its child is slow to end; the next disk begins meanwhile.
 after_the_last()

@@ -204,10 +204,22 @@ void nursling_give_up(struct nursling *nursling)
 		end_group(nursling, SIGKILL);
 }
 
+/* The daemon could not start: what it has found lives on, as it was, and its note stays
+ * for the next one. */
+static void leave(struct nursling *nursling)
+{
+	nursling->lost = true;
+	nursling_free(nursling);
+}
+
 void nursling_drop(struct nursling *nursling, bool discard)
 {
 	if (!nursling)
 		return;
+	if (nursling->nursery->broker->leaves) {
+		leave(nursling);
+		return;
+	}
 	nursling->orphan = false;
 	nursling->dropped = true;
 	nursling->discarded = discard;
@@ -619,13 +631,6 @@ static void wait_for_all(struct nursery *nursery, unsigned int ms)
 	}
 }
 
-/* It lives on, and its note stays for the next daemon. */
-static void leave(struct nursling *nursling)
-{
-	nursling->lost = true;
-	nursling_free(nursling);
-}
-
 void nursery_free(struct nursery *nursery)
 {
 	struct nursling *nursling, *next;
@@ -633,9 +638,7 @@ void nursery_free(struct nursery *nursery)
 	if (!nursery)
 		return;
 	DL_FOREACH_SAFE(nursery->nurslings, nursling, next)
-		if (nursling->orphan && nursery->broker->leaves)
-			leave(nursling);
-		else if (!nursling->dropped)
+		if (!nursling->dropped)
 			nursling_drop(nursling, false);
 	wait_for_all(nursery, END_TIMEOUT_MS);
 	DL_FOREACH(nursery->nurslings, nursling)
