@@ -191,16 +191,64 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
 	on_exit_of_process(arg, PROCESS_STATUS_UNKNOWN);
 }
 
-/* One that cannot be taken over: ended at once, since its disk may be opened
- * in a moment.  If it hangs in the kernel, the fences wait for what it had in
- * flight. */
-static void end_stray(int pidfd, pid_t pid, const char *why)
+/* Those that cannot be taken over are ended before any disk is opened, which may be
+ * theirs.  One that hangs in the kernel takes all of the time that it is given, so
+ * they are waited for together; the fences wait for what it had in flight. */
+struct search {
+	struct supervisor *supervisor;
+	struct pollfd *strays;
+	nfds_t nr_strays;
+};
+
+/* How many of them are still alive; forgets the others. */
+static nfds_t count_alive(struct pollfd *strays, nfds_t nr)
 {
-	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+	nfds_t alive = 0;
+
+	for (nfds_t i = 0; i < nr; i++) {
+		if (strays[i].fd >= 0 && strays[i].revents)
+			(void)close(TAKE_FD(strays[i].fd));
+		alive += strays[i].fd >= 0;
+	}
+	return alive;
+}
+
+static void wait_for_strays(struct pollfd *strays, nfds_t nr)
+{
+	uint64_t now = now_ns(), end = now + END_TIMEOUT_MS * 1000000ull;
+
+	while (count_alive(strays, nr) && now < end) {
+		(void)poll(strays, nr, (int)((end - now) / 1000000 + 1));
+		now = now_ns();
+	}
+}
+
+static void end_stray(struct search *search, int *pidfd, pid_t pid,
+		      const char *why)
+{
+	struct pollfd stray = { .fd = TAKE_FD(*pidfd), .events = POLLIN };
+	struct pollfd *strays = reallocarray(
+		search->strays, search->nr_strays + 1, sizeof(*strays));
 
 	log_warning("worker %d of a broker that died %s: ended", (int)pid, why);
-	(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-	(void)poll(&pfd, 1, END_TIMEOUT_MS);
+	(void)pidfd_send_signal(stray.fd, SIGKILL, NULL, 0);
+	if (strays) {
+		strays[search->nr_strays++] = stray;
+		search->strays = strays;
+		return;
+	}
+	wait_for_strays(&stray, 1);
+	if (stray.fd >= 0)
+		(void)close(stray.fd);
+}
+
+static void end_search(struct search *search)
+{
+	wait_for_strays(search->strays, search->nr_strays);
+	for (nfds_t i = 0; i < search->nr_strays; i++)
+		if (search->strays[i].fd >= 0)
+			(void)close(search->strays[i].fd);
+	free(search->strays);
 }
 
 /* Takes over pidfd. */
@@ -233,8 +281,8 @@ static int add_orphan(struct supervisor *supervisor, pid_t pid, int pidfd,
 
 static void take_orphan(void *ctx, pid_t pid)
 {
-	struct supervisor *supervisor = ctx;
-	const char *run_dir = supervisor->broker->options.run_dir;
+	struct search *search = ctx;
+	const char *run_dir = search->supervisor->broker->options.run_dir;
 	cleanup_free struct orphan_note *note = calloc(1, sizeof(*note));
 	cleanup_close int pidfd = pidfd_open(pid, 0);
 	int r = -ESRCH;
@@ -245,16 +293,16 @@ static void take_orphan(void *ctx, pid_t pid)
 	if (r == -ESRCH)
 		return;
 	if (r < 0)
-		end_stray(pidfd, pid, "is of another version");
+		end_stray(search, &pidfd, pid, "is of another version");
 	else if (!note->open)
-		end_stray(pidfd, pid, "has not opened its disk");
+		end_stray(search, &pidfd, pid, "has not opened its disk");
 	else if (!users_claim(note->slot))
-		end_stray(pidfd, pid, "has another one's user id");
-	else if (add_orphan(supervisor, pid, pidfd, note) == 0)
+		end_stray(search, &pidfd, pid, "has another one's user id");
+	else if (add_orphan(search->supervisor, pid, pidfd, note) == 0)
 		(void)TAKE_FD(pidfd);
 	else {
 		users_free(note->slot);
-		end_stray(pidfd, pid, "cannot be watched");
+		end_stray(search, &pidfd, pid, "cannot be watched");
 	}
 }
 
@@ -348,9 +396,11 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
 static int find_orphans(struct supervisor *supervisor)
 {
 	const struct timeval timeout = { .tv_sec = CLAIM_TIMEOUT_S };
+	struct search search = { .supervisor = supervisor };
 	int r = orphans_each(supervisor->broker->options.run_dir, take_orphan,
-			     supervisor);
+			     &search);
 
+	end_search(&search);
 	if (r == 0 && supervisor->processes)
 		(void)evtimer_add(supervisor->claim_timer, &timeout);
 	return r;
