@@ -7,20 +7,26 @@ requires perl xenstore-rm
 
 cat > "$tmp/relay.pl" <<'END'
 use IO::Socket::UNIX; use IO::Select;
-my ($path, $upstream) = @ARGV;
+my ($path, $upstream, $cut) = @ARGV;
 unlink $path;
 my $listener = IO::Socket::UNIX->new(Local => $path, Listen => 8) or die;
 my $select = IO::Select->new($listener);
-my %peer;
+my (%peer, %said);
 while (1) {
 	for my $s ($select->can_read) {
 		if ($s == $listener) {
 			my $client = $s->accept or next;
 			my $up = IO::Socket::UNIX->new(Peer => $upstream) or die;
 			$peer{$client} = $up; $peer{$up} = $client;
+			$said{$client} = "";
 			$select->add($client, $up);
 		} elsif (sysread($s, my $bytes, 65536)) {
 			my $to = $peer{$s};
+			if ($cut and exists $said{$s}) {
+				$said{$s} = substr($said{$s} . $bytes, -4096);
+				# XS_DIRECTORY, three numbers, the path
+				exit if $said{$s} =~ /\x01\0\0\0.{12}\Q$cut\E\0/s;
+			}
 			while (length $bytes) {
 				my $n = syswrite($to, $bytes) or exit;
 				substr($bytes, 0, $n) = "";
@@ -36,15 +42,16 @@ while (1) {
 END
 sim_start
 xenstored=$XENSTORED_PATH
+# relay_start [PATH]: it ends by itself when somebody lists that.
 relay_start()
 {
-	perl "$tmp/relay.pl" "$tmp/relay" "$xenstored" \
+	perl "$tmp/relay.pl" "$tmp/relay" "$xenstored" "${1:-}" \
 		>> "$tmp/relay.log" 2>&1 &
 	relay=$!
 	cleanup_pids+=("$relay")
 	eventually 5 listens "$tmp/relay"
 }
-relay_kill() { kill -9 "$relay"; wait "$relay" 2> /dev/null; rm -f "$tmp/relay"; }
+relay_kill() { kill -9 "$relay" 2> /dev/null; wait "$relay" 2> /dev/null; rm -f "$tmp/relay"; }
 said() { [ "$(grep -c "$1" "$tmp/log")" -ge "$2" ]; }
 lists() { xendisk --json list | grep -q "\"domid\": $1"; }
 
@@ -94,13 +101,35 @@ wait $verify && status=0 || status=$?
 ok "the guest at work saw nothing of it" test "$status" = 0
 ok "its data is right" grep -q 'verify: ok' "$tmp/verify"
 
+# --- Away before a new daemon has seen the disks -----------------------------------
+background "$simguest" 5 xvdb verify --seconds 14 --queues 2 > "$tmp/verify" 2>&1
+verify=$!
+ok "a guest is at work" eventually 5 connected
+kill -9 "$daemon_pid"
+wait "$daemon_pid" 2> /dev/null
+relay_kill
+relay_start /local/domain/0/backend/vbd
+XENSTORED_PATH=$tmp/relay daemon_start --log-level info
+ok "the next daemon loses xenstored" \
+	eventually 5 said "connection to xenstored is lost" 3
+ok "... before it knows of a disk" fails 1 '' lists 5
+sleep 12 # what is not asked for within 10 s is ended
+ok "the guest's worker is left to it" kill -0 "$worker"
+relay_kill
+relay_start
+same() { xendisk --json show 5 xvdb | grep -q "\"worker_pid\": $worker\\b"; }
+ok "and is taken over when xenstored is back" eventually 5 same
+wait $verify && status=0 || status=$?
+ok "the guest saw nothing of it" test "$status" = 0
+ok "its data is right" grep -q 'verify: ok' "$tmp/verify"
+
 # --- A xenstored that has forgotten everything -------------------------------------
 "$simguest" 5 xvdb load --seconds 60 --rw randwrite > "$tmp/load" 2>&1 &
 load=$!
 cleanup_pids+=("$load")
 ok "a guest is at work" eventually 5 connected
 relay_kill
-ok "the daemon says so" eventually 5 said "connection to xenstored is lost" 3
+ok "the daemon says so" eventually 5 said "connection to xenstored is lost" 4
 # Only the backend's side: the simulated guest would mind the rest.
 xenstore-rm /local/domain/0/data
 xenstore-rm /local/domain/0/domid

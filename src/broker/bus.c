@@ -11,6 +11,9 @@
  * Guests do not need xenstored while they are connected, so nothing ends with
  * it.  When it is back, all is looked at again; a store that has lost its content
  * is no reason to take a disk from its guest.
+ *
+ * What a broker that died has left, and no disk has taken over, is ended CLAIM_TIMEOUT_S
+ * after all disks have been seen.  As long as they cannot be seen, it may serve one.
  */
 #include <string.h>
 /* The usual one falls through its cases, which clang takes ill. */
@@ -20,10 +23,13 @@
 #include "broker/blkback.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/nursery.h"
+#include "broker/supervise.h"
 #include "broker/target.h"
 #include "common/log.h"
 
-#define RECONNECT_MS 500
+#define RECONNECT_MS	500
+#define CLAIM_TIMEOUT_S 10
 
 struct entry {
 	struct node_address at; /* the key; has no padding */
@@ -41,6 +47,9 @@ struct bus {
 	struct store_mark *release; /* a domain has ended */
 	uint32_t domid;
 	struct entry *disks; /* by domid, devid, kind */
+	struct event *claims; /* a timer */
+	bool claimed; /* it is over, or never will be */
+	bool overlooked; /* by this scan: there may be more disks */
 };
 
 _Static_assert(sizeof(struct node_address) ==
@@ -187,10 +196,11 @@ static void look_at(struct bus *bus, const struct node_address *at)
 	r = bus_get(bus, at, &vbd);
 	if (r == 0)
 		vbd_look(vbd);
-	else if (r != -ENODEV && r != -ENOENT)
-		log_error("backend/%s/%u/%u cannot be served: %s",
-			  node_kind_name(at->kind), at->domid, at->devid,
-			  strerror(-r));
+	if (r == 0 || r == -ENODEV || r == -ENOENT)
+		return;
+	bus->overlooked = true;
+	log_error("backend/%s/%u/%u cannot be served: %s",
+		  node_kind_name(at->kind), at->domid, at->devid, strerror(-r));
 }
 
 /* Calls fn for each child of dir whose name is a number. */
@@ -206,6 +216,7 @@ static void each_number(struct bus *bus, const char *dir,
 
 	if (r < 0 && r != -ENOENT)
 		log_error("%s cannot be read: %s", dir, strerror(-r));
+	bus->overlooked |= r < 0 && r != -ENOENT && r != -EACCES;
 	for (unsigned int i = 0; r == 0 && i < nr; i++)
 		if (parse_u32(names[i], UINT32_MAX, &number) == 0)
 			fn(bus, at, number);
@@ -235,16 +246,41 @@ static void print_base(char *buf, const struct bus *bus, enum node_kind kind)
 		       bus->domid, node_kind_name(kind));
 }
 
+static void on_claims(evutil_socket_t fd, short what, void *arg)
+{
+	struct bus *bus = arg;
+
+	(void)fd;
+	(void)what;
+	if (bus->claimed || event_pending(bus->reconnect, EV_TIMEOUT, NULL))
+		return;
+	bus->claimed = true;
+	supervisor_end_unclaimed(bus->broker->supervisor);
+	nursery_end_unclaimed(bus->broker->nursery);
+}
+
+/* All disks that there are have been looked at. */
+static void begin_claims(struct bus *bus)
+{
+	const struct timeval timeout = { .tv_sec = CLAIM_TIMEOUT_S };
+
+	if (!bus->claimed && !event_pending(bus->claims, EV_TIMEOUT, NULL))
+		(void)evtimer_add(bus->claims, &timeout);
+}
+
 static void scan_all(struct bus *bus)
 {
 	struct node_address at;
 	char dir[STORE_PATH_MAX];
 
+	bus->overlooked = false;
 	for (int kind = 0; kind < NODE_NR_KINDS; kind++) {
 		at.kind = kind;
 		print_base(dir, bus, kind);
 		each_number(bus, dir, &at, scan_domain);
 	}
+	if (!bus->overlooked)
+		begin_claims(bus);
 }
 
 /* A place where something is new; false: it may be anywhere. */
@@ -407,8 +443,10 @@ static void on_reconnect(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (r == 0)
 		r = is_new_store(bus);
-	if (r > 0)
+	if (r > 0) {
 		bus_each(bus, set_adrift, NULL);
+		bus->claimed = true; /* whose the others are is forgotten */
+	}
 	if (r < 0 ||
 	    store_read_u32(bus->store, "domid", NULL, UINT32_MAX, &domid) < 0) {
 		try_later(bus);
@@ -436,6 +474,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 		return;
 	log_error("the connection to xenstored is lost: disks go on, but none "
 		  "can be attached or detached until it is back");
+	(void)evtimer_del(bus->claims);
 	try_later(bus);
 }
 
@@ -502,7 +541,9 @@ static int start(struct bus *bus)
 	bus->wake = event_new(bus->broker->base, store_fd(bus->store),
 			      EV_READ | EV_PERSIST, on_wake, bus);
 	bus->reconnect = evtimer_new(bus->broker->base, on_reconnect, bus);
-	if (!bus->wake || !bus->reconnect || event_add(bus->wake, NULL) < 0)
+	bus->claims = evtimer_new(bus->broker->base, on_claims, bus);
+	if (!bus->wake || !bus->reconnect || !bus->claims ||
+	    event_add(bus->wake, NULL) < 0)
 		return -ENOMEM;
 	write_marker(bus);
 	r = watch_all(bus);
@@ -545,6 +586,8 @@ void bus_stop(struct bus *bus)
 		event_free(bus->wake);
 	if (bus->reconnect)
 		event_free(bus->reconnect);
+	if (bus->claims)
+		event_free(bus->claims);
 	store_mark_free(bus->scan);
 	store_mark_free(bus->release);
 	store_close(bus->store);

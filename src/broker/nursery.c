@@ -43,13 +43,10 @@
 /* From SIGTERM to SIGKILL: it may have to write out what it has. */
 #define END_TIMEOUT_MS 5000
 #define REST_NS	       1000000000ull
-/* What a broker that died has left, and nobody wants. */
-#define CLAIM_TIMEOUT_S 10
 
 struct nursery {
 	struct broker *broker;
 	struct nursling *nurslings;
-	struct event *claim_timer;
 };
 
 static void start(struct nursling *nursling);
@@ -554,13 +551,10 @@ static void take_orphan(void *ctx, const struct nursery_note *note)
 	nursling_free(nursling);
 }
 
-static void on_claim_timeout(evutil_socket_t fd, short what, void *arg)
+void nursery_end_unclaimed(struct nursery *nursery)
 {
-	struct nursery *nursery = arg;
 	struct nursling *nursling, *next;
 
-	(void)fd;
-	(void)what;
 	DL_FOREACH_SAFE(nursery->nurslings, nursling, next)
 		if (nursling->orphan)
 			nursling_drop(nursling, true);
@@ -577,20 +571,13 @@ void nursery_discard(struct nursery *nursery, uint32_t domid, uint32_t devid)
 
 int nursery_new(struct nursery **ret, struct broker *broker)
 {
-	const struct timeval timeout = { .tv_sec = CLAIM_TIMEOUT_S };
 	struct nursery *nursery = calloc(1, sizeof(*nursery));
-	int r = -ENOMEM;
+	int r;
 
 	if (!nursery)
 		return -ENOMEM;
 	nursery->broker = broker;
-	nursery->claim_timer =
-		evtimer_new(broker->base, on_claim_timeout, nursery);
-	if (nursery->claim_timer)
-		r = nursery_note_each(broker->options.run_dir, take_orphan,
-				      nursery);
-	if (r == 0 && nursery->nurslings)
-		(void)evtimer_add(nursery->claim_timer, &timeout);
+	r = nursery_note_each(broker->options.run_dir, take_orphan, nursery);
 	if (r < 0) {
 		nursery_free(nursery);
 		return r;
@@ -646,6 +633,5 @@ void nursery_free(struct nursery *nursery)
 	wait_for_all(nursery, 1000);
 	DL_FOREACH_SAFE(nursery->nurslings, nursling, next)
 		nursling_free(nursling); /* it hangs in the kernel */
-	free_event(nursery->claim_timer);
 	free(nursery);
 }

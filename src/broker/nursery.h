@@ -23,9 +23,10 @@ struct broker;
 struct nursery;
 struct nursling;
 
-/* Finds those that a broker which died has left.  Those that no disk asks for
- * within some seconds are ended. */
+/* Finds those that a broker which died has left. */
 int nursery_new(struct nursery **ret, struct broker *broker);
+/* Ends those of them that no disk has asked for by now. */
+void nursery_end_unclaimed(struct nursery *nursery);
 /* Ends all, and waits for it: some seconds at most. */
 void nursery_free(struct nursery *nursery);
 

@@ -20,9 +20,7 @@
 #include "common/util.h"
 
 #define STOP_TIMEOUT_S 5
-/* What a broker that died has left, and nobody wants: its disk is gone. */
-#define CLAIM_TIMEOUT_S 10
-#define END_TIMEOUT_MS	2000
+#define END_TIMEOUT_MS 2000
 
 /* From its start until it is reaped and forgotten, whichever comes last. */
 struct process {
@@ -49,7 +47,6 @@ struct supervisor {
 	void (*stopped)(void *ctx); /* set: the daemon is ending */
 	void *stopped_ctx;
 	struct event *stop_timer;
-	struct event *claim_timer;
 };
 
 /* --- A process ------------------------------------------------------------ */
@@ -361,13 +358,10 @@ void supervisor_end_orphan(struct supervisor *supervisor,
 	process_kill(find_orphan(supervisor, id));
 }
 
-static void on_claim_timeout(evutil_socket_t fd, short what, void *arg)
+void supervisor_end_unclaimed(struct supervisor *supervisor)
 {
-	struct supervisor *supervisor = arg;
 	struct process *process;
 
-	(void)fd;
-	(void)what;
 	DL_FOREACH(supervisor->processes, process) {
 		if (!process->orphan)
 			continue;
@@ -395,14 +389,11 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *arg)
 
 static int find_orphans(struct supervisor *supervisor)
 {
-	const struct timeval timeout = { .tv_sec = CLAIM_TIMEOUT_S };
 	struct search search = { .supervisor = supervisor };
 	int r = orphans_each(supervisor->broker->options.run_dir, take_orphan,
 			     &search);
 
 	end_search(&search);
-	if (r == 0 && supervisor->processes)
-		(void)evtimer_add(supervisor->claim_timer, &timeout);
 	return r;
 }
 
@@ -416,9 +407,7 @@ int supervisor_new(struct supervisor **ret, struct broker *broker)
 	supervisor->broker = broker;
 	supervisor->stop_timer =
 		evtimer_new(broker->base, on_stop_timeout, supervisor);
-	supervisor->claim_timer =
-		evtimer_new(broker->base, on_claim_timeout, supervisor);
-	if (supervisor->stop_timer && supervisor->claim_timer)
+	if (supervisor->stop_timer)
 		r = find_orphans(supervisor);
 	if (r < 0) {
 		supervisor_free(supervisor);
@@ -426,12 +415,6 @@ int supervisor_new(struct supervisor **ret, struct broker *broker)
 	}
 	*ret = supervisor;
 	return 0;
-}
-
-static void free_event(struct event *event)
-{
-	if (event)
-		event_free(event);
 }
 
 void supervisor_free(struct supervisor *supervisor)
@@ -451,8 +434,8 @@ void supervisor_free(struct supervisor *supervisor)
 		stop_watching(process);
 		free(process);
 	}
-	free_event(supervisor->stop_timer);
-	free_event(supervisor->claim_timer);
+	if (supervisor->stop_timer)
+		event_free(supervisor->stop_timer);
 	free(supervisor);
 }
 

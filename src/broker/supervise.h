@@ -25,11 +25,12 @@ struct worker;
 /* Before any worker and after the last one. */
 int supervisor_new(struct supervisor **ret, struct broker *broker);
 void supervisor_free(struct supervisor *supervisor);
-/* Ends the workers of a broker that died whose disks are no more.  Those that
- * no worker_open() has taken over after 10 s are ended, too. */
+/* Ends the workers of a broker that died whose disks are no more. */
 void supervisor_sweep(struct supervisor *supervisor,
 		      bool (*exists)(void *ctx, uint32_t domid, uint32_t devid),
 		      void *ctx);
+/* ... and those that no worker_open() has taken over by now. */
+void supervisor_end_unclaimed(struct supervisor *supervisor);
 /* Ends the worker that such a broker has left for this disk, which does not go on
  * with it. */
 void supervisor_end_orphan(struct supervisor *supervisor,
