@@ -4,7 +4,7 @@
 # socket.  What a client may do wrong is in tests/unit/test-control.c; here a
 # few of them meet the whole daemon.
 . "$(dirname "$0")/functions.sh"
-requires perl
+requires perl prlimit
 
 xendiskd=$top_builddir/xendiskd
 sim_start
@@ -167,6 +167,24 @@ no_more_memory()
 	[ $((now - memory_before)) -le 1024 ]
 }
 sanitized || ok "and no memory to speak of" no_more_memory
+
+# --- Without descriptors ---------------------------------------------------------
+
+ticks() { awk '{ print $14 + $15 }' "/proc/$daemon_pid/stat"; }
+free=0
+while [ -e "/proc/$daemon_pid/fd/$free" ]; do free=$((free + 1)); done
+prlimit --pid "$daemon_pid" --nofile="$free:"
+xendisk version > /dev/null & waiting=$!
+cleanup_pids+=("$waiting")
+sleep 0.5
+begin=$(ticks)
+sleep 1
+used=$(($(ticks) - begin))
+ok "without a descriptor for it a client waits" fails 1 "" is_gone "$waiting"
+ok "... and the daemon does not look all the time" test "$used" -le 20
+prlimit --pid "$daemon_pid" --nofile="$(ulimit -Hn):"
+wait "$waiting" && status=0 || status=$?
+ok "it is answered when there is one" test "$status" = 0
 
 # --- The end --------------------------------------------------------------------
 

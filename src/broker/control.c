@@ -41,6 +41,7 @@
 #define REQUEST_S   5
 #define ANSWER_S    5
 #define IDLE_S	    60
+#define REST_MS	    100
 
 struct client {
 	struct client *prev;
@@ -64,6 +65,7 @@ struct call {
 struct control {
 	struct broker *broker;
 	struct event *listener;
+	struct event *rest; /* a timer: nobody can be accepted just now */
 	char *path;
 	struct client *clients; /* the one that was silent for longest first */
 	unsigned int nr_clients;
@@ -422,6 +424,23 @@ static int add_client(struct control *control, int fd)
 	return 0;
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	set_listening(arg);
+}
+
+/* Without descriptors the client stays in the queue, of which the loop would be told
+ * again and again. */
+static void rest(struct control *control)
+{
+	const struct timeval tv = { .tv_usec = REST_MS * 1000 };
+
+	if (evtimer_add(control->rest, &tv) == 0)
+		(void)event_del(control->listener);
+}
+
 static void on_connect(evutil_socket_t fd, short what, void *arg)
 {
 	struct control *control = arg;
@@ -429,8 +448,11 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 	struct client *silent;
 
 	(void)what;
-	if (sock < 0)
+	if (sock < 0) {
+		if (errno != EAGAIN && errno != ECONNABORTED)
+			rest(control);
 		return;
+	}
 	silent = is_crowded(control) ? longest_silent(control) : NULL;
 	if (silent)
 		drop_client(silent, "silent, and another one needs its place");
@@ -482,8 +504,10 @@ int control_start(struct control **ret, struct broker *broker)
 	}
 	control->listener = event_new(broker->base, fd, EV_READ | EV_PERSIST,
 				      on_connect, control);
-	if (!control->listener) {
-		(void)close(fd);
+	control->rest = evtimer_new(broker->base, on_rested, control);
+	if (!control->listener || !control->rest) {
+		if (!control->listener)
+			(void)close(fd);
 		control_free(control);
 		return -ENOMEM;
 	}
@@ -513,6 +537,8 @@ void control_free(struct control *control)
 		event_free(control->listener);
 		(void)unlink(control->path);
 	}
+	if (control->rest)
+		event_free(control->rest);
 	free(control->path);
 	free(control);
 }
