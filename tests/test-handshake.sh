@@ -15,6 +15,7 @@ is() { [ "$(key "$1")" = "$2" ] || { echo "$1 is $(key "$1"), not $2"; false; };
 gone() { ! xenstore-exists "$1"; }
 # Nothing of the disk of domain $1 is left.
 clean() { gone "$(be "$1")" && gone "$(fe "$1")" && gone "/libxl/$1/device/vbd/$devid"; }
+gone_from_list() { ! xendisk --json list | grep -q "\"domid\": $1,"; }
 # A background command has ended well.
 ok_ended() { local rc=0; wait "$2" || rc=$?; ok "$1" [ "$rc" = 0 ]; }
 
@@ -63,6 +64,35 @@ truncate -s 8M "$tmp/a.img"
 ok "attach" toolstack attach "$d" xvdb "$tmp/a.img"
 ok "the guest reads mode" as_guest xenstore-read "$(be "$d")/mode"
 ok "the guest cannot read params" fails 1 "" as_guest xenstore-read "$(be "$d")/params"
+
+# --- Written key by key -------------------------------------------------------
+# piecemeal KIND KEY VALUE...: by a toolstack without transactions, which begins with
+# what says whose disk it is.
+piecemeal()
+{
+	local b
+	b=$(be "$quick" "$1")
+	shift
+	xenstore-write "$(fe "$quick")/state" 1
+	xenstore-write "$b/frontend" "$(fe "$quick")"
+	sleep 0.3
+	xenstore-write "$b/frontend-id" "$quick" "$b/online" 1 "$b/mode" w
+	while [ $# -gt 0 ]; do
+		xenstore-write "$b/$1" "$2"
+		sleep 0.1
+		shift 2
+	done
+}
+piecemeal vbd params 'mem(1M)' state 1 script "$hotplug_script"
+ok "a disk whose script comes last is offered" eventually 5 is "$(be "$quick")/state" 2
+xenstore-rm "$(be "$quick")"
+ok "... and goes" eventually 5 gone_from_list "$quick"
+piecemeal xendisk dev xvdb params 'mem(1M)' state 1
+ok "one of our own kind whose target comes late is, too" \
+	eventually 5 is "$(be "$quick" xendisk)/state" 2
+xenstore-rm "$(be "$quick" xendisk)"
+ok "... and goes" eventually 5 gone_from_list "$quick"
+xenstore-rm "$(fe "$quick")"
 
 # --- Reconnecting -------------------------------------------------------------
 ok "six connections, each with other queues and ring order" \

@@ -320,8 +320,9 @@ static void scan(void *ctx)
 
 /*
  * Is this event news to scan()?  "", DOMID and DOMID/DEVID are: directories
- * come and go.  Of the keys below only "frontend", which every toolstack writes
- * once: some write it without making the directory first.
+ * come and go.  Of the keys below only "frontend" and "script", by which a disk
+ * of ours is known, and which every toolstack writes once: some write them
+ * without making the directory first, or one by one.
  */
 static bool is_new(const char *below)
 {
@@ -329,7 +330,8 @@ static bool is_new(const char *below)
 
 	for (const char *p = below; *p; p++) {
 		if (*p == '/' && ++depth == 2)
-			return strcmp(p, "/frontend") == 0;
+			return strcmp(p, "/frontend") == 0 ||
+			       strcmp(p, "/script") == 0;
 	}
 	return true;
 }

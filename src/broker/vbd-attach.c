@@ -98,9 +98,11 @@ void vbd_attach_unasked(struct vbd *vbd)
 	bool ended = vbd->backend_state == XenbusStateClosed &&
 		     (!vbd->online || vbd->domain_ended);
 	bool told = vbd->at.kind == NODE_XENDISK || vbd->attached_before;
+	bool half_made = vbd->backend_state == XenbusStateUnknown &&
+			 !vbd->attached_before;
 
 	if (target_state(vbd->target) != TARGET_NONE || ended || !told ||
-	    vbd->removed || vbd->attaching)
+	    half_made || vbd->removed || vbd->attaching)
 		return;
 	if (vbd->backend_state == XenbusStateConnected ||
 	    (vbd->backend_state == XenbusStateClosing &&
