@@ -120,6 +120,19 @@ ok "... the other cannot pull" fails 5 "both have gone on" xgit pull "$b" "$hub"
 ok "... and keeps what it has" test "$old" = "$(head_of "$b")"
 ok "... nothing is left of it" eval '[ -z "$(git -C "$b" for-each-ref refs/xendisk/incoming)" ]'
 
+# A clone in which what was before the last commit is missing.
+shallow=$tmp/shallow.git
+ok "a shallow clone" git clone -q --bare --depth 1 -b web "file://$hub" "$shallow"
+ok "... has all there is" xgit pull "$shallow" "$hub" web
+ok "the first one goes on" eval 'worker "$a" write:7:1 freeze:branch commit write:8:1 freeze:branch commit && xgit push "$a" "$hub" web'
+ok "... the shallow one follows" xgit pull "$shallow" "$hub" web
+ok "... it is the same disk" eval 'same "$a" "$shallow" && is "$shallow" "$a.model"'
+ok "... and once more" eval 'worker "$a" write:9:1 freeze:branch commit && xgit push "$a" "$hub" web && xgit pull "$shallow" "$hub" web && same "$a" "$shallow"'
+ok "another one goes on by itself" eval 'git clone -q --bare --depth 1 -b web "file://$hub" "$shallow.2" && worker "$shallow.2" write:10:1 freeze:branch commit'
+ok "... and is ahead" fails 5 "the disk here is ahead" xgit pull "$shallow.2" "$hub" web
+ok "... until both have gone on" eval 'worker "$a" write:9:2 freeze:branch commit && xgit push "$a" "$hub" web'
+ok "... which is told" fails 5 "both have gone on" xgit pull "$shallow.2" "$hub" web
+
 # --- Bars --------------------------------------------------------------------------
 # A git that is slow, and tells of it as git does.
 cat > "$tmp/git" <<'END'

@@ -3,7 +3,6 @@
 
 #include "commit-place.h"
 
-#include <git2.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -66,13 +65,8 @@ static bool is_in_history(struct git_repository *repo,
 			  const uint8_t head[OID_BYTES],
 			  const uint8_t commit[OID_BYTES])
 {
-	git_oid a, b;
-
-	if (memcmp(head, commit, OID_BYTES) == 0)
-		return true;
-	memcpy(a.id, head, OID_BYTES);
-	memcpy(b.id, commit, OID_BYTES);
-	return git_graph_descendant_of(repo, &a, &b) == 1;
+	return memcmp(head, commit, OID_BYTES) == 0 ||
+	       refs_comes_after(repo, head, commit);
 }
 
 /* 1: done; 0: somebody has moved it. */

@@ -407,7 +407,6 @@ static int follow(struct remote *remote, const struct commit_facts *commit)
 {
 	const char *ref = remote->branch;
 	uint8_t here[OID_BYTES];
-	git_oid a, b;
 	int r = refs_read(remote->repo->git, ref, here, remote->why);
 
 	if (r == -ENOENT)
@@ -415,12 +414,10 @@ static int follow(struct remote *remote, const struct commit_facts *commit)
 				   "xendisk git pull", remote->why);
 	if (r < 0 || memcmp(here, commit->id, OID_BYTES) == 0)
 		return r;
-	memcpy(a.id, commit->id, OID_BYTES);
-	memcpy(b.id, here, OID_BYTES);
-	if (git_graph_descendant_of(remote->repo->git, &a, &b) == 1)
+	if (refs_comes_after(remote->repo->git, commit->id, here))
 		return refs_update(remote->repo->git, ref, here, commit->id,
 				   "xendisk git pull", remote->why);
-	if (git_graph_descendant_of(remote->repo->git, &b, &a) == 1)
+	if (refs_comes_after(remote->repo->git, here, commit->id))
 		return why(remote->why, -ESTALE,
 			   "there is nothing new: the disk here is ahead");
 	return why(remote->why, -ESTALE,

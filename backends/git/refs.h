@@ -93,6 +93,11 @@ int refs_commit(struct git_repository *repo, const uint8_t id[OID_BYTES],
 int refs_history(struct git_repository *repo, const uint8_t from[OID_BYTES],
 		 int (*fn)(void *ctx, const struct commit_facts *commit),
 		 void *ctx, char *ret_why);
+/* Is it another one, and has it the earlier one in its history?  In a shallow clone only
+ * first parents are looked at. */
+bool refs_comes_after(struct git_repository *repo,
+		      const uint8_t later[OID_BYTES],
+		      const uint8_t earlier[OID_BYTES]);
 /* Who commits: of the configuration (user.name, user.email), or "xendiskd
  * <xendiskd@HOST>". */
 void refs_author(struct git_repository *repo, char ret[COMMIT_LINE_MAX]);
