@@ -278,9 +278,11 @@ static void was_read_back(struct nbd_link *link, const struct piece *piece)
 
 /* --- Both ----------------------------------------------------------------- */
 
-static void settle(struct nbd_link *link)
+/* True: some are over. */
+static bool settle(struct nbd_link *link)
 {
 	struct nbd_restore *restore = link->restore;
+	bool any = false;
 
 	for (unsigned int i = 0; i < WINDOW; i++) {
 		struct piece *piece = &restore->pieces[i];
@@ -293,7 +295,9 @@ static void settle(struct nbd_link *link)
 			kept_sent(link, piece);
 		else
 			was_read_back(link, piece);
+		any = true;
 	}
+	return any;
 }
 
 int nbd_restore_step(struct nbd_link *link)
@@ -303,11 +307,13 @@ int nbd_restore_step(struct nbd_link *link)
 
 	if (!restore)
 		return 0;
-	settle(link);
-	while (!restore->failed && (piece = free_piece(restore)) &&
-	       (link->nbd->keep ? send_kept(link, piece) :
-				  read_back(link, piece)))
-		;
+	/* What libnbd did not take is over at once, and nothing will tell of it. */
+	do
+		while (!restore->failed && (piece = free_piece(restore)) &&
+		       (link->nbd->keep ? send_kept(link, piece) :
+					  read_back(link, piece)))
+			;
+	while (settle(link));
 	if (restore->busy)
 		return -EAGAIN;
 	return restore->failed ? -EIO : 0;

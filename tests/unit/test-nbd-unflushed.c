@@ -372,6 +372,24 @@ static void keep_discards(void **state)
 	end(&t);
 }
 
+/* A server that discards nothing any more has nothing to do. */
+static void keep_without_discard(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	must_open(&t, 1, KEEP);
+	assert_int_equal(fill(&t, 0, 0, 4096, 'A'), 0);
+	assert_int_equal(flush(&t), 0);
+	assert_int_equal(rig_io(&t.rig, 0, XD_DISCARD, 0, 4096, 4096, NULL), 0);
+	t.mutant.flags &= ~MUTANT_TRIM;
+	mutant_restart(&t.mutant, true);
+	assert_int_equal(first_byte(&t, 0), 'A');
+	assert_int_equal(flush(&t), 0);
+	end(&t);
+}
+
 /* --- The worker dies as well ----------------------------------------------------------- */
 
 static void both_die(struct test *t, const char *expression, bool forgets)
@@ -637,6 +655,7 @@ int main(void)
 		cmocka_unit_test(changed_since),
 		cmocka_unit_test(keep_order),
 		cmocka_unit_test(keep_discards),
+		cmocka_unit_test(keep_without_discard),
 		cmocka_unit_test(keep_when_both_die),
 		cmocka_unit_test(keep_is_for_recovery),
 		cmocka_unit_test(check_when_both_die),
