@@ -303,6 +303,9 @@ toolstack attach "$d" xvdb "$tmp/a.img" --backend "$dd" & attach=$!
 ok "in a driver domain: offered" eventually 30 is "$ddbe/state" 2
 ok "... opened" env "XENBUS_PATH=backend/vbd/$d/$devid" "$hotplug_script" add
 ok_ended "... attached" $attach
+ok "... shown by its domain's number" says '"state": "waiting"' xendisk --json show "$d" xvdb
+ok "... a number that has none is refused" fails 4 'domain "*4000' \
+	xendisk show 4000 xvdb
 ok "... used" says "verify: ok" guest "$d" xvdb verify --requests 300 --seconds 10
 ok "... detached" toolstack detach "$d" xvdb --backend "$dd"
 daemon_stop

@@ -3,6 +3,7 @@
 
 #include "command/domain.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <xenctrl.h>
@@ -16,15 +17,25 @@ bool domain_lives(uint32_t domid)
 {
 	xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 	xc_dominfo_t info;
-	bool lives;
+	bool lives, refused;
+	int n;
 
 	/* Without the hypercall interface xenstore's word has to do. */
 	if (!xc)
 		return true;
-	lives = xc_domain_getinfo(xc, domid, 1, &info) == 1 &&
-		info.domid == domid && !info.dying;
+	n = xc_domain_getinfo(xc, domid, 1, &info);
+	refused = n < 0 && (errno == EPERM || errno == EACCES);
+	lives = n == 1 && info.domid == domid && !info.dying;
 	xc_interface_close(xc);
-	return lives;
+	return lives || refused; /* as in a driver domain */
+}
+
+/* A driver domain may not read what there is of others: the daemon knows whose disks
+ * it has. */
+static bool may_exist(struct xs_handle *store, uint32_t domid)
+{
+	return store_exists(store, "/local/domain/%" PRIu32, domid) ||
+	       errno == EACCES;
 }
 
 /* Does the domain have this name or UUID? */
@@ -69,8 +80,7 @@ enum status domain_find(const struct invocation *call, struct xs_handle *store,
 	uint32_t domid;
 
 	if (parse_u32(text, FIRST_RESERVED_DOMID - 1, &domid) == 0) {
-		if (!domain_lives(domid) ||
-		    !store_exists(store, "/local/domain/%" PRIu32, domid))
+		if (!domain_lives(domid) || !may_exist(store, domid))
 			goto none;
 		*ret_domid = domid;
 		return STATUS_DONE;
