@@ -267,6 +267,17 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret)
 
 /* --- At reconnect --------------------------------------------------------- */
 
+void nbd_facts_keep_blocks(const struct nbd_disk *nbd, struct nbd_facts *io_now)
+{
+	uint32_t block = nbd->facts.minimum;
+
+	if (!nbd->keep || io_now->minimum >= block || io_now->maximum < block ||
+	    io_now->size % block)
+		return;
+	io_now->minimum = block;
+	io_now->maximum &= ~(block - 1);
+}
+
 int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 		      char *ret_why)
 {

@@ -308,6 +308,7 @@ static bool greeted(struct nbd_link *link)
 		begin_ending(link);
 		return false;
 	}
+	nbd_facts_keep_blocks(link->nbd, &link->facts);
 	if (!nbd_generation_join(link)) {
 		be_outdated(link);
 		return false;

@@ -156,6 +156,10 @@ int nbd_facts_probe(const struct nbd_disk *nbd, struct nbd_facts *ret);
  * why if not. */
 int nbd_facts_compare(const struct nbd_disk *nbd, const struct nbd_facts *now,
 		      char *ret_why);
+/* unflushed=keep: what was written in smaller blocks than there were at first could not
+ * be sent again to a server that has those once more.  So smaller ones are not used. */
+void nbd_facts_keep_blocks(const struct nbd_disk *nbd,
+			   struct nbd_facts *io_now);
 
 /* --- nbd-tls.c: certificates ------------------------------------------------ */
 

@@ -351,6 +351,28 @@ static void keep_order(void **state)
 	end(&t);
 }
 
+/* The server's blocks become smaller, and then what they were: what was written
+ * meanwhile is taken again. */
+static void keep_in_its_blocks(void **state)
+{
+	struct test t;
+
+	(void)state;
+	begin(&t);
+	t.mutant.minimum = t.mutant.preferred = 4096;
+	t.mutant.maximum = 65536;
+	must_open(&t, 1, KEEP);
+	t.mutant.minimum = t.mutant.preferred = 512;
+	mutant_restart(&t.mutant, false);
+	assert_int_equal(fill(&t, 0, 512, 1024, 'A'), 0);
+	t.mutant.minimum = t.mutant.preferred = 4096;
+	mutant_restart(&t.mutant, true);
+	assert_int_equal(first_byte(&t, 512), 'A');
+	assert_int_equal(flush(&t), 0);
+	assert_int_equal(t.mutant.unaligned, 0);
+	end(&t);
+}
+
 /* What a guest has seen gone does not come back. */
 static void keep_discards(void **state)
 {
@@ -654,6 +676,7 @@ int main(void)
 		cmocka_unit_test(one_place_for_two),
 		cmocka_unit_test(changed_since),
 		cmocka_unit_test(keep_order),
+		cmocka_unit_test(keep_in_its_blocks),
 		cmocka_unit_test(keep_discards),
 		cmocka_unit_test(keep_without_discard),
 		cmocka_unit_test(keep_when_both_die),
