@@ -4,7 +4,7 @@
 # A disk's NBD socket, beside its guest's ring: one disk, not two.
 set -euo pipefail
 . "${top_srcdir:-.}/tests/functions.sh"
-requires nbdinfo nbdcopy qemu-io qemu-img ss
+requires perl nbdinfo nbdcopy qemu-io qemu-img ss
 
 MiB=1048576
 head -c 16M /dev/urandom > "$tmp/a.img"
@@ -429,9 +429,29 @@ if command -v certtool > /dev/null; then
 	ok "unexport" xendisk unexport signed
 fi
 
-# Another daemon.
+# Another daemon, while another program has a port.
+busy=$(free_port)
+ok "an expression, on TCP" xendisk export 'mem(1M)' --name busy --tcp "$busy"
+ok "... is written" timeout 20 qemu-io -f raw -c "write -P 9 0 4k" "nbd://127.0.0.1:$busy/busy"
+daemon_stop
+perl -MIO::Socket::INET -e '
+	my $s = IO::Socket::INET->new(Listen => 1, ReuseAddr => 1,
+				      LocalAddr => "127.0.0.1:$ARGV[0]") or die;
+	sleep 120;' "$busy" & other=$!
+cleanup_pids+=("$other")
+eventually 10 eval '(: > "/dev/tcp/127.0.0.1/$busy") 2> /dev/null'
+daemon_start
+ok "what cannot listen is not there" fails 1 '' exported busy
+ok "... which is said" grep -q "export busy: 127.0.0.1:$busy: Address already in use" "$tmp/log"
+end_process "$other"
 daemon_stop
 daemon_start
+ok "the next daemon has it" eventually 20 exported busy
+ok "... with what was written" says '4096/4096' \
+	timeout 20 qemu-io -f raw -c "read -P 9 0 4k" "nbd://127.0.0.1:$busy/busy"
+ok "unexport" xendisk unexport busy
+
+# The others.
 ok "the next daemon has them" eventually 20 timeout 5 nbdinfo --size "nbd://127.0.0.1:$port/web1"
 ok "... and the expression" eventually 20 timeout 5 nbdinfo --size "$scratch"
 ok "... with what was written" says '4096/4096' \

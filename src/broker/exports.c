@@ -15,6 +15,8 @@
  *
  * The note of an export is a JSON object of its parameters, written whole and then
  * renamed.  A note that is not understood is left alone, with a line in the log.
+ * So is one that cannot be taken up, because another program has its port, say; and
+ * what has been written to such an export is kept, for the next daemon.
  */
 #include "config.h"
 
@@ -61,6 +63,9 @@ struct exports {
 	struct broker *broker;
 	struct named *list;
 	unsigned int nr;
+	/* Numbers of those whose notes the next daemon may be able to take up. */
+	uint32_t left[MAX_EXPORTS];
+	unsigned int nr_left;
 };
 
 /* --- Names ---------------------------------------------------------------- */
@@ -94,6 +99,9 @@ bool exports_has(const struct exports *exports, uint32_t domid, uint32_t devid)
 	DL_FOREACH(exports->list, named)
 		if (named->given && named->domid == domid &&
 		    named->devid == devid)
+			return true;
+	for (unsigned int i = 0; i < exports->nr_left; i++)
+		if (domid == EXPORTS_DOMID && exports->left[i] == devid)
 			return true;
 	return false;
 }
@@ -525,6 +533,8 @@ static void take_up(struct exports *exports, const char *name)
 		log_error("export %s: %s", name, why);
 	if (r < 0 && named)
 		free_named(named, false);
+	if (r < 0 && spec.expression && exports->nr_left < MAX_EXPORTS)
+		exports->left[exports->nr_left++] = spec.devid;
 	json_decref(note);
 }
 
