@@ -31,13 +31,15 @@ static int add(struct listeners *listeners, int fd)
 
 /* --- Unix ----------------------------------------------------------------- */
 
-/* Does anybody answer there? */
+/* Does anybody listen there?  Perhaps without taking those who wait already. */
 static bool is_alive(const struct sockaddr_un *addr)
 {
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_close int fd =
+		socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	return fd >= 0 &&
-	       connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+	return fd >= 0 && (connect(fd, (const struct sockaddr *)addr,
+				   sizeof(*addr)) == 0 ||
+			   errno == EAGAIN);
 }
 
 static int bind_unix(int fd, const struct sockaddr_un *addr)
