@@ -135,6 +135,20 @@ ok "another worker recovers the disk" eventually 10 replaced
 survived "the guest sees a delay"
 ok "the stopped one is gone" is_gone "$worker"
 
+# --- A daemon that has not its backend -------------------------------------------
+load --queues 2 --timeout 60
+remember
+dies
+mkdir "$tmp/backends"
+ln -s "$top_builddir/backends/.libs/mem.so" "$tmp/backends"
+daemon_start --backend-dir "$tmp/backends"
+ok "without its backend the disk fails" eventually 10 state_is failed
+ok "... for that reason" says 'there is no backend .*raw' xendisk show "$d" xvdb
+daemon_stop
+start
+ok "the next daemon, which has it, recovers the disk" eventually 10 replaced
+survived "the guest sees a delay"
+
 # --- A guest that closes the disk ------------------------------------------------
 talk --timeout 30
 tell "write 0 4096 0x11" "flush"

@@ -197,7 +197,10 @@ static void tell_failed(struct vbd *vbd)
 
 	log_disk(&vbd->who, LOG_LEVEL_ERROR, "cannot be attached: %s", why);
 	vbd_write_error(vbd, err, why);
-	(void)vbd_change(vbd, write_failed);
+	/* A guest that is connected waits: the next daemon may have what this one has
+	 * not, a backend, and is to try it. */
+	if (target_link(vbd->target) != TARGET_LOST)
+		(void)vbd_change(vbd, write_failed);
 	promise_keep(&vbd->add, err, why);
 }
 
