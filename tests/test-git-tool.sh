@@ -642,4 +642,12 @@ included()
 			xgit log "$tmp/incl.git" web && rm "$tmp/settings"
 }
 ok "a pipe in one's home for settings" included
+at_home()
+{
+	local home=$tmp/home
+	mkdir "$home" && mkfifo "$home/.gitconfig" &&
+		HOME=$home fails 1 "cut.git: $home/.gitconfig is no plain file" xgit log "$tmp/cut.git" web &&
+		ln -sf /dev/null "$home/.gitconfig" && HOME=$home xgit log "$tmp/cut.git" web
+}
+ok "... in place of one's own" at_home
 ok "... and no image of any" [ ! -e "$tmp/none.img" ]

@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "common/util.h"
 #include "repo.h"
@@ -31,7 +32,7 @@
 
 struct look {
 	char mark[sizeof("x0123456789abcdef")];
-	const char *path; /* of the file that is looked at */
+	const char *path; /* of the file that is looked at; NULL: of none */
 	unsigned int depth, files;
 	int error;
 	char *why;
@@ -168,8 +169,16 @@ static int follow_all(struct look *look, const char *text, size_t n)
 static int refuse(const struct look *look, int err, const char *path,
 		  const char *fault)
 {
-	return why(look->why, err, "%.200s includes %.200s, %s", look->path,
-		   path, fault);
+	return look->path ? why(look->why, err,
+				"%.200s includes %.200s, which is %s",
+				look->path, path, fault) :
+			    why(look->why, err, "%.200s is %s", path, fault);
+}
+
+/* Where nothing is wanted. */
+static bool is_null(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
 }
 
 /* Not for reading: a FIFO would keep us, and a device may do what nobody wants.  1: it
@@ -179,12 +188,12 @@ static int check(const struct look *look, int at, const char *path,
 {
 	struct stat st;
 
-	if (fstat(at, &st) < 0)
+	if (fstat(at, &st) < 0 || is_null(&st))
 		return 0;
 	if (!S_ISREG(st.st_mode))
-		return refuse(look, -EBADMSG, path, "which is no plain file");
+		return refuse(look, -EBADMSG, path, "no plain file");
 	if ((uint64_t)st.st_size > BYTES_MOST)
-		return refuse(look, -EFBIG, path, "which is too large");
+		return refuse(look, -EFBIG, path, "too large");
 	*ret_bytes = (size_t)st.st_size;
 	return 1;
 }
@@ -232,12 +241,31 @@ static int look_at(struct look *look, const char *path)
 	return r;
 }
 
+/* Those of whoever we are: root is the owner of a repository while it is looked at. */
+static int look_at_others(struct look *look)
+{
+	int (*const find[])(git_buf * ret) = { git_config_find_system,
+					       git_config_find_xdg,
+					       git_config_find_global };
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(find) && r == 0; i++) {
+		git_buf path = { 0 };
+
+		if (find[i](&path) == 0)
+			r = look_at(look, path.ptr);
+		git_buf_dispose(&path);
+	}
+	return r;
+}
+
 int repo_check_config(int dir, char *ret_why)
 {
-	struct look look = { .path = "", .why = ret_why };
+	struct look look = { .why = ret_why };
 	char link[40], path[PATH_MAX + sizeof("/config")];
 	uint64_t random;
 	ssize_t n;
+	int r;
 
 	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
 	n = readlink(link, path, PATH_MAX);
@@ -248,5 +276,6 @@ int repo_check_config(int dir, char *ret_why)
 		return why(ret_why, -EIO, "no random numbers");
 	(void)snprintf(look.mark, sizeof(look.mark), "x%016" PRIx64, random);
 	memcpy(path + n, "/config", sizeof("/config"));
-	return look_at(&look, path);
+	r = look_at(&look, path);
+	return r < 0 ? r : look_at_others(&look);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * repo-config.h - what the configuration of a repository includes, wherever that is,
- * is looked at before libgit2 opens it (repo-files.h says what for).
+ * repo-config.h - the configuration, and what it includes, wherever that is, is looked
+ * at before libgit2 opens it (repo-files.h says what for).
  */
 #ifndef XENDISK_GIT_REPO_CONFIG_H
 #define XENDISK_GIT_REPO_CONFIG_H
 
 #include "why.h"
 
-/* dir: the repository's folder, whose own files have been looked at.  libgit2 has been
- * started.  What is included and not there is fine, as it is to git.  -EBADMSG, -EFBIG,
- * -ELOOP, and why names the file and what it includes. */
+/* dir: the repository's folder.  libgit2, which has been started, also reads the settings
+ * of the user and the system, so they are looked at, too.  What is not there is fine, as
+ * it is to git.  -EBADMSG, -EFBIG, -ELOOP, and why names the file and what it includes. */
 int repo_check_config(int dir, char *ret_why);
 
 #endif

@@ -543,7 +543,9 @@ static const struct {
 	{ "echo '[include' > q;" INCLUDE("q"),
 	  "/r.git/q: failed to parse config file: missing ']' in section "
 	  "header, line 1" },
-	{ INCLUDE("/none/credentials") INCLUDE("config/none"), NULL },
+	{ INCLUDE("/dev/null") INCLUDE("/none/credentials")
+		  INCLUDE("config/none"),
+	  NULL },
 	{ "echo '[a] path = /dev/zero' > q; ln -s q l;" INCLUDE("l"), NULL },
 };
 
