@@ -433,20 +433,26 @@ fi
 busy=$(free_port)
 ok "an expression, on TCP" xendisk export 'mem(1M)' --name busy --tcp "$busy"
 ok "... is written" timeout 20 qemu-io -f raw -c "write -P 9 0 4k" "nbd://127.0.0.1:$busy/busy"
+gone=$(free_port)
+ok "another one" xendisk export 'null(1M)' --name gone --tcp "$gone"
 daemon_stop
 perl -MIO::Socket::INET -e '
-	my $s = IO::Socket::INET->new(Listen => 1, ReuseAddr => 1,
-				      LocalAddr => "127.0.0.1:$ARGV[0]") or die;
-	sleep 120;' "$busy" & other=$!
+	my @s = map { IO::Socket::INET->new(Listen => 1, ReuseAddr => 1,
+					    LocalAddr => "127.0.0.1:$_") or die } @ARGV;
+	sleep 120;' "$busy" "$gone" & other=$!
 cleanup_pids+=("$other")
-eventually 10 eval '(: > "/dev/tcp/127.0.0.1/$busy") 2> /dev/null'
+eventually 10 eval '(: > "/dev/tcp/127.0.0.1/$gone") 2> /dev/null'
 daemon_start
 ok "what cannot listen is not there" fails 1 '' exported busy
 ok "... which is said" grep -q "export busy: 127.0.0.1:$busy: Address already in use" "$tmp/log"
+ok "... nor wanted any more" xendisk unexport gone
+ok "... once" fails 4 'there is no export "gone"' xendisk unexport gone
+ok "... and nothing else is removed so" fails 4 'no export' xendisk unexport ../exports/busy
 end_process "$other"
 daemon_stop
 daemon_start
 ok "the next daemon has it" eventually 20 exported busy
+ok "... and not the other one" fails 1 '' exported gone
 ok "... with what was written" says '4096/4096' \
 	timeout 20 qemu-io -f raw -c "read -P 9 0 4k" "nbd://127.0.0.1:$busy/busy"
 ok "unexport" xendisk unexport busy

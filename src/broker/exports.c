@@ -412,12 +412,21 @@ void exports_add(struct exports *exports, const struct exports_spec *spec,
 		promise_keep(&named->opened, 0, named->name);
 }
 
+/* What it has kept goes when the next daemon starts. */
+static int forget_left(struct exports *exports, const char *name)
+{
+	cleanup_free char *path =
+		is_export_name(name) ? note_path(exports, name) : NULL;
+
+	return path && unlink(path) == 0 ? 0 : -ENOENT;
+}
+
 int exports_remove(struct exports *exports, const char *name)
 {
 	struct named *named = find(exports, name);
 
 	if (!named)
-		return -ENOENT;
+		return forget_left(exports, name);
 	free_named(named, true);
 	return 0;
 }

@@ -57,7 +57,7 @@ void exports_free(struct exports *exports);
  * sentence else. */
 void exports_add(struct exports *exports, const struct exports_spec *spec,
 		 vbd_done_fn done, void *ctx);
-/* -ENOENT: there is none of that name. */
+/* Also one that could not be taken up.  -ENOENT: there is none of that name. */
 int exports_remove(struct exports *exports, const char *name);
 /* A guest's disk has gone, and its exports with it. */
 void exports_forget(struct exports *exports, uint32_t domid, uint32_t devid);
