@@ -51,6 +51,10 @@ git_disk() {
 	is "the head" "$(git --git-dir=/srv/vm.git rev-parse main)" "$three"
 	is "what xenstore says" "$(backend_key pv xvdb xendisk-commit)" "$three"
 
+	gx pv 'touch /tmp/enough'
+	within 60 gx pv 'test -e /tmp/ended'
+	gx pv 'rm /tmp/enough /tmp/ended'
+
 	# The first two at the same time, in another guest.
 	guest pvh
 	attach pvh xvdc "git:/srv/vm.git?rev=$one" access=ro
@@ -62,9 +66,7 @@ git_disk() {
 	is "its second file" "$(gx -t 60 pvh 'mount -o ro /dev/xvdc /mnt && cat /mnt/a; umount /mnt')" two
 	detach pvh xvdc
 
-	gx pv 'touch /tmp/enough'
-	within 60 gx pv 'test -e /tmp/ended'
-	gx -t 60 pv 'umount /mnt; rm /tmp/enough /tmp/ended; e2fsck -fn /dev/xvdb'
+	gx -t 60 pv 'umount /mnt; e2fsck -fn /dev/xvdb'
 	detach pv xvdb
 	repository_is_sound
 	is "what three exports" "$(exported "$three" a)" three
