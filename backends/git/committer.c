@@ -334,6 +334,14 @@ static int open_lock_file(struct committer *c, int state, char *ret_why)
 				  0;
 }
 
+/* What its owner does to the settings afterwards must not keep us. */
+static int open_repository(struct git_repository **ret, int dir, char *ret_why)
+{
+	int r = refs_open(ret, dir, ret_why);
+
+	return r < 0 ? r : refs_keep_settings(*ret, ret_why);
+}
+
 int committer_begin(struct committer *c, int sock, int state, int repo,
 		    char *ret_why)
 {
@@ -354,9 +362,9 @@ int committer_begin(struct committer *c, int sock, int state, int repo,
 		return r;
 	r = open_pack_dir(c, ret_why);
 	if (r == 0)
-		r = refs_open(&c->repo, repo, ret_why);
+		r = open_repository(&c->repo, repo, ret_why);
 	if (r == 0 && c->lock_file >= 0)
-		r = refs_open(&c->commit_repo, repo, ret_why);
+		r = open_repository(&c->commit_repo, repo, ret_why);
 	return r;
 }
 

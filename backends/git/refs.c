@@ -8,6 +8,7 @@
 #include "refs.h"
 
 #include <git2.h>
+#include <git2/sys/repository.h>
 #include <string.h>
 
 #include "common/util.h"
@@ -40,6 +41,19 @@ int refs_open(git_repository **ret, int dir, char *ret_why)
 	(void)git_libgit2_opts(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 0);
 	(void)git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 1);
 	return 0;
+}
+
+int refs_keep_settings(git_repository *repo, char *ret_why)
+{
+	git_config *now = NULL;
+	int r = git_repository_config_snapshot(&now, repo);
+
+	if (r == 0)
+		r = git_repository_set_config(repo, now);
+	if (r < 0)
+		r = repo_why(ret_why, -EIO, "its configuration", "");
+	git_config_free(now);
+	return r;
 }
 
 void refs_close(git_repository *repo)

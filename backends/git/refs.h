@@ -25,6 +25,10 @@ struct git_repository; /* libgit2's */
 /* dir: the repository's folder, a bare one or the .git of another; checked as
  * repo.h does it.  No hook, filter or attribute is looked at. */
 int refs_open(struct git_repository **ret, int dir, char *ret_why);
+/* libgit2 looks at the files of settings now and then, and opens those that have
+ * changed, whatever they have become.  After this it never does: for who stays long and
+ * sets nothing. */
+int refs_keep_settings(struct git_repository *repo, char *ret_why);
 void refs_close(struct git_repository *repo);
 
 /* Names that git would not take, or that start with "-".  -EINVAL and why. */

@@ -591,6 +591,25 @@ static void a_trap_is_laid_later(void **state)
 	rig_free(&rig);
 }
 
+/* ... and in its settings, which were read before. */
+static void settings_become_a_trap(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	begin(&rig, "1M");
+	git_shell(&rig, "git -C r.git config user.name me;"
+			"git -C r.git config user.email me@example.org");
+	opens(&rig, WRITABLE, LARGE);
+	put(&rig, 0, 0x11);
+	git_shell(&rig, "mv r.git/config was; mkfifo r.git/config");
+	git_snapshot(&rig);
+	ends(&rig);
+	git_shell(&rig, "rm r.git/config; mv was r.git/config;"
+			"git -C r.git log -1 --format=%an main | grep -qx me");
+	rig_free(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +628,7 @@ int main(void)
 		cmocka_unit_test(a_trap_is_named),
 		cmocka_unit_test(what_is_included),
 		cmocka_unit_test(a_trap_is_laid_later),
+		cmocka_unit_test(settings_become_a_trap),
 	};
 
 	return git_is_there() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
