@@ -342,6 +342,17 @@ ok "doctor: settings" fails 1 "core.bigFileThreshold: it is not set, not 32768 (
 	xgit doctor "$repo"
 ok "... are mended" says "core.fsync: .* (mended)" xgit doctor --fix "$repo"
 ok "... once" says "all is well" xgit doctor "$repo"
+git -C "$repo" config gc.auto 5
+touch "$repo/config.lock"
+unmended()
+{
+	local said
+	said=$(xgit doctor --fix "$repo" 2>&1) && return 1
+	grep 'gc.auto: it is 5, not 0 (--fix' <<< "$said" && ! grep '(mended)' <<< "$said"
+}
+ok "... one that cannot be set" unmended
+rm "$repo/config.lock"
+ok "... and can" says "gc.auto: .* (mended)" xgit doctor --fix "$repo"
 echo text | git -C "$repo" hash-object -w --stdin > "$tmp/blob"
 # plant NAME <<< LS-TREE-LINES: a branch with that tree.
 plant()

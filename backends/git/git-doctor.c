@@ -19,8 +19,9 @@
 
 /* Nobody holds the lock of a file for so long, seconds; refs.h has its own rule
  * for those that stand in our way. */
-#define LOCK_OLD   3600
-#define PACKS_MANY 100u
+#define LOCK_OLD      3600
+#define PACKS_MANY    100u
+#define SETTINGS_MOST 16u /* more than there are */
 
 struct doctor {
 	struct tool_repo repo;
@@ -91,26 +92,42 @@ static int look_at_diverged(void *ctx, const char *name,
 
 /* --- Settings ----------------------------------------------------------------------- */
 
+/* What differs; it is told when it has been mended, or not. */
+struct differing {
+	struct {
+		const char *name;
+		char *text; /* or NULL: no memory */
+	} list[SETTINGS_MOST];
+	size_t nr;
+};
+
 static void look_at_setting(void *ctx, const char *name, const char *wanted,
 			    const char *found)
 {
-	struct doctor *doctor = ctx;
-	cleanup_free char *text = xasprintf("%s%.100s, not %s",
-					    found ? "it is " : "it is not set",
-					    found ? found : "", wanted);
+	struct differing *d = ctx;
 
-	tell(doctor, doctor->fix ? FIXED : CAN_FIX, name, text ? text : "?");
+	if (d->nr == SETTINGS_MOST)
+		return;
+	d->list[d->nr].name = name;
+	d->list[d->nr++].text = xasprintf("%s%.100s, not %s",
+					  found ? "it is " : "it is not set",
+					  found ? found : "", wanted);
 }
 
 static int look_at_settings(struct doctor *doctor, char *ret_why)
 {
-	unsigned int before = doctor->found;
+	struct differing d = { .nr = 0 };
 	int r = repo_settings_compare(doctor->repo.git, doctor->chunk,
-				      look_at_setting, doctor, ret_why);
+				      look_at_setting, &d, ret_why);
 
-	if (r == 0 && doctor->fix && doctor->found > before)
+	if (r == 0 && doctor->fix && d.nr > 0)
 		r = repo_settings_write(doctor->repo.git, doctor->chunk,
 					ret_why);
+	for (size_t i = 0; i < d.nr; i++) {
+		tell(doctor, doctor->fix && r == 0 ? FIXED : CAN_FIX,
+		     d.list[i].name, d.list[i].text ? d.list[i].text : "?");
+		free(d.list[i].text);
+	}
 	return r;
 }
 
