@@ -228,6 +228,29 @@ ok "... and its chunks are as they were" stored_only
 ok "import: compressed otherwise" fails 2 'git import: --compress: "zstd": auto or none' \
 	xgit import "$own" odd "$tmp/random.img" --compress zstd
 ok "git fsck has nothing to say" fsck
+# What is written meanwhile would be half in it.
+live=$tmp/live.img
+cp "$tmp/model.img" "$live"
+in_use() { fails 5 "live.img: it is in use: another process" "$@"; }
+ok "import: a disk's image" in_use disk "$live" "$top_builddir/xendisk" git import "$own" live "$live"
+ok "... one that others share" in_use disk "raw($live, shared=yes)" \
+	"$top_builddir/xendisk" git import "$own" live "$live"
+of_writer()
+{
+	local pid rc=0
+	qemu-io -f raw -c "sleep 60000" "$live" & pid=$!
+	eventually 20 grep -q ":$(stat -c %i "$live") " /proc/locks &&
+		in_use xgit import "$own" live "$live" || rc=1
+	kill $pid
+	return $rc
+}
+if command -v qemu-io > /dev/null; then
+	ok "... QEMU's" of_writer
+else
+	skipped "... QEMU's" "no qemu-io"
+fi
+ok "... but one that is only read" says "[0-9a-f]" disk "readonly($live)" \
+	"$top_builddir/xendisk" git import "$own" live "$live"
 ok "import: of 513 bytes" fails 1 "git import: .*odd.img: 513 bytes: a disk has a multiple" \
 	eval 'truncate -s 513 "$tmp/odd.img" && xgit import "$own" odd "$tmp/odd.img"'
 ok "import: a folder" fails 1 "neither a file nor" xgit import "$own" odd "$tmp"

@@ -20,6 +20,7 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -29,6 +30,10 @@
 #include "common/util.h"
 
 #define INFO_MAX (1u << 20) /* bytes of what qemu-img says of an image */
+
+/* Bytes that QEMU locks (raw-lock.c). */
+#define QEMU_WRITES	   101
+#define QEMU_KEEPS_WRITERS 201
 
 int image_size(int fd, uint64_t *ret, char *ret_why)
 {
@@ -51,11 +56,35 @@ int image_size(int fd, uint64_t *ret, char *ret_why)
 	return 0;
 }
 
+/* What is written meanwhile would make a disk of what was and what is, a state that the
+ * image never had.  The locks are those of raw (xendisk-raw(7)) and of QEMU: taken first,
+ * looked at then.  Where there are none it is read without. */
+static int keep_writers_off(int fd, char *ret_why)
+{
+	struct flock unshared = { .l_type = F_RDLCK,
+				  .l_start = QEMU_KEEPS_WRITERS,
+				  .l_len = 1 };
+	struct flock used = { .l_type = F_WRLCK,
+			      .l_start = QEMU_WRITES,
+			      .l_len = 1 };
+
+	if ((flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK) ||
+	    (fcntl(fd, F_OFD_SETLK, &unshared) < 0 &&
+	     (errno == EAGAIN || errno == EACCES)) ||
+	    (fcntl(fd, F_OFD_GETLK, &used) == 0 && used.l_type != F_UNLCK))
+		return why(ret_why, -EBUSY,
+			   "it is in use: another process has locked it for "
+			   "writing");
+	return 0;
+}
+
 static int open_raw(const char *path, char *ret_why)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int r = fd < 0 ? why(ret_why, -errno, "%s", strerror(errno)) :
+			 keep_writers_off(fd, ret_why);
 
-	return fd < 0 ? why(ret_why, -errno, "%s", strerror(errno)) : fd;
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 /* --- qemu-img -------------------------------------------------------------------- */
