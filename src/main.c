@@ -31,6 +31,7 @@
 #include "common/program.h"
 #include "common/suggest.h"
 #include "common/util.h"
+#include "serve/child.h"
 #include "serve/serve.h"
 #include "worker/start.h"
 
@@ -261,7 +262,9 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "--connect") == 0)
 		return connector_main(argv[2]);
 	if (argc > 2 && strcmp(argv[1], "--child") == 0)
-		return program_child_main(argc - 2, argv + 2);
+		return serve_child_follow() ?
+			       program_child_main(argc - 2, argv + 2) :
+			       1;
 	status = parse_options(argc, argv, &inv);
 	if (status >= 0)
 		return status;

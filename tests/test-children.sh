@@ -327,3 +327,15 @@ ok "xendisk serve" serves "qcow2:$tmp/a.qcow2" \
 ok "... nbdkit" serves 'nbdkit(memory, "8M")' --run 'nbdinfo --size $uri'
 ok "... what does not start" fails 1 "nbdkit.*nosuch" \
 	serves 'nbdkit(nosuch)' --run true
+"$top_builddir/xendisk" serve --backend-dir "$top_builddir/backends/.libs" \
+	--socket "$tmp/serve.sock" "qcow2:$tmp/a.qcow2" \
+	> "$tmp/uri" 2> "$tmp/err" & killed=$!
+cleanup_pids+=("$killed")
+eventually 20 test -s "$tmp/uri"
+kill -9 "$killed"
+wait "$killed" || :
+ok "... qemu-nbd lets go of the image when that was killed" \
+	eventually 20 serves "qcow2:$tmp/a.qcow2" --run true
+# shellcheck disable=SC2016
+ok "... and its mark is not the command's" \
+	serves 'mem(1M)' --run '! env | grep -q XENDISK_SERVE'

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -46,6 +47,29 @@ int serve_child_new(struct serve_child **ret, const struct layer *layer,
 	child->backend_dir = backend_dir;
 	*ret = child;
 	return 0;
+}
+
+/* --- Its end -------------------------------------------------------------- */
+
+int serve_child_prepare(void)
+{
+	char pid[16];
+
+	(void)snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	return setenv(SERVE_CHILD_OF, pid, 1) < 0 ? -errno : 0;
+}
+
+/* Else one whose parent was killed would keep the image locked, and nobody would know
+ * whose it is.  The signal comes when the thread that has started it ends (host.c). */
+bool serve_child_follow(void)
+{
+	const char *of = getenv(SERVE_CHILD_OF);
+	uint32_t pid;
+
+	if (!of || parse_u32(of, INT32_MAX, &pid) < 0)
+		return true; /* the daemon's, which outlives it */
+	(void)prctl(PR_SET_PDEATHSIG, (unsigned long)SIGTERM, 0ul, 0ul, 0ul);
+	return (uint32_t)getppid() == pid;
 }
 
 /* Within that time: has it ended? */

@@ -10,6 +10,16 @@
 
 struct serve_child;
 
+/* Of our own environment: who starts servers.  Not for others. */
+#define SERVE_CHILD_OF "XENDISK_SERVE"
+
+/* Before there is any thread: servers that are started end with this process, however
+ * that ends. */
+int serve_child_prepare(void);
+/* In a process that is about to become a server.  False: there is nobody any more whose
+ * it would be. */
+bool serve_child_follow(void);
+
 /* For a layer whose backend declares a server; starts nothing.  backend_dir is
  * borrowed. */
 int serve_child_new(struct serve_child **ret, const struct layer *layer,

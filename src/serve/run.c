@@ -18,11 +18,14 @@
 #include <unistd.h>
 
 #include "common/util.h"
+#include "serve/child.h"
 
 static bool is_ours(const char *variable)
 {
 	return strncmp(variable, "uri=", 4) == 0 ||
-	       strncmp(variable, "socket=", 7) == 0;
+	       strncmp(variable, "socket=", 7) == 0 ||
+	       strncmp(variable, SERVE_CHILD_OF "=", sizeof(SERVE_CHILD_OF)) ==
+		       0;
 }
 
 /* Our own environment and these two; path may be NULL.  The array is to be freed, the

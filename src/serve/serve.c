@@ -35,6 +35,7 @@
 #include "common/serve.h"
 #include "common/tcp.h"
 #include "common/util.h"
+#include "serve/child.h"
 #include "serve/complain.h"
 #include "serve/lane.h"
 #include "serve/listen.h"
@@ -430,6 +431,8 @@ static int begin(struct server *server, int argc, char **argv)
 {
 	int r = block_signals(server);
 
+	if (r == 0)
+		r = serve_child_prepare();
 	if (r == 0)
 		r = take_options(server, argc, argv);
 	if (r == 0 && server->listeners.nr == 0 && server->run)
