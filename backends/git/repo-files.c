@@ -35,6 +35,15 @@ static const struct {
 	  "git repack -ad, then remove that file" },
 };
 
+/* What git reads when it packs, gets or sends something, and newer versions of libgit2
+ * at once.  A link is followed, for it leads to nothing that would come to a guest. */
+static const char *const others[] = {
+	"shallow",
+	"info/grafts",
+	"info/attributes",
+	"config.worktree",
+};
+
 static int check_file(const struct stat *st, const char *name, uint64_t most,
 		      char *ret_why)
 {
@@ -65,6 +74,18 @@ static int check_parts(int dir, char *ret_why)
 		}
 	}
 	return r;
+}
+
+static int check_others(int dir, char *ret_why)
+{
+	struct stat st;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(others); i++)
+		if (fstatat(dir, others[i], &st, 0) == 0 &&
+		    !S_ISREG(st.st_mode))
+			return why(ret_why, -EBADMSG, "%s is no plain file",
+				   others[i]);
+	return 0;
 }
 
 /* --- Folders ------------------------------------------------------------------ */
@@ -152,6 +173,8 @@ int repo_check_files(int dir, char *ret_why)
 {
 	int r = check_parts(dir, ret_why);
 
+	if (r == 0)
+		r = check_others(dir, ret_why);
 	if (r == 0)
 		r = check_tree(dir, "refs", LOOSE_MOST, ret_why);
 	if (r == 0)

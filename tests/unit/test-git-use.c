@@ -490,6 +490,10 @@ static const struct {
 	{ "mkfifo", "logs/HEAD" },
 	{ "mkfifo", "logs/refs/heads/main" },
 	{ "ln -s ../tags", "refs/heads/folder" },
+	{ "mkfifo", "shallow" },
+	{ "mkfifo", "config.worktree" },
+	{ "mkfifo", "info/attributes" },
+	{ "ln -s /dev/zero", "info/grafts" },
 };
 
 static void a_trap_is_named(void **state)
