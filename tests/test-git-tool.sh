@@ -461,6 +461,13 @@ ok "gc" says "^packs: [0-9]* of [0-9]* bytes; before: [0-9]* of [0-9]* bytes$" x
 ok "... there are fewer" few
 ok "... the same disk" is_model "$own" web
 git -C "$own" update-ref -d refs/heads/r16K
+attributes()
+{
+	mkfifo "$tmp/attributes" && git -C "$own" config core.attributesFile "$tmp/attributes" &&
+		timeout 20 "$top_builddir/xendisk" git gc --full "$own" &&
+		git -C "$own" config --unset core.attributesFile
+}
+ok "... whatever its attributes are" attributes
 ok "gc --full" says '"packs"' xgit gc --full --json "$own"
 ok "... the same disk" is_model "$own" web
 ok "git fsck has nothing to say" fsck

@@ -25,6 +25,7 @@ static const char *const safely[] = {
 	"-c",  "core.hooksPath=/dev/null",
 	"-c",  "core.fsmonitor=false",
 	"-c",  "core.alternateRefsCommand=",
+	"-c",  "core.attributesFile=/dev/null",
 	"-c",  "gc.auto=0",
 	"-c",  "maintenance.auto=false",
 	"-c",  "safe.directory=*",
