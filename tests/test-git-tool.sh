@@ -118,20 +118,24 @@ ok "export --force: a disk's image" kept "another process" \
 	disk "$tmp/out.img" "${over[@]}" "$tmp/out.img"
 ok "... one that is only read" kept "another process" \
 	disk "readonly($tmp/out.img)" "${over[@]}" "$tmp/out.img"
+# of_qemu OPTION IMAGE COMMAND...: while QEMU has that image (-r: only reads it).
 of_qemu()
 {
 	local pid rc=0
-	qemu-io -r -f raw -c "sleep 60000" "$tmp/out.img" & pid=$!
-	eventually 20 grep -q ":$(stat -c %i "$tmp/out.img") " /proc/locks &&
-		kept "another process" "${over[@]}" "$tmp/out.img" || rc=1
+	qemu-io "$1" -f raw -c "sleep 60000" "$2" & pid=$!
+	eventually 20 grep -q ":$(stat -c %i "$2") " /proc/locks && "${@:3}" || rc=1
 	kill $pid
 	return $rc
 }
-if command -v qemu-io > /dev/null; then
-	ok "... QEMU's" of_qemu
-else
-	skipped "... QEMU's" "no qemu-io"
-fi
+ok_of_qemu()
+{
+	if command -v qemu-io > /dev/null; then
+		ok "... QEMU's" of_qemu "$@"
+	else
+		skipped "... QEMU's" "no qemu-io"
+	fi
+}
+ok_of_qemu -r "$tmp/out.img" kept "another process" "${over[@]}" "$tmp/out.img"
 cp "$tmp/model.img" "$tmp/device.img"
 if loop=$(losetup -f --show "$tmp/device.img" 2> /dev/null); then
 	claimed() { perl -e 'use Fcntl; sysopen(F, shift, O_RDWR | O_EXCL) or die; exit(system(@ARGV) >> 8)' "$loop" "$@"; }
@@ -235,20 +239,7 @@ in_use() { fails 5 "live.img: it is in use: another process" "$@"; }
 ok "import: a disk's image" in_use disk "$live" "$top_builddir/xendisk" git import "$own" live "$live"
 ok "... one that others share" in_use disk "raw($live, shared=yes)" \
 	"$top_builddir/xendisk" git import "$own" live "$live"
-of_writer()
-{
-	local pid rc=0
-	qemu-io -f raw -c "sleep 60000" "$live" & pid=$!
-	eventually 20 grep -q ":$(stat -c %i "$live") " /proc/locks &&
-		in_use xgit import "$own" live "$live" || rc=1
-	kill $pid
-	return $rc
-}
-if command -v qemu-io > /dev/null; then
-	ok "... QEMU's" of_writer
-else
-	skipped "... QEMU's" "no qemu-io"
-fi
+ok_of_qemu --cache=writeback "$live" in_use xgit import "$own" live "$live"
 ok "... but one that is only read" says "[0-9a-f]" disk "readonly($live)" \
 	"$top_builddir/xendisk" git import "$own" live "$live"
 ok "import: of 513 bytes" fails 1 "git import: .*odd.img: 513 bytes: a disk has a multiple" \
